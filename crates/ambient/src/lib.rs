@@ -1,0 +1,1 @@
+//! Rows to waypoints, services, authorizations and workloads, and those to WDS messages.

@@ -1,0 +1,1 @@
+//! Development certificate authority: root, serving and workload certificates.

@@ -1,0 +1,1 @@
+//! Rows to Envoy IR, and IR to Envoy resources.

@@ -1,0 +1,1 @@
+//! Generic incremental engine: tables, indexes, tracked reads, derived tables.

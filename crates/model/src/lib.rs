@@ -1,0 +1,1 @@
+//! Vocabulary: names, rows, findings, and parsing that never panics.

@@ -1,0 +1,1 @@
+//! The fixed stage order: a batch of inputs to a new snapshot.

@@ -1,0 +1,1 @@
+//! Wire messages, their descriptors, canonical encoding and proto-JSON.

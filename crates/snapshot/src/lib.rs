@@ -1,0 +1,1 @@
+//! Encoded resources, resource maps, snapshots and shared deltas.

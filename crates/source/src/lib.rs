@@ -1,0 +1,1 @@
+//! Sources of Kubernetes objects: a watched directory of YAML.

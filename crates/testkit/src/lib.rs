@@ -1,0 +1,1 @@
+//! Test helpers: HBONE client and server, ADS client, Envoy runner, scenarios.

@@ -1,0 +1,1 @@
+//! Sans-I/O xDS sessions, wire framing and the ADS service.

@@ -1,0 +1,2 @@
+//! ambientd.
+fn main() {}
