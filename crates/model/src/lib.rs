@@ -1,1 +1,34 @@
-//! Vocabulary: names, rows, findings, and parsing that never panics.
+//! Vocabulary of ambientd: names, rows and findings.
+//!
+//! In: Kubernetes objects as JSON values (from YAML files or an API server).
+//! Out: one immutable [`Parsed`] row per input object, plus the derived rows
+//! that later stages share ([`WaypointRow`], [`ServiceRow`], [`WorkloadRow`],
+//! [`AuthorizationRow`]) and the [`Finding`]s that say what was rejected or ignored.
+//!
+//! **Invariants**
+//! - Never does I/O, reads no clock, holds no state.
+//! - Parsing never panics and never drops an object: a bad object is a row with
+//!   its error ([`Parsed::body`] is `Err`), so that nobody else pays for it.
+//! - Rows hold only ordered collections, so equal input gives equal output.
+//! - `Display` and `FromStr` of the name types are the only formatters of wire names.
+
+pub mod defaults;
+pub mod derived;
+pub mod finding;
+pub mod input;
+pub mod labels;
+pub mod names;
+pub mod object;
+pub mod parse;
+pub mod proxy;
+
+pub use derived::{
+    AuthorizationRow, GatewayAddress, MeshRow, ServiceRow, WaypointRow, WorkloadRow,
+};
+pub use finding::{Finding, ObjectRef, Severity};
+pub use names::{Kind, NamespacedHostname, ObjectKey, SpiffeId, WorkloadUid};
+pub use object::{Labels, Meta, Object, Parsed};
+pub use proxy::{ProxyClass, ProxyRole};
+
+/// A cheaply cloned immutable string.
+pub type Str = arcstr::ArcStr;

@@ -1,0 +1,396 @@
+//! Rows that one stage derives and several later ones read.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::finding::ObjectRef;
+use crate::input::{AllowedNamespaces, Resolution, TargetPort, Transport};
+use crate::names::{NamespacedHostname, ObjectKey, WorkloadUid};
+use crate::object::Labels;
+use crate::{Str, defaults};
+
+/// Mesh-wide settings: defaults, mesh config and the network of the system namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeshRow {
+    /// Trust domain.
+    pub trust_domain: Str,
+    /// Further trust domains that count as ours.
+    pub trust_domain_aliases: Vec<Str>,
+    /// Root namespace.
+    pub root_namespace: Str,
+    /// DNS suffix of the cluster.
+    pub domain: Str,
+    /// Cluster id.
+    pub cluster_id: Str,
+    /// Network of this cluster, empty for the default one.
+    pub network: Str,
+}
+
+impl Default for MeshRow {
+    fn default() -> Self {
+        Self {
+            trust_domain: Str::from(defaults::TRUST_DOMAIN),
+            trust_domain_aliases: Vec::new(),
+            root_namespace: Str::from(defaults::ROOT_NAMESPACE),
+            domain: Str::from(defaults::CLUSTER_DOMAIN),
+            cluster_id: Str::from(defaults::CLUSTER_ID),
+            network: Str::new(),
+        }
+    }
+}
+
+/// Where a gateway is reached.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum GatewayAddress {
+    /// By the name of its Service.
+    Hostname(NamespacedHostname),
+    /// By address on a network.
+    Ip {
+        /// Network.
+        network: Str,
+        /// Address.
+        ip: IpAddr,
+    },
+}
+
+/// What a waypoint accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum WaypointFor {
+    /// Services (the default).
+    Service,
+    /// Pods and WorkloadEntries.
+    Workload,
+    /// Both.
+    All,
+    /// Neither.
+    None,
+}
+
+impl WaypointFor {
+    /// Whether Services can bind.
+    pub fn services(self) -> bool {
+        matches!(self, Self::Service | Self::All)
+    }
+
+    /// Whether Pods and WorkloadEntries can bind.
+    pub fn workloads(self) -> bool {
+        matches!(self, Self::Workload | Self::All)
+    }
+}
+
+/// A Gateway that other objects can name as their waypoint.
+/// Source: spec/workload-discovery.md §4.2.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WaypointRow {
+    /// The Gateway.
+    pub key: ObjectKey,
+    /// Its class.
+    pub class: Str,
+    /// The class's controller is `istio.io/mesh-controller`.
+    pub is_mesh_class: bool,
+    /// It has a status address: the readiness test.
+    pub ready: bool,
+    /// Where it is reached; `None` when no status address is usable.
+    pub address: Option<GatewayAddress>,
+    /// Traffic it serves.
+    pub serves: WaypointFor,
+    /// Namespaces admitted by the HBONE listener.
+    pub allowed: AllowedNamespaces,
+    /// Name of that listener.
+    pub listener: Option<Str>,
+    /// Service accounts of its instances, sorted and distinct.
+    pub service_accounts: Vec<Str>,
+}
+
+/// Layer 7 protocol of a service port. Source: spec/envoy-config.md §2.3.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AppProtocol {
+    /// Undeclared: sniffed.
+    Unknown,
+    /// HTTP/1.1.
+    Http,
+    /// HTTP/2 without TLS.
+    Http2,
+    /// gRPC.
+    Grpc,
+    /// gRPC-Web.
+    GrpcWeb,
+    /// HTTPS: opaque at a waypoint.
+    Https,
+    /// TLS: opaque at a waypoint.
+    Tls,
+    /// Opaque TCP (database protocols included).
+    Tcp,
+    /// Datagrams: not served.
+    Udp,
+}
+
+impl AppProtocol {
+    /// HTTP chains apply.
+    pub fn is_http(self) -> bool {
+        matches!(self, Self::Http | Self::Http2 | Self::Grpc | Self::GrpcWeb)
+    }
+
+    /// Opaque chains apply.
+    pub fn is_tcp(self) -> bool {
+        matches!(self, Self::Https | Self::Tls | Self::Tcp)
+    }
+
+    /// Upstream connections are HTTP/2.
+    pub fn is_http2(self) -> bool {
+        matches!(self, Self::Http2 | Self::Grpc | Self::GrpcWeb)
+    }
+}
+
+/// A port of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortRow {
+    /// Name, empty when unset.
+    pub name: Str,
+    /// Service port.
+    pub port: u16,
+    /// Target.
+    pub target: TargetPort,
+    /// Transport protocol.
+    pub transport: Transport,
+    /// What the waypoint speaks on it.
+    pub protocol: AppProtocol,
+    /// What WDS says of it. Source: spec/workload-discovery.md §3.3 (the words differ from
+    /// `protocol` for well-known ports and database names).
+    pub wds_protocol: WdsProtocol,
+}
+
+/// `AppProtocol` of WDS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum WdsProtocol {
+    /// Unknown.
+    #[default]
+    Unknown,
+    /// HTTP/1.1.
+    Http11,
+    /// HTTP/2.
+    Http2,
+    /// gRPC.
+    Grpc,
+    /// TCP.
+    Tcp,
+    /// TLS.
+    Tls,
+}
+
+/// An address of a service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Vip {
+    /// Network.
+    pub network: Str,
+    /// Address (of a CIDR: its base).
+    pub ip: IpAddr,
+    /// Prefix length of a CIDR; `None` for a host.
+    pub prefix: Option<u8>,
+}
+
+/// How endpoints are preferred. Source: spec/workload-discovery.md §3.2.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Distribution {
+    /// Any endpoint.
+    #[default]
+    Any,
+    /// Same zone first.
+    Zone,
+    /// Same node first.
+    Node,
+    /// Same node only.
+    NodeStrict,
+    /// The original destination, no choice.
+    Passthrough,
+}
+
+/// A service: a Kubernetes Service, or one host of a ServiceEntry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceRow {
+    /// `ns/hostname`.
+    pub key: NamespacedHostname,
+    /// The object behind it.
+    pub source: ObjectRef,
+    /// Its name.
+    pub name: Str,
+    /// Creation time of the object, for ordering (see [`crate::Meta::created_s`]).
+    pub created_s: Option<i64>,
+    /// Addresses.
+    pub vips: Vec<Vip>,
+    /// Ports.
+    pub ports: Vec<PortRow>,
+    /// Selector; `None` or empty selects nothing.
+    pub selector: Option<Labels>,
+    /// How its host resolves (`Static` for Kubernetes Services).
+    pub resolution: Resolution,
+    /// A host outside the mesh.
+    pub external: bool,
+    /// The waypoint it is bound to, with its address; `None` = not bound.
+    pub waypoint: Option<BoundWaypoint>,
+    /// Ingress gateways go through the waypoint too.
+    pub ingress_use_waypoint: bool,
+    /// Endpoint preference.
+    pub distribution: Distribution,
+    /// Endpoints that are not ready count too.
+    pub publish_not_ready: bool,
+    /// IP families as written.
+    pub ip_families: Vec<Str>,
+    /// SANs expected of its endpoints.
+    pub subject_alt_names: Vec<Str>,
+    /// The canonical one of its host name.
+    pub canonical: bool,
+}
+
+/// A resolved attachment to a waypoint.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BoundWaypoint {
+    /// The Gateway.
+    pub key: ObjectKey,
+    /// Where it is reached; `None` when it has no usable address.
+    pub address: Option<GatewayAddress>,
+}
+
+/// A port mapping of a workload in a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortMap {
+    /// Port of the service.
+    pub service_port: u16,
+    /// Port of the workload.
+    pub target_port: u16,
+}
+
+/// Region, zone and subzone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Locality {
+    /// Region.
+    pub region: Str,
+    /// Zone.
+    pub zone: Str,
+    /// Subzone.
+    pub subzone: Str,
+}
+
+/// A workload: a Pod, WorkloadEntry, ServiceEntry endpoint or EndpointSlice endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkloadRow {
+    /// Resource name.
+    pub uid: WorkloadUid,
+    /// Name.
+    pub name: Str,
+    /// Namespace.
+    pub ns: Str,
+    /// Addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Host name where the address is not an IP.
+    pub hostname: Str,
+    /// Network.
+    pub network: Str,
+    /// Reached over HBONE.
+    pub hbone: bool,
+    /// Terminates HBONE itself.
+    pub native_tunnel: bool,
+    /// Trust domain, empty when it is `cluster.local`.
+    pub trust_domain: Str,
+    /// Service account.
+    pub service_account: Str,
+    /// Waypoint of pod-IP traffic.
+    pub waypoint: Option<BoundWaypoint>,
+    /// Node.
+    pub node: Str,
+    /// Canonical name.
+    pub canonical_name: Str,
+    /// Canonical revision.
+    pub canonical_revision: Str,
+    /// Name of the owning workload.
+    pub workload_name: Str,
+    /// `authorization_policies`: resource names in the order of spec/workload-discovery.md §5.5.
+    pub policies: Vec<Str>,
+    /// Ready and not terminating.
+    pub healthy: bool,
+    /// Deletion has begun.
+    pub terminating: bool,
+    /// Uses the network of its node.
+    pub host_network: bool,
+    /// Not a Pod: WorkloadType as WDS wants it is DEPLOYMENT (0) instead of POD.
+    pub is_slice_endpoint: bool,
+    /// Locality.
+    pub locality: Locality,
+    /// Weight, 0 when unset.
+    pub capacity: u32,
+    /// Cluster id.
+    pub cluster_id: Str,
+    /// Memberships.
+    pub services: BTreeMap<NamespacedHostname, Vec<PortMap>>,
+    /// Labels, for subsets and findings.
+    pub labels: Labels,
+}
+
+/// Where an L4 policy applies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PolicyScope {
+    /// Every workload.
+    Global,
+    /// Workloads of its namespace.
+    Namespace,
+    /// Workloads that list it.
+    Selector,
+}
+
+/// An Authorization resource: an AuthorizationPolicy, or a PeerAuthentication in its converted form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthorizationRow {
+    /// Resource name `ns/name`.
+    pub key: ObjectKey,
+    /// Scope.
+    pub scope: PolicyScope,
+    /// Refuses what matches (else allows it).
+    pub deny: bool,
+    /// Evaluated but not enforced.
+    pub dry_run: bool,
+    /// Groups ORed → rules ANDed → matches ORed.
+    pub groups: Vec<Vec<Vec<L4Match>>>,
+}
+
+/// A string condition of WDS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StringCondition {
+    /// Equal.
+    Exact(Str),
+    /// Starts with.
+    Prefix(Str),
+    /// Ends with.
+    Suffix(Str),
+    /// Any non-empty value.
+    Presence,
+}
+
+/// One match: its kinds are ANDed, the values of a kind ORed, every `not` must match nothing.
+/// A match without any field never matches.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct L4Match {
+    /// Source namespaces.
+    pub namespaces: Vec<StringCondition>,
+    /// Excluded source namespaces.
+    pub not_namespaces: Vec<StringCondition>,
+    /// Source principals, without scheme.
+    pub principals: Vec<StringCondition>,
+    /// Excluded principals.
+    pub not_principals: Vec<StringCondition>,
+    /// Source accounts: namespace, name.
+    pub service_accounts: Vec<(Str, Str)>,
+    /// Excluded accounts.
+    pub not_service_accounts: Vec<(Str, Str)>,
+    /// Source addresses: base as written and prefix length.
+    pub source_ips: Vec<(IpAddr, u8)>,
+    /// Excluded source addresses.
+    pub not_source_ips: Vec<(IpAddr, u8)>,
+    /// Destination addresses.
+    pub destination_ips: Vec<(IpAddr, u8)>,
+    /// Excluded destination addresses.
+    pub not_destination_ips: Vec<(IpAddr, u8)>,
+    /// Destination ports.
+    pub destination_ports: Vec<u16>,
+    /// Excluded destination ports.
+    pub not_destination_ports: Vec<u16>,
+}

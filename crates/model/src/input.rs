@@ -1,0 +1,520 @@
+//! Bodies of input objects: only what ambientd reads, in its own types.
+//!
+//! One struct per kind. Text fields keep what the user wrote; values with a
+//! closed set of words are enums whose unknown words are parse errors.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crate::object::Labels;
+use crate::Str;
+
+/// core/v1 Namespace: everything is in its metadata.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Namespace {
+    /// Created by the source because other objects live in it.
+    pub implicit: bool,
+}
+
+/// core/v1 Node: everything is in its labels.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {}
+
+/// core/v1 Pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pod {
+    /// `spec.serviceAccountName`, `default` when unset.
+    pub service_account: Str,
+    /// `spec.nodeName`, empty when unscheduled.
+    pub node: Str,
+    /// `spec.hostNetwork`.
+    pub host_network: bool,
+    /// `status.phase` is `Failed` or `Succeeded`.
+    pub terminal: bool,
+    /// Condition `Ready` is `True`.
+    pub ready: bool,
+    /// `status.podIPs`, else `status.podIP`, in order; `None` when one of them does not parse.
+    pub ips: Option<Vec<IpAddr>>,
+    /// Named TCP ports of containers, then of init containers with `restartPolicy: Always`; first wins.
+    pub tcp_ports: BTreeMap<Str, u16>,
+}
+
+/// Transport protocol of a Service port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Transport {
+    /// TCP.
+    #[default]
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+/// Target of a Service port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TargetPort {
+    /// A number.
+    Number(u16),
+    /// The name of a container port.
+    Named(Str),
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// Name, empty when unset.
+    pub name: Str,
+    /// Number.
+    pub port: u16,
+    /// Target, the port itself when unset.
+    pub target: TargetPort,
+    /// Transport protocol.
+    pub transport: Transport,
+    /// `appProtocol`.
+    pub app_protocol: Option<Str>,
+}
+
+/// core/v1 Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Service {
+    /// `spec.type` is `ExternalName`.
+    pub external_name: bool,
+    /// `clusterIPs`, else `clusterIP`, without empty ones and `None`.
+    pub cluster_ips: Vec<IpAddr>,
+    /// Selector; empty or absent selects nothing.
+    pub selector: Labels,
+    /// Ports.
+    pub ports: Vec<ServicePort>,
+    /// `ipFamilies` as written (`IPv4`, `IPv6`).
+    pub ip_families: Vec<Str>,
+    /// `publishNotReadyAddresses`.
+    pub publish_not_ready: bool,
+    /// `internalTrafficPolicy: Local`.
+    pub internal_local: bool,
+    /// `trafficDistribution`.
+    pub traffic_distribution: Option<Str>,
+}
+
+/// An endpoint of an EndpointSlice.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SliceEndpoint {
+    /// Addresses as written.
+    pub addresses: Vec<Str>,
+    /// `conditions.ready`; unset counts as true.
+    pub ready: bool,
+    /// `targetRef` of kind Pod: namespace, name and uid.
+    pub pod: Option<(Str, Str, Str)>,
+}
+
+/// A port of an EndpointSlice.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SlicePort {
+    /// Name; `None` when absent.
+    pub name: Option<Str>,
+    /// Number; `None` when absent.
+    pub port: Option<u16>,
+    /// Transport; `None` when absent.
+    pub transport: Option<Transport>,
+}
+
+/// discovery.k8s.io/v1 EndpointSlice.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EndpointSlice {
+    /// `addressType` is `FQDN`.
+    pub fqdn: bool,
+    /// Service named by label `kubernetes.io/service-name`.
+    pub service: Option<Str>,
+    /// Endpoints.
+    pub endpoints: Vec<SliceEndpoint>,
+    /// Ports.
+    pub ports: Vec<SlicePort>,
+}
+
+/// Namespaces that a listener admits.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum AllowedNamespaces {
+    /// The Gateway's own.
+    #[default]
+    Same,
+    /// Every one.
+    All,
+    /// Those with matching labels.
+    Selector(LabelSelector),
+    /// None at all (a selector that is absent).
+    None,
+}
+
+/// A Kubernetes label selector.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LabelSelector {
+    /// `matchLabels`.
+    pub match_labels: Labels,
+    /// `matchExpressions`: key, operator (`In`, `NotIn`, `Exists`, `DoesNotExist`), values.
+    pub match_expressions: Vec<(Str, Str, Vec<Str>)>,
+}
+
+impl LabelSelector {
+    /// Whether labels satisfy every requirement; an unknown operator matches nothing.
+    pub fn matches(&self, labels: &Labels) -> bool {
+        self.match_labels.iter().all(|(k, v)| labels.get(k) == Some(v))
+            && self.match_expressions.iter().all(|(key, operator, values)| {
+                let value = labels.get(key);
+                match operator.as_str() {
+                    "In" => value.is_some_and(|v| values.contains(v)),
+                    "NotIn" => value.is_none_or(|v| !values.contains(v)),
+                    "Exists" => value.is_some(),
+                    "DoesNotExist" => value.is_none(),
+                    _ => false,
+                }
+            })
+    }
+}
+
+/// A listener of a Gateway.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listener {
+    /// Name.
+    pub name: Str,
+    /// Port.
+    pub port: u16,
+    /// Protocol as written.
+    pub protocol: Str,
+    /// Hostname, `None` for every host.
+    pub hostname: Option<Str>,
+    /// `allowedRoutes.namespaces`.
+    pub allowed: AllowedNamespaces,
+}
+
+/// Type of a Gateway status address.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum GatewayStatusAddress {
+    /// `Hostname`.
+    Hostname(Str),
+    /// `IPAddress`.
+    Ip(IpAddr),
+}
+
+/// gateway.networking.k8s.io Gateway, with the status that the source gives.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Gateway {
+    /// `gatewayClassName`.
+    pub class: Str,
+    /// Listeners.
+    pub listeners: Vec<Listener>,
+    /// `status.addresses`; unparsable and untyped ones are left out (and noted).
+    pub addresses: Vec<GatewayStatusAddress>,
+    /// Whether `status.addresses` has any entry, readable or not: the readiness test.
+    pub has_address: bool,
+}
+
+/// gateway.networking.k8s.io GatewayClass.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GatewayClass {
+    /// `spec.controllerName`.
+    pub controller: Str,
+}
+
+/// An object reference of a Gateway API route: group, kind, namespace, name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RouteRef {
+    /// API group, the kind's default applied.
+    pub group: Str,
+    /// Kind, default applied.
+    pub kind: Str,
+    /// Namespace, the route's own when unset.
+    pub ns: Str,
+    /// Name.
+    pub name: Str,
+    /// `sectionName`.
+    pub section: Option<Str>,
+    /// `port`.
+    pub port: Option<u16>,
+}
+
+/// A string match of Gateway API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ValueMatch {
+    /// Equal.
+    Exact(Str),
+    /// RE2, full match.
+    Regex(Str),
+}
+
+/// A path match of an HTTPRoute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathMatch {
+    /// Equal.
+    Exact(Str),
+    /// Prefix by path segments.
+    Prefix(Str),
+    /// RE2, full match.
+    Regex(Str),
+}
+
+/// One match of an HTTPRoute rule; its parts are ANDed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HttpMatch {
+    /// Path; `None` when the user wrote none (every path).
+    pub path: Option<PathMatch>,
+    /// Headers by lower-cased name; the first of duplicates wins.
+    pub headers: Vec<(Str, ValueMatch)>,
+    /// Query parameters by name; the first of duplicates wins.
+    pub query: Vec<(Str, ValueMatch)>,
+    /// Method.
+    pub method: Option<Str>,
+}
+
+/// A backend of a route rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendRef {
+    /// The object and its port.
+    pub target: RouteRef,
+    /// Weight, default 1.
+    pub weight: u32,
+}
+
+/// A rule of an HTTPRoute.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HttpRule {
+    /// `name`.
+    pub name: Option<Str>,
+    /// Matches, ORed; empty matches everything.
+    pub matches: Vec<HttpMatch>,
+    /// Backends.
+    pub backends: Vec<BackendRef>,
+    /// Paths (relative to the rule) of fields that are valid API but that ambientd does
+    /// not apply yet, such as `filters[0]` or `timeouts`. A rule with such a `filters`
+    /// entry must not forward silently without it.
+    pub unsupported: Vec<Str>,
+}
+
+/// gateway.networking.k8s.io HTTPRoute.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HttpRoute {
+    /// Parents.
+    pub parents: Vec<RouteRef>,
+    /// Hostnames.
+    pub hostnames: Vec<Str>,
+    /// Rules.
+    pub rules: Vec<HttpRule>,
+}
+
+/// gateway.networking.k8s.io ReferenceGrant: every `from` × every `to` counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReferenceGrant {
+    /// Group, kind, namespace.
+    pub from: Vec<(Str, Str, Str)>,
+    /// Group, kind, name (`None` = every one).
+    pub to: Vec<(Str, Str, Option<Str>)>,
+}
+
+/// Action of an AuthorizationPolicy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Action {
+    /// Allow what matches; everything else is refused.
+    #[default]
+    Allow,
+    /// Refuse what matches.
+    Deny,
+    /// Note what matches.
+    Audit,
+    /// Ask an external authorizer.
+    Custom,
+}
+
+/// Target of a policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TargetRef {
+    /// API group (`""` and `core` are the same and stored as `""`).
+    pub group: Str,
+    /// Kind.
+    pub kind: Str,
+    /// Name.
+    pub name: Str,
+    /// Namespace, if written.
+    pub ns: Option<Str>,
+}
+
+/// Values and excluded values of one attribute.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Values {
+    /// Any of these.
+    pub values: Vec<Str>,
+    /// None of these.
+    pub not_values: Vec<Str>,
+}
+
+impl Values {
+    /// Neither list has an entry.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty() && self.not_values.is_empty()
+    }
+}
+
+/// `from[].source` of an AuthorizationPolicy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuthzSource {
+    /// `principals`.
+    pub principals: Values,
+    /// `requestPrincipals`.
+    pub request_principals: Values,
+    /// `namespaces`.
+    pub namespaces: Values,
+    /// `serviceAccounts`.
+    pub service_accounts: Values,
+    /// `trustDomains`.
+    pub trust_domains: Values,
+    /// `ipBlocks`.
+    pub ip_blocks: Values,
+    /// `remoteIpBlocks`.
+    pub remote_ip_blocks: Values,
+}
+
+/// `to[].operation` of an AuthorizationPolicy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuthzOperation {
+    /// `hosts`.
+    pub hosts: Values,
+    /// `ports`.
+    pub ports: Values,
+    /// `methods`.
+    pub methods: Values,
+    /// `paths`.
+    pub paths: Values,
+}
+
+/// A rule of an AuthorizationPolicy: from AND to AND when.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuthzRule {
+    /// Sources, ORed.
+    pub from: Vec<AuthzSource>,
+    /// Operations, ORed.
+    pub to: Vec<AuthzOperation>,
+    /// Conditions, ANDed: key and values.
+    pub when: Vec<(Str, Values)>,
+}
+
+/// security.istio.io AuthorizationPolicy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuthorizationPolicy {
+    /// `selector.matchLabels`; `None` without selector.
+    pub selector: Option<Labels>,
+    /// `targetRefs`, else the single `targetRef`.
+    pub targets: Vec<TargetRef>,
+    /// Action.
+    pub action: Action,
+    /// `action: CUSTOM`'s provider.
+    pub provider: Option<Str>,
+    /// Rules, ORed.
+    pub rules: Vec<AuthzRule>,
+    /// Annotation `istio.io/dry-run` parses as true.
+    pub dry_run: bool,
+}
+
+/// mTLS mode.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum MtlsMode {
+    /// Inherit.
+    #[default]
+    Unset,
+    /// Plaintext accepted; in ambient the same as permissive.
+    Disable,
+    /// Plaintext and mTLS accepted.
+    Permissive,
+    /// mTLS required.
+    Strict,
+}
+
+/// security.istio.io PeerAuthentication.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeerAuthentication {
+    /// `selector.matchLabels`; `None` without selector, or with an empty one.
+    pub selector: Option<Labels>,
+    /// `mtls.mode`.
+    pub mode: MtlsMode,
+    /// `portLevelMtls`.
+    pub ports: BTreeMap<u16, MtlsMode>,
+}
+
+/// Resolution of a ServiceEntry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Resolution {
+    /// No resolution: the original destination.
+    #[default]
+    None,
+    /// Addresses are given.
+    Static,
+    /// DNS.
+    Dns,
+    /// DNS, one address.
+    DnsRoundRobin,
+    /// Wildcard hosts resolved per request.
+    DynamicDns,
+}
+
+/// A port of a ServiceEntry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryPort {
+    /// Name.
+    pub name: Str,
+    /// Number.
+    pub number: u16,
+    /// Protocol word as written.
+    pub protocol: Str,
+    /// `targetPort`.
+    pub target: Option<u16>,
+}
+
+/// An endpoint: inline in a ServiceEntry, or the body of a WorkloadEntry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WorkloadEntry {
+    /// `address` as written; may be a host name or empty.
+    pub address: Str,
+    /// Port number by port name.
+    pub ports: BTreeMap<Str, u16>,
+    /// `labels` of the spec.
+    pub labels: Labels,
+    /// `network`, empty when unset.
+    pub network: Str,
+    /// `locality`.
+    pub locality: Str,
+    /// `weight`.
+    pub weight: u32,
+    /// `serviceAccount`.
+    pub service_account: Str,
+}
+
+/// networking.istio.io ServiceEntry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceEntry {
+    /// Hosts.
+    pub hosts: Vec<Str>,
+    /// Addresses as written: IPs or CIDRs.
+    pub addresses: Vec<Str>,
+    /// Ports.
+    pub ports: Vec<EntryPort>,
+    /// `location: MESH_EXTERNAL` (the default).
+    pub external: bool,
+    /// Resolution.
+    pub resolution: Resolution,
+    /// Inline endpoints.
+    pub endpoints: Vec<WorkloadEntry>,
+    /// `workloadSelector.labels`.
+    pub selector: Option<Labels>,
+    /// `subjectAltNames`.
+    pub subject_alt_names: Vec<Str>,
+    /// `status.addresses`: value and host.
+    pub allocated: Vec<(Str, Str)>,
+}
+
+/// What ambientd reads of mesh config (defaults applied by [`crate::MeshRow`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MeshConfig {
+    /// `trustDomain`.
+    pub trust_domain: Option<Str>,
+    /// `trustDomainAliases`.
+    pub trust_domain_aliases: Vec<Str>,
+    /// `rootNamespace`.
+    pub root_namespace: Option<Str>,
+}

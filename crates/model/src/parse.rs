@@ -1,0 +1,1 @@
+//! From JSON values to rows.

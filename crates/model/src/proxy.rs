@@ -1,0 +1,70 @@
+//! Classes of Envoy proxies: everything that translation may know of a client.
+
+use std::net::IpAddr;
+
+use crate::names::ObjectKey;
+use crate::Str;
+
+/// What an Envoy client is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ProxyRole {
+    /// A waypoint of class `istio-waypoint`.
+    Waypoint,
+}
+
+/// The object factory for filter-state strings that cross internal listeners.
+/// Source: spec/envoy-config.md §0.3, §2.6.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StringFactory {
+    /// `envoy.hashable_string`, stock Envoy 1.38 and newer.
+    #[default]
+    EnvoyHashable,
+    /// `istio.hashable_string`, Istio's proxy.
+    IstioHashable,
+    /// `envoy.string`: older stock builds; safe for single-network waypoints only.
+    EnvoyPlain,
+}
+
+/// Where generated TLS contexts take `default` and `ROOTCA` from.
+/// Source: spec/envoy-config.md §7.1, §8.4.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SecretSource {
+    /// The node-local agent behind the cluster `sds-grpc`.
+    #[default]
+    SdsGrpc,
+    /// Static secrets of the bootstrap (node metadata `AMBIENTD_SECRETS: static`).
+    Bootstrap,
+}
+
+/// All clients of one class receive the same bytes. Translation sees the class
+/// and never the client, so whatever differs between proxies must stand here.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProxyClass {
+    /// Role of the proxy.
+    pub role: ProxyRole,
+    /// Gateway whose instance it is.
+    pub gateway: ObjectKey,
+    /// Network that the node reports, empty for the default one.
+    pub network: Str,
+    /// String factory chosen from the extensions that the node reports.
+    pub strings: StringFactory,
+    /// Source of the workload certificate.
+    pub secrets: SecretSource,
+    /// Address to bind 15008 on; `None` means the wildcard address
+    /// (node metadata `AMBIENTD_BIND: <ip>`, for several waypoints on one host).
+    pub bind: Option<IpAddr>,
+}
+
+impl ProxyClass {
+    /// A stock waypoint with default choices.
+    pub fn waypoint(gateway: ObjectKey) -> Self {
+        Self {
+            role: ProxyRole::Waypoint,
+            gateway,
+            network: Str::new(),
+            strings: StringFactory::default(),
+            secrets: SecretSource::default(),
+            bind: None,
+        }
+    }
+}
