@@ -1,1 +1,61 @@
-//! ambientd.
+//! Wiring of ambientd: flags, sources, the pipeline's owner thread, servers, debug HTTP.
+//!
+//! In: flags and environment ([`config`]). Out: the subcommands of the binary.
+//!
+//! **Invariants**
+//! - [`config`] alone reads flags and environment.
+//! - [`driver`] alone calls `Pipeline::apply` in a running server; everything else
+//!   reads immutable snapshots.
+//! - Offline commands run the very same pipeline as `serve`.
+
+pub mod analyze;
+pub mod commands;
+pub mod config;
+pub mod debug_http;
+pub mod driver;
+pub mod metrics;
+pub mod node;
+pub mod render;
+pub mod serve;
+pub mod target;
+
+use std::process::ExitCode;
+
+use config::{Cli, Command};
+
+/// `name-version`, as `ambientd version` and `/version` print it.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "-ambientd");
+
+/// Runs a command line.
+///
+/// # Errors
+/// What the person who called should read: it names the object or flag and the fix.
+pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Serve(args) => {
+            start_logging(&cli.log, cli.log_as_json)?;
+            serve::run(args)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Render(args) => commands::render(&args),
+        Command::Analyze(args) => commands::analyze(&args),
+        Command::Bootstrap(args) => commands::bootstrap(&args),
+        Command::Version => {
+            commands::print(&format!("{VERSION}\n"))?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn start_logging(filter: &str, json: bool) -> anyhow::Result<()> {
+    use anyhow::Context as _;
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+        .with_context(|| format!("--log {filter:?} is not a log filter"))?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if json {
+        builder.json().init();
+    } else {
+        builder.init();
+    }
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! Input tables: one per kind, changed only by [`Inputs::apply`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use flow::{Changes, Table};
+use model::input::{
+    AuthorizationPolicy, EndpointSlice, Gateway, GatewayClass, HttpRoute, MeshConfig, Namespace,
+    Node, PeerAuthentication, Pod, ReferenceGrant, Service, ServiceEntry, WorkloadEntry,
+};
+use model::object::Input;
+use model::{Finding, Kind, Object, ObjectKey, Parsed, ProxyClass};
+
+/// A connected proxy class: the number of its clients does not matter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Interested;
+
+type Edits<T> = BTreeMap<ObjectKey, Option<Arc<Parsed<T>>>>;
+
+macro_rules! inputs {
+    ($($field:ident: $kind:ident($body:ty) = $table:expr),+ $(,)?) => {
+        /// The input tables.
+        pub struct Inputs {
+            $(#[doc = concat!("Rows of kind ", stringify!($kind), ".")]
+              pub $field: Table<ObjectKey, Parsed<$body>>,)+
+            /// Classes of connected proxies.
+            pub proxies: Table<ProxyClass, Interested>,
+            /// Findings that the source raises itself.
+            pub source_findings: Vec<Finding>,
+            waiting: BTreeSet<Kind>,
+        }
+
+        /// What a batch changed, per table.
+        pub struct InputChanges {
+            $(#[doc = concat!("Changes of ", stringify!($kind), " rows.")]
+              pub $field: Changes<ObjectKey, Parsed<$body>>,)+
+            /// Changes of connected classes.
+            pub proxies: Changes<ProxyClass, Interested>,
+            /// The source's own findings changed.
+            pub source_findings: bool,
+        }
+
+        #[derive(Default)]
+        struct Batch {
+            $($field: Edits<$body>,)+
+            proxies: BTreeMap<ProxyClass, Option<Arc<Interested>>>,
+        }
+
+        impl Default for Inputs {
+            fn default() -> Self {
+                Self {
+                    $($field: $table,)+
+                    proxies: Table::new("proxies").with_index::<envoy::index::ClassByGateway>(),
+                    source_findings: Vec::new(),
+                    waiting: Kind::ALL.into_iter().collect(),
+                }
+            }
+        }
+
+        impl Inputs {
+            fn collect(&self, batch: &mut Batch, object: Object) {
+                match object {
+                    $(Object::$kind(row) => {
+                        batch.$field.insert(row.meta.key.clone(), Some(row));
+                    })+
+                }
+            }
+
+            fn delete(batch: &mut Batch, kind: Kind, key: ObjectKey) {
+                match kind { $(Kind::$kind => { batch.$field.insert(key, None); })+ }
+            }
+
+            fn delete_all(&self, batch: &mut Batch, kind: Kind) {
+                match kind {
+                    $(Kind::$kind => {
+                        for (key, _) in self.$field.iter() {
+                            batch.$field.insert(key.clone(), None);
+                        }
+                        for edit in batch.$field.values_mut() {
+                            *edit = None;
+                        }
+                    })+
+                }
+            }
+
+            fn commit(&mut self, batch: Batch, source_findings: bool) -> InputChanges {
+                InputChanges {
+                    $($field: self.$field.commit(batch.$field),)+
+                    proxies: self.proxies.commit(batch.proxies),
+                    source_findings,
+                }
+            }
+
+            /// Every input row's own notes, by kind and key.
+            pub fn notes(&self) -> impl Iterator<Item = &Finding> {
+                let none: Box<dyn Iterator<Item = &Finding>> = Box::new(std::iter::empty());
+                none$(.chain(self.$field.iter().flat_map(|(_, row)| row.notes.iter())))+
+            }
+        }
+
+        impl InputChanges {
+            /// Whether any input row, hence possibly any of its notes, changed.
+            pub fn any_object(&self) -> bool {
+                false $(|| !self.$field.is_empty())+
+            }
+        }
+    };
+}
+
+inputs! {
+    mesh_configs: MeshConfig(MeshConfig) = Table::new("mesh_configs"),
+    namespaces: Namespace(Namespace) = Table::new("namespaces"),
+    nodes: Node(Node) = Table::new("nodes"),
+    gateway_classes: GatewayClass(GatewayClass) = Table::new("gateway_classes"),
+    gateways: Gateway(Gateway) = Table::new("gateways"),
+    reference_grants: ReferenceGrant(ReferenceGrant) = Table::new("reference_grants"),
+    services: Service(Service) = Table::new("services"),
+    service_entries: ServiceEntry(ServiceEntry) = Table::new("service_entries"),
+    pods: Pod(Pod) = Table::new("pods"),
+    workload_entries: WorkloadEntry(WorkloadEntry) = Table::new("workload_entries"),
+    endpoint_slices: EndpointSlice(EndpointSlice) = Table::new("endpoint_slices"),
+    authorization_policies: AuthorizationPolicy(AuthorizationPolicy)
+        = Table::new("authorization_policies"),
+    peer_authentications: PeerAuthentication(PeerAuthentication)
+        = Table::new("peer_authentications"),
+    http_routes: HttpRoute(HttpRoute) = Table::new("http_routes"),
+}
+
+impl Inputs {
+    /// Applies a batch: the last word on each key counts, equal rows change nothing.
+    pub fn apply(&mut self, inputs: Vec<Input>) -> InputChanges {
+        let mut batch = Batch::default();
+        let mut source_findings = false;
+        for input in inputs {
+            match input {
+                Input::Upsert(object) => self.collect(&mut batch, object),
+                Input::Delete(kind, key) => Self::delete(&mut batch, kind, key),
+                Input::Resync(kind, objects) => {
+                    self.delete_all(&mut batch, kind);
+                    for object in objects {
+                        self.collect(&mut batch, object);
+                    }
+                    self.waiting.remove(&kind);
+                }
+                Input::SourceFindings(findings) => {
+                    source_findings |= findings != self.source_findings;
+                    self.source_findings = findings;
+                }
+                Input::Interest(class, connected) => {
+                    batch.proxies.insert(class, connected.then(|| Arc::new(Interested)));
+                }
+            }
+        }
+        self.commit(batch, source_findings)
+    }
+
+    /// Kinds whose first complete list has not arrived.
+    pub fn waiting(&self) -> impl Iterator<Item = Kind> + '_ {
+        self.waiting.iter().copied()
+    }
+}

@@ -1,0 +1,232 @@
+//! Flags and environment: the only place that reads either.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::target::Target;
+
+/// An istiod-compatible control plane for Istio ambient mesh.
+#[derive(Debug, Parser)]
+#[command(name = "ambientd", version, about, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Log filter, such as `info` or `info,ambientd_xds=debug`.
+    #[arg(long, global = true, env = "AMBIENTD_LOG", default_value = "info")]
+    pub log: String,
+    /// Log as JSON, one object a line.
+    #[arg(long, global = true, env = "AMBIENTD_LOG_JSON")]
+    pub log_as_json: bool,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve xDS, workload discovery and the debug endpoints.
+    Serve(ServeArgs),
+    /// Print what a proxy would receive, or all findings, as JSON or YAML.
+    Render(RenderArgs),
+    /// Print what of the configuration does not do what it says.
+    Analyze(AnalyzeArgs),
+    /// Print an Envoy bootstrap with which stock Envoy joins as a waypoint.
+    Bootstrap(BootstrapArgs),
+    /// Print the version.
+    Version,
+}
+
+/// Settings of the mesh that no object gives.
+#[derive(Clone, Debug, Args)]
+pub struct MeshArgs {
+    /// Cluster id, part of every workload's resource name.
+    #[arg(long = "cluster-id", env = "CLUSTER_ID", default_value = model::defaults::CLUSTER_ID)]
+    pub cluster_id: String,
+    /// DNS suffix of Kubernetes services.
+    #[arg(long, default_value = model::defaults::CLUSTER_DOMAIN)]
+    pub domain: String,
+    /// Namespace of the control plane.
+    #[arg(long, env = "POD_NAMESPACE", default_value = model::defaults::ROOT_NAMESPACE)]
+    pub system_namespace: String,
+}
+
+/// Flags of `serve`.
+#[derive(Clone, Debug, Args)]
+pub struct ServeArgs {
+    /// Directory of Kubernetes YAML, read recursively and watched.
+    #[arg(long)]
+    pub config_dir: PathBuf,
+    /// Directory for the development CA and issued certificates; created with mode 0700.
+    #[arg(long, env = "AMBIENTD_STATE_DIR", default_value = ".ambientd")]
+    pub state_dir: PathBuf,
+    /// Address of ADS over TLS with client certificates.
+    #[arg(long, default_value_t = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 15012))]
+    pub xds_addr: SocketAddr,
+    /// Also serve ADS in plain text here; loopback addresses only.
+    #[arg(long)]
+    pub xds_plaintext_addr: Option<SocketAddr>,
+    /// Address of the debug endpoints and metrics.
+    #[arg(long, default_value_t = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 15014))]
+    pub debug_addr: SocketAddr,
+    /// Address of the readiness probe.
+    #[arg(long, default_value_t = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8080))]
+    pub ready_addr: SocketAddr,
+    /// Further DNS names or addresses for the serving certificate (comma-separated).
+    #[arg(long, env = "ISTIOD_CUSTOM_HOST", value_delimiter = ',')]
+    pub serving_name: Vec<String>,
+    /// `namespace/account` of node proxies that may subscribe as ztunnel (comma-separated).
+    #[arg(long, env = "CA_TRUSTED_NODE_ACCOUNTS", value_delimiter = ',', default_value = "istio-system/ztunnel")]
+    pub trusted_node_account: Vec<String>,
+    /// Quiet time after a change before later changes are applied, in milliseconds.
+    #[arg(long, env = "PILOT_DEBOUNCE_AFTER", default_value = "25ms", value_parser = millis)]
+    pub debounce_after: u64,
+    /// Longest time that changes are collected, in milliseconds.
+    #[arg(long, env = "PILOT_DEBOUNCE_MAX", default_value = "250ms", value_parser = millis)]
+    pub debounce_max: u64,
+    /// Mesh settings.
+    #[command(flatten)]
+    pub mesh: MeshArgs,
+}
+
+/// Output form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// JSON.
+    Json,
+    /// YAML.
+    Yaml,
+}
+
+/// Flags of `render`.
+#[derive(Clone, Debug, Args)]
+pub struct RenderArgs {
+    /// Directory of Kubernetes YAML, read recursively.
+    #[arg(long)]
+    pub config_dir: PathBuf,
+    /// `ztunnel`, `waypoint/NAMESPACE/NAME` or `findings`.
+    #[arg(long = "for", value_name = "TARGET")]
+    pub target: Target,
+    /// Only resources of these types (`ADDRESS`, `AUTHORIZATION`, `LDS`, `RDS`, `CDS`, `EDS`).
+    #[arg(long = "type", value_name = "TYPE", value_delimiter = ',', ignore_case = true)]
+    pub types: Vec<RenderType>,
+    /// Output form.
+    #[arg(short, long, default_value = "json")]
+    pub output: Format,
+    /// Mesh settings.
+    #[command(flatten)]
+    pub mesh: MeshArgs,
+}
+
+/// A resource type on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "UPPER")]
+pub enum RenderType {
+    /// Workloads and services.
+    Address,
+    /// L4 policies.
+    Authorization,
+    /// Listeners.
+    Lds,
+    /// Route configurations.
+    Rds,
+    /// Clusters.
+    Cds,
+    /// Endpoints.
+    Eds,
+}
+
+/// Form of `analyze`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AnalyzeFormat {
+    /// Aligned text.
+    Text,
+    /// JSON.
+    Json,
+}
+
+/// Flags of `analyze`.
+#[derive(Clone, Debug, Args)]
+pub struct AnalyzeArgs {
+    /// Directory of Kubernetes YAML, read recursively.
+    #[arg(long)]
+    pub config_dir: PathBuf,
+    /// Output form; text on a terminal, JSON otherwise.
+    #[arg(short, long)]
+    pub output: Option<AnalyzeFormat>,
+    /// Mesh settings.
+    #[command(flatten)]
+    pub mesh: MeshArgs,
+}
+
+/// Flags of `bootstrap`.
+#[derive(Clone, Debug, Args)]
+pub struct BootstrapArgs {
+    /// `waypoint/NAMESPACE/NAME`.
+    #[arg(long = "for", value_name = "TARGET")]
+    pub target: Target,
+    /// Directory of Kubernetes YAML: gives the waypoint's service account and address.
+    #[arg(long)]
+    pub config_dir: Option<PathBuf>,
+    /// Directory of the development CA that signs the waypoint's certificate.
+    #[arg(long, env = "AMBIENTD_STATE_DIR", default_value = ".ambientd")]
+    pub state_dir: PathBuf,
+    /// Where the control plane serves ADS: HOST:PORT.
+    #[arg(long, default_value = "127.0.0.1:15012")]
+    pub xds_addr: String,
+    /// Name in the control plane's certificate.
+    #[arg(long, default_value = "istiod.istio-system.svc")]
+    pub xds_name: String,
+    /// Address of the waypoint; by default that of its pod in --config-dir.
+    #[arg(long)]
+    pub ip: Option<IpAddr>,
+    /// Service account; by default that of its pod in --config-dir, else the Gateway's name.
+    #[arg(long)]
+    pub service_account: Option<String>,
+    /// Listen on --ip only instead of on every address (several waypoints on one host).
+    #[arg(long)]
+    pub bind_ip: bool,
+    /// Port of Envoy's admin interface on loopback.
+    #[arg(long, default_value_t = 15000)]
+    pub admin_port: u16,
+    /// Use state-of-the-world ADS instead of delta.
+    #[arg(long)]
+    pub sotw: bool,
+    /// Output form.
+    #[arg(short, long, default_value = "yaml")]
+    pub output: Format,
+    /// Mesh settings.
+    #[command(flatten)]
+    pub mesh: MeshArgs,
+}
+
+/// Reads `250`, `250ms` or `1.5s` as milliseconds.
+fn millis(text: &str) -> Result<u64, String> {
+    let (number, scale) = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
+        (Some(number), _) => (number, 1.0),
+        (None, Some(number)) => (number, 1000.0),
+        (None, None) => (text, 1.0),
+    };
+    let value: f64 = number.trim().parse().map_err(|_| format!("{text:?} is not a duration"))?;
+    if value.is_finite() && (0.0..=600_000.0).contains(&(value * scale)) {
+        #[allow(clippy::cast_sign_loss, reason = "checked to be within 0..=600000 above")]
+        Ok((value * scale) as u64)
+    } else {
+        Err(format!("{text:?} must lie between 0 and 10 minutes"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_istiod_writes_them() {
+        assert_eq!(millis("100ms"), Ok(100));
+        assert_eq!(millis("1.5s"), Ok(1500));
+        assert_eq!(millis("25"), Ok(25));
+        assert!(millis("-1s").is_err());
+        assert!(millis("soon").is_err());
+        assert!(millis("1e300s").is_err());
+    }
+}

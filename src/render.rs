@@ -1,0 +1,113 @@
+//! What a proxy receives, as canonical proto-JSON.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, bail};
+use model::object::Input;
+use model::{Finding, ProxyClass};
+use pipeline::Pipeline;
+use serde_json::{Map, Value};
+use snapshot::{ResourceMap, ResourceType, Snapshot};
+use std::sync::Arc;
+
+use crate::config::RenderType;
+use crate::target::Target;
+
+impl RenderType {
+    /// The resource type it stands for.
+    pub fn resource_type(self) -> ResourceType {
+        match self {
+            Self::Address => ResourceType::Address,
+            Self::Authorization => ResourceType::Authorization,
+            Self::Lds => ResourceType::Listener,
+            Self::Rds => ResourceType::Route,
+            Self::Cds => ResourceType::Cluster,
+            Self::Eds => ResourceType::Endpoint,
+        }
+    }
+}
+
+/// Runs the pipeline once over complete inputs, with the proxy of `target` connected.
+///
+/// # Errors
+/// When the inputs lack the complete list of a kind.
+pub fn snapshot(
+    mut pipeline: Pipeline,
+    mut inputs: Vec<Input>,
+    target: &Target,
+) -> anyhow::Result<Arc<Snapshot>> {
+    if let Some(class) = class_of(target) {
+        inputs.push(Input::Interest(class, true));
+    }
+    pipeline.apply(inputs).context("the source did not deliver every kind")
+}
+
+/// The class that `render` assumes: stock Envoy with its certificate from `sds-grpc`.
+pub fn class_of(target: &Target) -> Option<ProxyClass> {
+    match target {
+        Target::Waypoint(key) => Some(ProxyClass::waypoint(key.clone())),
+        Target::Ztunnel | Target::Findings => None,
+    }
+}
+
+/// Type URL → resource name → proto-JSON of everything that `target` receives;
+/// an array for [`Target::Findings`].
+///
+/// # Errors
+/// When a resource does not decode as its own type (a defect of ambientd), or a type
+/// does not exist for the target.
+pub fn render(snapshot: &Snapshot, target: &Target, types: &[RenderType]) -> anyhow::Result<Value> {
+    let wanted = |offered: &[ResourceType]| -> anyhow::Result<Vec<ResourceType>> {
+        for asked in types {
+            if !offered.contains(&asked.resource_type()) {
+                bail!("--type {asked:?} does not exist for {target}");
+            }
+        }
+        Ok(offered
+            .iter()
+            .copied()
+            .filter(|ty| types.is_empty() || types.iter().any(|asked| asked.resource_type() == *ty))
+            .collect())
+    };
+    let (class, offered) = match target {
+        Target::Findings => return Ok(findings(&snapshot.findings)),
+        Target::Ztunnel => (None, vec![ResourceType::Address, ResourceType::Authorization]),
+        Target::Waypoint(_) => (
+            class_of(target),
+            vec![
+                ResourceType::Cluster,
+                ResourceType::Endpoint,
+                ResourceType::Listener,
+                ResourceType::Route,
+            ],
+        ),
+    };
+    let mut out = Map::new();
+    for ty in wanted(&offered)? {
+        let resources = match snapshot.resources(class.as_ref(), ty) {
+            Some(resources) => resources_json(ty, resources)?,
+            None => Value::Object(Map::new()),
+        };
+        out.insert(ty.type_url().to_owned(), resources);
+    }
+    Ok(Value::Object(out))
+}
+
+/// Resource name → proto-JSON.
+///
+/// # Errors
+/// When a resource does not decode as its own type.
+pub fn resources_json(ty: ResourceType, resources: &ResourceMap) -> anyhow::Result<Value> {
+    let mut out = BTreeMap::new();
+    for (name, resource) in resources.iter() {
+        let value = proto::json::to_json(ty.type_url(), &resource.payload())
+            .with_context(|| format!("{} {name}", ty.type_url()))?;
+        out.insert(name.to_string(), value);
+    }
+    Ok(Value::Object(out.into_iter().collect()))
+}
+
+/// Findings as an array of `{code, severity, kind, namespace, name, field, message, fix}`.
+pub fn findings(findings: &[Finding]) -> Value {
+    Value::Array(findings.iter().filter_map(|f| serde_json::to_value(f).ok()).collect())
+}

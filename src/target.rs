@@ -1,0 +1,62 @@
+//! Whom to render for: `ztunnel`, `waypoint/NS/NAME` or `findings`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use model::ObjectKey;
+
+/// A target of `render` and `bootstrap`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Any ztunnel: all receive the same.
+    Ztunnel,
+    /// The waypoint of a Gateway.
+    Waypoint(ObjectKey),
+    /// The findings.
+    Findings,
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('/') {
+            None if text == "ztunnel" => return Ok(Self::Ztunnel),
+            None if text == "findings" => return Ok(Self::Findings),
+            Some(("waypoint", key)) => {
+                if let Ok(key) = key.parse::<ObjectKey>()
+                    && !key.ns.is_empty()
+                {
+                    return Ok(Self::Waypoint(key));
+                }
+            }
+            _ => {}
+        }
+        Err(format!("{text:?} is not `ztunnel`, `waypoint/NAMESPACE/NAME` or `findings`"))
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ztunnel => f.write_str("ztunnel"),
+            Self::Waypoint(key) => write!(f, "waypoint/{key}"),
+            Self::Findings => f.write_str("findings"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_round_trip_and_bad_ones_are_refused() {
+        for text in ["ztunnel", "findings", "waypoint/bookinfo/reviews"] {
+            assert_eq!(text.parse::<Target>().map(|t| t.to_string()), Ok(text.to_owned()));
+        }
+        for text in ["", "waypoint", "waypoint/x", "waypoint//x", "waypoint/a/b/c", "envoy"] {
+            assert!(text.parse::<Target>().is_err(), "{text:?}");
+        }
+    }
+}
