@@ -9,6 +9,8 @@
 //! equal messages encode to equal bytes. Bytes from outside are data: every
 //! function here returns an error for garbage and never panics.
 
+pub mod descriptor;
+mod error;
 mod generated;
 mod matcher;
 pub mod type_url;
@@ -34,5 +36,7 @@ pub mod core {
     pub use crate::generated::envoy::{config::core::v3::*, r#type::v3::SemanticVersion};
 }
 
+pub use descriptor::pool;
+pub use error::Error;
 pub use matcher::{CidrRange, IpMatcher, IpRangeMatcher};
 pub use prost_types::{Any, Struct, Value, value};
