@@ -223,7 +223,10 @@ mod tests {
             .collect();
         assert_eq!(
             kinds,
-            ["xds.core.v3.CidrRange", "xds.type.matcher.v3.Matcher.OnMatch"]
+            [
+                "xds.core.v3.CidrRange",
+                "xds.type.matcher.v3.Matcher.OnMatch"
+            ]
         );
     }
 }

@@ -9,9 +9,11 @@
 //! equal messages encode to equal bytes. Bytes from outside are data: every
 //! function here returns an error for garbage and never panics.
 
+pub mod canonical;
 pub mod descriptor;
 mod error;
 mod generated;
+pub mod json;
 mod matcher;
 pub mod type_url;
 
