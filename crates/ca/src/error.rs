@@ -1,0 +1,76 @@
+//! What can go wrong, by what the caller can do about it.
+
+use std::path::{Path, PathBuf};
+
+/// An error of the development CA. No variant ever holds key material.
+#[derive(Debug, thiserror::Error)]
+pub enum CaError {
+    /// The file system refused; fix the directory or its permissions.
+    #[error("{path}: {source}")]
+    Io {
+        /// File or directory.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file of the CA is missing while the directory exists; restore it, or
+    /// remove the directory to start with a new root.
+    #[error(
+        "{path}: missing. Restore it, or remove the whole directory to create a new root (every workload must then get new certificates)"
+    )]
+    Incomplete {
+        /// The missing file.
+        path: PathBuf,
+    },
+    /// A file of the CA does not parse or does not fit; it is left as it is.
+    #[error(
+        "{path}: {reason}. The file is left untouched and no new root is created; restore it from a backup"
+    )]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// Why, without any content of the file.
+        reason: String,
+    },
+    /// A private key that others may read or write; tighten its mode.
+    #[error("{path}: mode {mode:03o} opens a private key to others; run chmod 600")]
+    Exposed {
+        /// The key file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The root is no longer valid at the given time.
+    #[error("{path}: the root certificate has expired")]
+    Expired {
+        /// The root certificate.
+        path: PathBuf,
+    },
+    /// The names asked for cannot be certified by this CA.
+    #[error("{0}")]
+    Name(String),
+    /// Signing or the TLS configuration failed.
+    #[error("{0}")]
+    Crypto(String),
+}
+
+impl CaError {
+    pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
+        Self::Io {
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    pub(crate) fn corrupt(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Corrupt {
+            path: path.to_owned(),
+            reason: reason.into(),
+        }
+    }
+
+    pub(crate) fn crypto(error: impl std::fmt::Display) -> Self {
+        Self::Crypto(error.to_string())
+    }
+}
