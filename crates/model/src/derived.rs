@@ -78,6 +78,16 @@ impl WaypointFor {
     }
 }
 
+/// How a waypoint's instances take tunnelled traffic.
+/// Source: spec/workload-discovery.md §4.1 (`ambient.istio.io/waypoint-inbound-binding`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InboundBinding {
+    /// PROXY protocol instead of none.
+    pub proxy: bool,
+    /// Port, 0 when unset or unreadable.
+    pub port: u16,
+}
+
 /// A Gateway that other objects can name as their waypoint.
 /// Source: spec/workload-discovery.md §4.2.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +110,8 @@ pub struct WaypointRow {
     pub listener: Option<Str>,
     /// Service accounts of its instances, sorted and distinct.
     pub service_accounts: Vec<Str>,
+    /// How its instances take tunnelled traffic, if it says so.
+    pub binding: Option<InboundBinding>,
 }
 
 /// Layer 7 protocol of a service port. Source: spec/envoy-config.md §2.3.
@@ -296,6 +308,8 @@ pub struct WorkloadRow {
     pub service_account: Str,
     /// Waypoint of pod-IP traffic.
     pub waypoint: Option<BoundWaypoint>,
+    /// How it takes tunnelled traffic, when it is an instance of a waypoint that says so.
+    pub application_tunnel: Option<InboundBinding>,
     /// Node.
     pub node: Str,
     /// Canonical name.
