@@ -43,6 +43,9 @@ pub struct Derived<P, K, V, N> {
     notes_generation: u64,
 }
 
+/// A primary, its reads and its output.
+type Run<P, K, V, N> = (P, Box<[DepId]>, Output<K, V, N>);
+
 type Claims<P, V> = SmallVec<[(P, Arc<V>); 1]>;
 
 /// What the last run of one primary left behind.
@@ -115,12 +118,11 @@ impl<P: Key, K: Key, V: Row, N: PartialEq + Send + Sync + 'static> Derived<P, K,
             let output = derive(&primary, &mut reads);
             (primary, reads.finish(), output)
         };
-        let runs: Vec<(P, Box<[DepId]>, Output<K, V, N>)> =
-            if primaries.len() >= PARALLEL_PRIMARIES_MIN {
-                primaries.into_par_iter().map(run).collect()
-            } else {
-                primaries.into_iter().map(run).collect()
-            };
+        let runs: Vec<Run<P, K, V, N>> = if primaries.len() >= PARALLEL_PRIMARIES_MIN {
+            primaries.into_par_iter().map(run).collect()
+        } else {
+            primaries.into_iter().map(run).collect()
+        };
         let mut affected = Vec::new();
         let mut notes_changed = false;
         for (primary, deps, output) in runs {

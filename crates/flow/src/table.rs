@@ -2,7 +2,6 @@
 
 use std::any::TypeId;
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -90,8 +89,12 @@ impl<K: Key, V: Row> Table<K, V> {
         let mut rows = Vec::new();
         let mut touched = Vec::new();
         for (key, new) in last_edits(edits) {
-            let Some(old) = self.replace(&key, new.as_ref()) else {
+            if same_row(self.rows.get(&key), new.as_ref()) {
                 continue;
+            }
+            let old = match &new {
+                Some(row) => self.rows.insert(key.clone(), Arc::clone(row)),
+                None => self.rows.remove(&key),
             };
             touched.push(DepId::row(self.id, &key));
             for postings in &mut self.indexes {
@@ -129,21 +132,6 @@ impl<K: Key, V: Row> Table<K, V> {
         self.commit(edits)
     }
 
-    /// Puts the new row in place. `None` if that changed nothing, else the row that was there.
-    fn replace(&mut self, key: &K, new: Option<&Arc<V>>) -> Option<Option<Arc<V>>> {
-        let Some(new) = new else {
-            return self.rows.remove(key).map(Some);
-        };
-        match self.rows.entry(key.clone()) {
-            Entry::Vacant(entry) => {
-                entry.insert(Arc::clone(new));
-                Some(None)
-            }
-            Entry::Occupied(entry) if Arc::ptr_eq(entry.get(), new) || entry.get() == new => None,
-            Entry::Occupied(mut entry) => Some(Some(entry.insert(Arc::clone(new)))),
-        }
-    }
-
     fn postings(&self, marker: TypeId) -> Option<&Postings<K, V>> {
         self.indexes
             .iter()
@@ -155,6 +143,14 @@ impl<K: Key, V: Row> Table<K, V> {
             || self.indexes.iter().all(|postings| {
                 postings.agrees_with(self.rows.iter().map(|(key, row)| (key, row.as_ref())))
             })
+    }
+}
+
+fn same_row<V: PartialEq>(old: Option<&Arc<V>>, new: Option<&Arc<V>>) -> bool {
+    match (old, new) {
+        (Some(old), Some(new)) => Arc::ptr_eq(old, new) || old == new,
+        (None, None) => true,
+        _ => false,
     }
 }
 
