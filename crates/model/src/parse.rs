@@ -1,1 +1,284 @@
-//! From JSON values to rows.
+//! From JSON values to rows: the only place that knows how objects are written.
+//!
+//! [`recognise`] takes one document and says what it is. A known object always
+//! becomes a row, also when its body is bad; everything else says in a finding
+//! why it is no input. Nothing here panics, whatever the document holds.
+
+mod core;
+mod gateway;
+mod http_route;
+mod kinds;
+mod mesh;
+mod meta;
+mod networking;
+mod read;
+mod security;
+mod suggest;
+#[cfg(test)]
+mod tests;
+
+use serde_json::{Map, Value};
+
+use crate::finding::{Finding, ObjectRef, Severity};
+use crate::names::{Kind, ObjectKey};
+use crate::object::{Meta, Object};
+use crate::{Str, defaults};
+
+pub use mesh::mesh_config;
+pub use read::{LIST_ITEMS_COUNT_MAX, STRING_BYTES_MAX};
+
+use kinds::Class;
+use read::Doc;
+
+/// What a document is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Recognised {
+    /// An object that ambientd reads; its body may still be invalid.
+    Object(Object),
+    /// A `List` (or `PodList`, …): its items, each a document of its own with the kind and
+    /// version of the list filled in where it gives none.
+    List(Vec<Value>),
+    /// The mesh ConfigMap: its metadata and the text of `data.mesh`. Whoever reads
+    /// YAML turns the text into a value and calls [`mesh_config`].
+    MeshYaml(Meta, String),
+    /// Something that is no input. `None` when that is as it should be, such as a Deployment.
+    NotAnInput(Option<Finding>),
+}
+
+/// Says what a document is. `origin` names the file (and document) in findings about
+/// documents that have no name of their own.
+pub fn recognise(value: &Value, origin: &str) -> Recognised {
+    match identify(value, origin) {
+        Ok(recognised) => recognised,
+        Err(finding) => Recognised::NotAnInput(Some(finding)),
+    }
+}
+
+/// The reference of a finding about a file: `origin` is its path relative to the source directory.
+pub fn file_ref(origin: &str) -> ObjectRef {
+    ObjectRef {
+        kind: arcstr::literal!("File"),
+        key: ObjectKey::cluster(origin),
+    }
+}
+
+fn identify(value: &Value, origin: &str) -> Result<Recognised, Finding> {
+    let Value::Object(map) = value else {
+        return Err(not_an_object(
+            origin,
+            format!("This document is {}", article(value)),
+        ));
+    };
+    let Some(kind) = map
+        .get("kind")
+        .and_then(Value::as_str)
+        .filter(|kind| !kind.is_empty())
+    else {
+        return Err(not_an_object(origin, "This document has no kind".into()));
+    };
+    let version = map
+        .get("apiVersion")
+        .and_then(Value::as_str)
+        .filter(|text| !text.is_empty());
+    if kind == "MeshConfig" {
+        return Ok(Recognised::Object(mesh::bare(map)));
+    }
+    let Some(version) = version else {
+        return Err(not_an_object(
+            origin,
+            format!("This {} has no apiVersion", clip(kind)),
+        ));
+    };
+    if let (Some(item_kind), Some(Value::Array(items))) =
+        (kind.strip_suffix("List"), map.get("items"))
+    {
+        return Ok(Recognised::List(list_items(items, item_kind, version)));
+    }
+    let (group, version) = version.split_once('/').unwrap_or(("", version));
+    match kinds::classify(group, kind) {
+        Class::Input(kind, versions) if versions.contains(&version) => object(kind, map, origin),
+        Class::Input(known, versions) => {
+            let reference = loose_ref(kind, map, origin)?;
+            Err(unknown_version(reference, known, version, versions))
+        }
+        Class::NotSupported(severity, effect) => {
+            let reference = loose_ref(kind, map, origin)?;
+            Err(Finding::new(
+                "kind-not-supported",
+                severity,
+                reference,
+                arcstr::format!(
+                    "This version does not apply {}: {effect}; it has no effect",
+                    clip(kind)
+                ),
+                "Remove it, or do not rely on it until it is supported",
+            ))
+        }
+        Class::NotAnInput if group.is_empty() && kind == "ConfigMap" => Ok(config_map(map)),
+        Class::NotAnInput => Ok(Recognised::NotAnInput(None)),
+        Class::Unknown { ours } => Err(unknown_kind(
+            loose_ref(kind, map, origin)?,
+            group,
+            kind,
+            ours,
+        )),
+    }
+}
+
+fn object(kind: Kind, map: &Map<String, Value>, origin: &str) -> Result<Recognised, Finding> {
+    let (meta, problem) = meta::read(kind, map, origin)?;
+    let doc = Doc::new(kind, meta, map, problem);
+    Ok(Recognised::Object(match kind {
+        Kind::Namespace => Object::Namespace(core::namespace(doc)),
+        Kind::Node => Object::Node(core::node(doc)),
+        Kind::Pod => Object::Pod(core::pod(doc)),
+        Kind::Service => Object::Service(core::service(doc)),
+        Kind::EndpointSlice => Object::EndpointSlice(core::endpoint_slice(doc)),
+        Kind::Gateway => Object::Gateway(gateway::gateway(doc)),
+        Kind::GatewayClass => Object::GatewayClass(gateway::gateway_class(doc)),
+        Kind::ReferenceGrant => Object::ReferenceGrant(gateway::reference_grant(doc)),
+        Kind::HttpRoute => Object::HttpRoute(http_route::http_route(doc)),
+        Kind::AuthorizationPolicy => {
+            Object::AuthorizationPolicy(security::authorization_policy(doc))
+        }
+        Kind::PeerAuthentication => Object::PeerAuthentication(security::peer_authentication(doc)),
+        Kind::ServiceEntry => Object::ServiceEntry(networking::service_entry(doc)),
+        Kind::WorkloadEntry => Object::WorkloadEntry(networking::workload_entry(doc)),
+        Kind::MeshConfig => mesh::bare(map),
+    }))
+}
+
+/// The mesh ConfigMap is the only one that is an input.
+fn config_map(map: &Map<String, Value>) -> Recognised {
+    let text = |path: &[&str]| {
+        let mut at = map.get(*path.first()?)?;
+        for step in path.get(1..)? {
+            at = at.get(step)?;
+        }
+        at.as_str()
+    };
+    match (
+        text(&["metadata", "namespace"]),
+        text(&["metadata", "name"]),
+        text(&["data", "mesh"]),
+    ) {
+        (Some(defaults::ROOT_NAMESPACE), Some(mesh::CONFIG_MAP_NAME), Some(yaml)) => {
+            Recognised::MeshYaml(mesh::config_map_meta(map), yaml.to_owned())
+        }
+        _ => Recognised::NotAnInput(None),
+    }
+}
+
+/// Items of typed lists, as an API server writes them, carry no kind of their own.
+fn list_items(items: &[Value], kind: &str, version: &str) -> Vec<Value> {
+    let fill = |item: &Value| {
+        let mut item = item.clone();
+        if let (Value::Object(map), false) = (&mut item, kind.is_empty()) {
+            if !map.contains_key("kind") && !map.contains_key("apiVersion") {
+                map.insert("kind".into(), kind.into());
+                map.insert("apiVersion".into(), version.into());
+            }
+        }
+        item
+    };
+    items.iter().map(fill).collect()
+}
+
+/// A reference to an object that will not become a row: names are shortened, not judged.
+fn loose_ref(kind: &str, map: &Map<String, Value>, origin: &str) -> Result<ObjectRef, Finding> {
+    let text = |key: &str| {
+        map.get("metadata")?
+            .get(key)?
+            .as_str()
+            .filter(|text| !text.is_empty())
+    };
+    let Some(name) = text("name") else {
+        return Err(not_an_object(
+            origin,
+            format!("This {} has no metadata.name", clip(kind)),
+        ));
+    };
+    let ns = text("namespace").unwrap_or(meta::NAMESPACE_DEFAULT);
+    Ok(ObjectRef {
+        kind: clip(kind),
+        key: ObjectKey::new(clip(ns), clip(name)),
+    })
+}
+
+fn not_an_object(origin: &str, what: String) -> Finding {
+    Finding::new(
+        "not-an-object",
+        Severity::Error,
+        file_ref(origin),
+        format!("{what}, so it is not a Kubernetes object and has no effect"),
+        "Give it apiVersion, kind and metadata.name",
+    )
+}
+
+fn unknown_version(reference: ObjectRef, kind: Kind, version: &str, versions: &[&str]) -> Finding {
+    let (group, known) = (kind.group(), versions.first().copied().unwrap_or("v1"));
+    let slash = if group.is_empty() { "" } else { "/" };
+    Finding::new(
+        "unknown-version",
+        Severity::Error,
+        reference,
+        arcstr::format!(
+            "{kind} has no version {}; the object has no effect",
+            clip(version)
+        ),
+        arcstr::format!("Write apiVersion: {group}{slash}{known}"),
+    )
+    .at("apiVersion")
+}
+
+fn unknown_kind(reference: ObjectRef, group: &str, kind: &str, ours: bool) -> Finding {
+    let shown_group = if group.is_empty() {
+        arcstr::literal!("the core group")
+    } else {
+        clip(group)
+    };
+    if !ours {
+        return Finding::new(
+            "unknown-kind",
+            Severity::Info,
+            reference,
+            arcstr::format!("{} of {shown_group} is not read by ambientd", clip(kind)),
+            "Nothing, unless you expected it to configure the mesh",
+        )
+        .at("kind");
+    }
+    let fix: Str = match kinds::suggest(group, kind) {
+        Some(suggestion) => arcstr::format!("Did you mean {suggestion}?"),
+        None => arcstr::literal!("Check the spelling of kind and apiVersion"),
+    };
+    Finding::new(
+        "unknown-kind",
+        Severity::Error,
+        reference,
+        arcstr::format!(
+            "There is no kind {} in {shown_group}; the object has no effect",
+            clip(kind)
+        ),
+        fix,
+    )
+    .at("kind")
+}
+
+fn article(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "empty",
+        Value::Bool(_) | Value::Number(_) | Value::String(_) => "a plain value",
+        Value::Array(_) => "a list (use kind: List)",
+        Value::Object(_) => "a mapping",
+    }
+}
+
+/// Text of the user inside a message: one line, bounded.
+fn clip(text: &str) -> Str {
+    const CHARS_MAX: usize = 253;
+    text.chars()
+        .take(CHARS_MAX)
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect::<String>()
+        .into()
+}

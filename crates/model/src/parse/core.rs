@@ -1,0 +1,238 @@
+//! Core and discovery kinds. They have many fields that do not concern the mesh, so
+//! unknown ones are not told; wrong types are.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{
+    Container, PodSpec, PodStatus, ServicePort as WirePort, ServiceSpec,
+};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use crate::Str;
+use crate::input::{
+    EndpointSlice, Namespace, Node, Pod, Service, ServicePort, SliceEndpoint, SlicePort,
+    TargetPort, Transport,
+};
+use crate::labels::LABEL_SERVICE_NAME;
+use crate::object::{Invalid, Parsed};
+
+use super::read::{Doc, invalid, ip, labels, port, strs};
+
+pub(super) fn namespace(doc: Doc<'_>) -> Arc<Parsed<Namespace>> {
+    doc.row(|_| Ok(Namespace { implicit: false }))
+}
+
+pub(super) fn node(doc: Doc<'_>) -> Arc<Parsed<Node>> {
+    doc.row(|_| Ok(Node {}))
+}
+
+// === Pod ===
+
+pub(super) fn pod(doc: Doc<'_>) -> Arc<Parsed<Pod>> {
+    doc.row(|doc| {
+        let spec: PodSpec = doc.part("spec")?;
+        let status: PodStatus = doc.part("status")?;
+        let account = spec
+            .service_account_name
+            .as_deref()
+            .filter(|name| !name.is_empty());
+        Ok(Pod {
+            service_account: Str::from(account.unwrap_or("default")),
+            node: Str::from(spec.node_name.as_deref().unwrap_or_default()),
+            host_network: spec.host_network.unwrap_or_default(),
+            terminal: matches!(status.phase.as_deref(), Some("Failed" | "Succeeded")),
+            ready: is_ready(&status),
+            ips: pod_ips(&status),
+            tcp_ports: tcp_ports(&spec)?,
+        })
+    })
+}
+
+fn is_ready(status: &PodStatus) -> bool {
+    status
+        .conditions
+        .iter()
+        .flatten()
+        .any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+/// One bad address spoils the pod. Source: spec/workload-discovery.md §2.1.
+fn pod_ips(status: &PodStatus) -> Option<Vec<std::net::IpAddr>> {
+    let listed: Vec<&str> = status
+        .pod_ips
+        .iter()
+        .flatten()
+        .map(|ip| ip.ip.as_str())
+        .collect();
+    let texts = match &status.pod_ip {
+        Some(single) if listed.is_empty() && !single.is_empty() => vec![single.as_str()],
+        _ => listed,
+    };
+    texts.into_iter().map(ip).collect()
+}
+
+fn tcp_ports(spec: &PodSpec) -> Result<BTreeMap<Str, u16>, Invalid> {
+    let sidecar = |c: &&Container| c.restart_policy.as_deref() == Some("Always");
+    let main = spec
+        .containers
+        .iter()
+        .enumerate()
+        .map(|(i, c)| ("containers", i, c));
+    let init = spec.init_containers.iter().flatten().enumerate();
+    let init = init
+        .filter(|(_, c)| sidecar(c))
+        .map(|(i, c)| ("initContainers", i, c));
+    let mut out = BTreeMap::new();
+    for (list, i, container) in main.chain(init) {
+        for (j, wire) in container.ports.iter().flatten().enumerate() {
+            let number = port(wire.container_port, || {
+                format!("spec.{list}[{i}].ports[{j}].containerPort")
+            })?;
+            let tcp = matches!(wire.protocol.as_deref(), None | Some("" | "TCP"));
+            if let (Some(name), true) = (wire.name.as_deref().filter(|name| !name.is_empty()), tcp)
+            {
+                out.entry(Str::from(name)).or_insert(number);
+            }
+        }
+    }
+    Ok(out)
+}
+
+// === Service ===
+
+pub(super) fn service(doc: Doc<'_>) -> Arc<Parsed<Service>> {
+    doc.row(|doc| {
+        let spec: ServiceSpec = doc.part("spec")?;
+        let ports = spec.ports.iter().flatten().enumerate();
+        Ok(Service {
+            external_name: spec.type_.as_deref() == Some("ExternalName"),
+            cluster_ips: cluster_ips(&spec)?,
+            selector: labels(spec.selector.iter().flatten()),
+            ports: ports
+                .map(|(i, wire)| service_port(i, wire))
+                .collect::<Result<_, _>>()?,
+            ip_families: strs(spec.ip_families.unwrap_or_default()),
+            publish_not_ready: spec.publish_not_ready_addresses.unwrap_or_default(),
+            internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
+            traffic_distribution: spec
+                .traffic_distribution
+                .filter(|text| !text.is_empty())
+                .map(Str::from),
+        })
+    })
+}
+
+fn cluster_ips(spec: &ServiceSpec) -> Result<Vec<std::net::IpAddr>, Invalid> {
+    let listed = spec.cluster_ips.as_deref().unwrap_or_default();
+    let (field, texts) = match &spec.cluster_ip {
+        Some(single) if listed.is_empty() => ("spec.clusterIP", std::slice::from_ref(single)),
+        _ => ("spec.clusterIPs", listed),
+    };
+    texts
+        .iter()
+        .filter(|text| !text.is_empty() && *text != "None")
+        .map(|text| {
+            ip(text).ok_or_else(|| invalid(field, arcstr::format!("{text:?} is not an address")))
+        })
+        .collect()
+}
+
+fn service_port(i: usize, wire: &WirePort) -> Result<ServicePort, Invalid> {
+    let at = |field: &str| format!("spec.ports[{i}].{field}");
+    let number = port(wire.port, || at("port"))?;
+    let target = match &wire.target_port {
+        None => TargetPort::Number(number),
+        Some(IntOrString::String(name)) if name.is_empty() => TargetPort::Number(number),
+        Some(IntOrString::Int(target)) => TargetPort::Number(port(*target, || at("targetPort"))?),
+        Some(IntOrString::String(name)) => TargetPort::Named(Str::from(name.as_str())),
+    };
+    Ok(ServicePort {
+        name: Str::from(wire.name.as_deref().unwrap_or_default()),
+        port: number,
+        target,
+        transport: transport(wire.protocol.as_deref(), || at("protocol"))?.unwrap_or_default(),
+        app_protocol: wire
+            .app_protocol
+            .as_deref()
+            .filter(|text| !text.is_empty())
+            .map(Str::from),
+    })
+}
+
+fn transport(
+    word: Option<&str>,
+    field: impl FnOnce() -> String,
+) -> Result<Option<Transport>, Invalid> {
+    match word {
+        None | Some("") => Ok(None),
+        Some("TCP") => Ok(Some(Transport::Tcp)),
+        Some("UDP") => Ok(Some(Transport::Udp)),
+        Some("SCTP") => Ok(Some(Transport::Sctp)),
+        Some(word) => Err(invalid(
+            field(),
+            arcstr::format!("{word:?} is not TCP, UDP or SCTP"),
+        )),
+    }
+}
+
+// === EndpointSlice ===
+
+pub(super) fn endpoint_slice(doc: Doc<'_>) -> Arc<Parsed<EndpointSlice>> {
+    doc.row(|doc| {
+        let address_type: String = doc.part("addressType")?;
+        let endpoints: Vec<Endpoint> = doc.part("endpoints")?;
+        let ports: Vec<EndpointPort> = doc.part("ports")?;
+        let service = doc
+            .meta
+            .label(LABEL_SERVICE_NAME)
+            .filter(|name| !name.is_empty());
+        Ok(EndpointSlice {
+            fqdn: address_type == "FQDN",
+            service: service.cloned(),
+            endpoints: endpoints
+                .into_iter()
+                .map(|e| slice_endpoint(e, &doc.meta.key.ns))
+                .collect(),
+            ports: ports
+                .into_iter()
+                .enumerate()
+                .map(slice_port)
+                .collect::<Result<_, _>>()?,
+        })
+    })
+}
+
+fn slice_endpoint(wire: Endpoint, ns: &Str) -> SliceEndpoint {
+    let target = wire
+        .target_ref
+        .filter(|target| target.kind.as_deref() == Some("Pod"));
+    SliceEndpoint {
+        addresses: strs(wire.addresses),
+        ready: wire
+            .conditions
+            .and_then(|conditions| conditions.ready)
+            .unwrap_or(true),
+        pod: target.map(|target| {
+            let ns = target
+                .namespace
+                .map(Str::from)
+                .unwrap_or_else(|| ns.clone());
+            let text = |text: Option<String>| Str::from(text.unwrap_or_default());
+            (ns, text(target.name), text(target.uid))
+        }),
+    }
+}
+
+fn slice_port((i, wire): (usize, EndpointPort)) -> Result<SlicePort, Invalid> {
+    let number = wire
+        .port
+        .map(|number| port(number, || format!("ports[{i}].port")))
+        .transpose()?;
+    Ok(SlicePort {
+        name: wire.name.map(Str::from),
+        port: number,
+        transport: transport(wire.protocol.as_deref(), || format!("ports[{i}].protocol"))?,
+    })
+}

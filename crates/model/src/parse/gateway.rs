@@ -1,0 +1,178 @@
+//! Gateway API kinds except routes, through the published types.
+
+use std::sync::Arc;
+
+use gateway_api::apis::standard::gatewayclasses::GatewayClassSpec;
+use gateway_api::apis::standard::gateways::{
+    GatewayListeners, GatewayListenersAllowedRoutesNamespaces,
+    GatewayListenersAllowedRoutesNamespacesFrom as From, GatewaySpec, GatewayStatusAddresses,
+};
+use gateway_api::apis::standard::referencegrants::ReferenceGrantSpec;
+
+use crate::Str;
+use crate::finding::Severity;
+use crate::input::{
+    AllowedNamespaces, Gateway, GatewayClass, GatewayStatusAddress, LabelSelector, Listener,
+    ReferenceGrant,
+};
+use crate::object::{Invalid, Parsed};
+
+use super::read::{Doc, at_most, ip, labels, port, strs};
+
+/// Group of Gateway API, the default of parent references.
+pub(super) const GROUP: &str = "gateway.networking.k8s.io";
+
+const LISTENERS_COUNT_MAX: usize = 64;
+
+const GATEWAY_FIELDS: &[&str] = &[
+    "addresses",
+    "allowedListeners",
+    "allowedRoutes",
+    "annotations",
+    "certificateRefs",
+    "from",
+    "frontend",
+    "gatewayClassName",
+    "hostname",
+    "infrastructure",
+    "kinds",
+    "labels",
+    "listeners",
+    "matchExpressions",
+    "matchLabels",
+    "mode",
+    "name",
+    "namespaces",
+    "options",
+    "parametersRef",
+    "port",
+    "protocol",
+    "selector",
+    "tls",
+    "type",
+    "value",
+];
+
+pub(super) fn gateway(doc: Doc<'_>) -> Arc<Parsed<Gateway>> {
+    doc.row(|doc| {
+        let spec: GatewaySpec = doc.spec(GATEWAY_FIELDS, |_| false)?;
+        let status: Vec<GatewayStatusAddresses> = doc.inner("status", "addresses")?;
+        at_most(&spec.listeners, LISTENERS_COUNT_MAX, "spec.listeners")?;
+        Ok(Gateway {
+            class: Str::from(spec.gateway_class_name),
+            listeners: spec
+                .listeners
+                .into_iter()
+                .enumerate()
+                .map(listener)
+                .collect::<Result<_, _>>()?,
+            has_address: !status.is_empty(),
+            addresses: status
+                .iter()
+                .enumerate()
+                .filter_map(|(i, a)| address(doc, i, a))
+                .collect(),
+        })
+    })
+}
+
+/// A status address; one without a usable type or value is skipped.
+/// Source: spec/workload-discovery.md §4.2.
+fn address(
+    doc: &mut Doc<'_>,
+    i: usize,
+    wire: &GatewayStatusAddresses,
+) -> Option<GatewayStatusAddress> {
+    let found = match wire.r#type.as_deref() {
+        Some("Hostname") if !wire.value.is_empty() => Some(GatewayStatusAddress::Hostname(
+            Str::from(wire.value.as_str()),
+        )),
+        Some("IPAddress") => ip(&wire.value).map(GatewayStatusAddress::Ip),
+        _ => None,
+    };
+    if found.is_none() {
+        doc.note(
+            "gateway-address-unusable",
+            Severity::Warning,
+            arcstr::format!("status.addresses[{i}]"),
+            "This address cannot be used: its type must be Hostname, or IPAddress with an IP address as value",
+            "Set type to Hostname or IPAddress",
+        );
+    }
+    found
+}
+
+fn listener((i, wire): (usize, GatewayListeners)) -> Result<Listener, Invalid> {
+    Ok(Listener {
+        name: Str::from(wire.name),
+        port: port(wire.port, || format!("spec.listeners[{i}].port"))?,
+        protocol: Str::from(wire.protocol),
+        hostname: wire.hostname.filter(|host| !host.is_empty()).map(Str::from),
+        allowed: allowed(wire.allowed_routes.and_then(|routes| routes.namespaces)),
+    })
+}
+
+fn allowed(wire: Option<GatewayListenersAllowedRoutesNamespaces>) -> AllowedNamespaces {
+    let Some(wire) = wire else {
+        return AllowedNamespaces::Same;
+    };
+    match (wire.from, wire.selector) {
+        (None | Some(From::Same), _) => AllowedNamespaces::Same,
+        (Some(From::All), _) => AllowedNamespaces::All,
+        (Some(From::Selector), None) => AllowedNamespaces::None,
+        (Some(From::Selector), Some(selector)) => {
+            let expressions = selector.match_expressions.into_iter().flatten();
+            AllowedNamespaces::Selector(LabelSelector {
+                match_labels: labels(selector.match_labels.into_iter().flatten()),
+                match_expressions: expressions
+                    .map(|e| {
+                        (
+                            Str::from(e.key),
+                            Str::from(e.operator),
+                            strs(e.values.unwrap_or_default()),
+                        )
+                    })
+                    .collect(),
+            })
+        }
+    }
+}
+
+pub(super) fn gateway_class(doc: Doc<'_>) -> Arc<Parsed<GatewayClass>> {
+    const FIELDS: &[&str] = &["controllerName", "description", "parametersRef"];
+    doc.row(|doc| {
+        let spec: GatewayClassSpec = doc.spec(FIELDS, |_| false)?;
+        Ok(GatewayClass {
+            controller: Str::from(spec.controller_name),
+        })
+    })
+}
+
+pub(super) fn reference_grant(doc: Doc<'_>) -> Arc<Parsed<ReferenceGrant>> {
+    const FIELDS: &[&str] = &["from", "to", "group", "kind", "namespace", "name"];
+    doc.row(|doc| {
+        let spec: ReferenceGrantSpec = doc.spec(FIELDS, |_| false)?;
+        let from = spec.from.into_iter();
+        let to = spec.to.into_iter();
+        Ok(ReferenceGrant {
+            from: from
+                .map(|f| {
+                    (
+                        Str::from(f.group),
+                        Str::from(f.kind),
+                        Str::from(f.namespace),
+                    )
+                })
+                .collect(),
+            to: to
+                .map(|t| {
+                    (
+                        Str::from(t.group),
+                        Str::from(t.kind),
+                        t.name.filter(|n| !n.is_empty()).map(Str::from),
+                    )
+                })
+                .collect(),
+        })
+    })
+}

@@ -1,0 +1,153 @@
+//! The mesh config: a ConfigMap with YAML inside, or a bare document.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::defaults;
+use crate::finding::Severity;
+use crate::input::MeshConfig;
+use crate::names::{Kind, ObjectKey};
+use crate::object::{Invalid, Meta, Object};
+
+use super::meta::lenient;
+use super::read::{Doc, invalid, strs};
+use crate::Str;
+
+/// Name of the ConfigMap, and of the row.
+pub(super) const CONFIG_MAP_NAME: &str = "istio";
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct MeshWire {
+    #[serde(alias = "trust_domain")]
+    trust_domain: Option<String>,
+    #[serde(alias = "trust_domain_aliases")]
+    trust_domain_aliases: Option<Vec<String>>,
+    #[serde(alias = "root_namespace")]
+    root_namespace: Option<String>,
+}
+
+/// Fields that say nothing which a file would miss: they concern what ambient does not have.
+const WITHOUT_EFFECT: &[&str] = &[
+    "ca",
+    "caCertificates",
+    "certificates",
+    "configSources",
+    "defaultDestinationRuleExportTo",
+    "defaultServiceExportTo",
+    "defaultVirtualServiceExportTo",
+    "disableEnvoyListenerLog",
+    "dnsRefreshRate",
+    "enableAutoMtls",
+    "enablePrometheusMerge",
+    "inboundClusterStatName",
+    "inboundTrafficPolicy",
+    "ingressClass",
+    "ingressControllerMode",
+    "ingressSelector",
+    "ingressService",
+    "meshNetworks",
+    "outboundClusterStatName",
+    "protocolDetectionTimeout",
+    "proxyHttpPort",
+    "proxyInboundListenPort",
+    "proxyListenPort",
+    "thriftConfig",
+    "verifyCertificateAtClient",
+];
+
+/// Fields that change traffic or policy and are not applied yet.
+const NOT_APPLIED: &[&str] = &[
+    "accessLogEncoding",
+    "accessLogFile",
+    "accessLogFormat",
+    "connectTimeout",
+    "defaultConfig",
+    "defaultHttpRetryPolicy",
+    "defaultProviders",
+    "discoverySelectors",
+    "enableEnvoyAccessLogService",
+    "enableTracing",
+    "extensionProviders",
+    "h2UpgradePolicy",
+    "hboneIdleTimeout",
+    "localityLbSetting",
+    "meshMTLS",
+    "outboundTrafficPolicy",
+    "pathNormalization",
+    "serviceEntryVisibility",
+    "serviceScopeConfigs",
+    "serviceSettings",
+    "tcpKeepalive",
+    "tlsDefaults",
+];
+
+const FIELDS: &[&str] = &["trustDomain", "trustDomainAliases", "rootNamespace"];
+
+fn key() -> ObjectKey {
+    ObjectKey::new(defaults::ROOT_NAMESPACE, CONFIG_MAP_NAME)
+}
+
+pub(super) fn config_map_meta(map: &Map<String, Value>) -> Meta {
+    lenient(key(), map)
+}
+
+/// The row of a mesh ConfigMap from the value of its `data.mesh`, or from the reason why
+/// that is no YAML.
+pub fn mesh_config(meta: Meta, value: Result<&Value, String>) -> Object {
+    let map = Map::new();
+    let doc = Doc::new(Kind::MeshConfig, meta, &map, None);
+    Object::MeshConfig(doc.row(|doc| match value {
+        Ok(value) => body(doc, value, "data.mesh"),
+        Err(reason) => Err(invalid("data.mesh", reason)),
+    }))
+}
+
+/// A bare document: fields beside `kind`, or under `spec`.
+pub(super) fn bare(map: &Map<String, Value>) -> Object {
+    let meta = lenient(key(), map);
+    let doc = Doc::new(Kind::MeshConfig, meta, map, None);
+    Object::MeshConfig(doc.row(|doc| match map.get("spec") {
+        Some(spec) => body(doc, spec, "spec"),
+        None => {
+            let header = |key: &String| !matches!(key.as_str(), "apiVersion" | "kind" | "metadata");
+            let fields = map
+                .iter()
+                .filter(|(key, _)| header(key))
+                .map(|(k, v)| (k.clone(), v.clone()));
+            body(doc, &Value::Object(fields.collect()), "")
+        }
+    }))
+}
+
+fn body(doc: &mut Doc<'_>, value: &Value, prefix: &str) -> Result<MeshConfig, Invalid> {
+    let empty = Value::Object(Map::new());
+    let value = if value.is_null() { &empty } else { value };
+    let mut not_applied = Vec::new();
+    let wire: MeshWire = doc.fields(value, prefix, FIELDS, |path| {
+        let word = path
+            .strip_prefix(prefix)
+            .unwrap_or(path)
+            .trim_start_matches('.');
+        if NOT_APPLIED.contains(&word) {
+            not_applied.push(path.to_owned());
+            return true;
+        }
+        WITHOUT_EFFECT.contains(&word)
+    })?;
+    for path in not_applied {
+        doc.note(
+            "field-not-applied",
+            Severity::Warning,
+            path,
+            "This version does not apply this mesh setting; the default stays",
+            "Remove it, or do not rely on it",
+        );
+    }
+    let text = |text: Option<String>| text.filter(|text| !text.is_empty()).map(Str::from);
+    Ok(MeshConfig {
+        trust_domain: text(wire.trust_domain),
+        trust_domain_aliases: strs(wire.trust_domain_aliases.unwrap_or_default()),
+        root_namespace: text(wire.root_namespace),
+    })
+}

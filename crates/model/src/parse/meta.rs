@@ -1,0 +1,199 @@
+//! Metadata: read leniently, so that a bad object still has as much of it as possible.
+
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Map, Value};
+
+use crate::Str;
+use crate::finding::{Finding, ObjectRef, Severity};
+use crate::names::{Kind, ObjectKey};
+use crate::object::{Invalid, Labels, Meta};
+
+use super::{clip, not_an_object};
+
+/// Namespace of namespaced objects that name none.
+pub(super) const NAMESPACE_DEFAULT: &str = "default";
+/// Longest name of an object, in bytes.
+const NAME_BYTES_MAX: usize = 253;
+/// Longest name of a namespace, in bytes.
+const NAMESPACE_BYTES_MAX: usize = 63;
+
+/// Metadata and its first problem. Without a usable name there is no object at all.
+///
+/// # Errors
+/// A finding when the object has no name or one that Kubernetes would refuse: names
+/// become parts of wire names and must not carry separators.
+pub(super) fn read(
+    kind: Kind,
+    map: &Map<String, Value>,
+    origin: &str,
+) -> Result<(Meta, Option<Invalid>), Finding> {
+    let metadata = map.get("metadata").and_then(Value::as_object);
+    let name = metadata
+        .and_then(|m| m.get("name"))
+        .and_then(Value::as_str)
+        .filter(|name| !name.is_empty());
+    let (Some(metadata), Some(name)) = (metadata, name) else {
+        return Err(not_an_object(
+            origin,
+            format!("This {kind} has no metadata.name"),
+        ));
+    };
+    let mut reader = Reader {
+        metadata,
+        problem: None,
+    };
+    let ns = reader.text("namespace");
+    let ns = match (kind.is_namespaced(), ns.is_empty()) {
+        (false, _) => Str::new(),
+        (true, true) => Str::from(NAMESPACE_DEFAULT),
+        (true, false) => ns,
+    };
+    let bad_ns = kind.is_namespaced() && !is_namespace_name(&ns);
+    if bad_ns || !is_object_name(kind, name) {
+        let reference = ObjectRef::new(kind, ObjectKey::new(clip(&ns), clip(name)));
+        return Err(invalid_name(
+            reference,
+            if bad_ns {
+                "metadata.namespace"
+            } else {
+                "metadata.name"
+            },
+        ));
+    }
+    let meta = reader.meta(ObjectKey::new(ns, name));
+    Ok((meta, reader.problem))
+}
+
+/// The metadata of an object whose key is fixed, without judging it.
+pub(super) fn lenient(key: ObjectKey, map: &Map<String, Value>) -> Meta {
+    match map.get("metadata").and_then(Value::as_object) {
+        Some(metadata) => Reader {
+            metadata,
+            problem: None,
+        }
+        .meta(key),
+        None => Meta {
+            key,
+            ..Meta::default()
+        },
+    }
+}
+
+fn invalid_name(reference: ObjectRef, field: &'static str) -> Finding {
+    Finding::new(
+        "invalid-name",
+        Severity::Error,
+        reference,
+        "This is not a name that Kubernetes accepts; the object has no effect",
+        "Use lower-case letters, digits, '-' and, in names of objects, '.'",
+    )
+    .at(field)
+}
+
+fn is_object_name(kind: Kind, name: &str) -> bool {
+    if kind == Kind::Namespace {
+        return is_namespace_name(name);
+    }
+    name.len() <= NAME_BYTES_MAX && name.split('.').all(is_label)
+}
+
+fn is_namespace_name(name: &str) -> bool {
+    name.len() <= NAMESPACE_BYTES_MAX && is_label(name)
+}
+
+/// A DNS label, without a limit of length.
+fn is_label(text: &str) -> bool {
+    let inner = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+    !text.is_empty() && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
+}
+
+struct Reader<'a> {
+    metadata: &'a Map<String, Value>,
+    problem: Option<Invalid>,
+}
+
+impl Reader<'_> {
+    fn meta(&mut self, key: ObjectKey) -> Meta {
+        Meta {
+            key,
+            uid: self.text("uid"),
+            labels: self.labels("labels"),
+            annotations: self.labels("annotations"),
+            created_s: self.time("creationTimestamp"),
+            deleting: self
+                .metadata
+                .get("deletionTimestamp")
+                .is_some_and(|value| !value.is_null()),
+            generate_name: self.text("generateName"),
+            controller: self.controller(),
+            generation: self
+                .metadata
+                .get("generation")
+                .and_then(Value::as_i64)
+                .unwrap_or_default(),
+        }
+    }
+
+    fn reject(&mut self, field: impl std::fmt::Display, reason: &str) {
+        self.problem.get_or_insert_with(|| Invalid {
+            field: arcstr::format!("metadata.{field}"),
+            reason: Str::from(reason),
+        });
+    }
+
+    fn text(&mut self, field: &str) -> Str {
+        match self.metadata.get(field) {
+            None | Some(Value::Null) => Str::new(),
+            Some(Value::String(text)) => Str::from(text.as_str()),
+            Some(_) => {
+                self.reject(field, "expected a string");
+                Str::new()
+            }
+        }
+    }
+
+    fn labels(&mut self, field: &str) -> Labels {
+        let map = match self.metadata.get(field) {
+            None | Some(Value::Null) => return Labels::new(),
+            Some(Value::Object(map)) => map,
+            Some(_) => {
+                self.reject(field, "expected a mapping of strings");
+                return Labels::new();
+            }
+        };
+        let mut out = Labels::new();
+        for (key, value) in map {
+            match value {
+                Value::String(text) => {
+                    out.insert(Str::from(key.as_str()), Str::from(text.as_str()));
+                }
+                _ => self.reject(
+                    format_args!("{field}[{}]", clip(key)),
+                    "expected a string; quote numbers and booleans",
+                ),
+            }
+        }
+        out
+    }
+
+    fn time(&mut self, field: &str) -> Option<i64> {
+        let text = self.text(field);
+        if text.is_empty() {
+            return None;
+        }
+        let time = text.parse::<Timestamp>().ok().map(|time| time.as_second());
+        if time.is_none() {
+            self.reject(field, "expected a time such as 2024-01-31T12:00:00Z");
+        }
+        time
+    }
+
+    fn controller(&mut self) -> Option<(Str, Str)> {
+        let owners = self.metadata.get("ownerReferences")?.as_array()?;
+        let owner = owners
+            .iter()
+            .find(|o| o.get("controller").and_then(Value::as_bool) == Some(true))?;
+        let text = |key: &str| owner.get(key)?.as_str().map(Str::from);
+        Some((text("kind")?, text("name")?))
+    }
+}

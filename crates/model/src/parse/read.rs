@@ -1,0 +1,309 @@
+//! Typed reading of a document: paths of errors, unknown fields, limits, small conversions.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use crate::Str;
+use crate::finding::{Finding, ObjectRef, Severity};
+use crate::names::Kind;
+use crate::object::{Invalid, Labels, Meta, Parsed};
+
+use super::clip;
+use super::suggest::nearest;
+
+/// Most items of any one list of an Istio or Gateway API object.
+pub const LIST_ITEMS_COUNT_MAX: usize = 1_000;
+/// Longest string of an Istio or Gateway API object.
+pub const STRING_BYTES_MAX: usize = 64 * 1024;
+
+/// A document on its way to a row.
+pub(super) struct Doc<'a> {
+    pub(super) kind: Kind,
+    pub(super) meta: Meta,
+    map: &'a Map<String, Value>,
+    problem: Option<Invalid>,
+    notes: Vec<Finding>,
+}
+
+impl<'a> Doc<'a> {
+    pub(super) fn new(
+        kind: Kind,
+        meta: Meta,
+        map: &'a Map<String, Value>,
+        problem: Option<Invalid>,
+    ) -> Self {
+        Self {
+            kind,
+            meta,
+            map,
+            problem,
+            notes: Vec::new(),
+        }
+    }
+
+    /// The row: reads the body, and turns a bad one into a note.
+    pub(super) fn row<T>(
+        mut self,
+        body: impl FnOnce(&mut Self) -> Result<T, Invalid>,
+    ) -> Arc<Parsed<T>> {
+        let body = match self.problem.take() {
+            Some(problem) => Err(problem),
+            None => body(&mut self),
+        };
+        if let Err(invalid) = &body {
+            let effect = match self.kind {
+                Kind::AuthorizationPolicy => {
+                    "the traffic it governs is refused until it can be read"
+                }
+                _ => "it has no effect",
+            };
+            self.note(
+                "invalid-object",
+                Severity::Error,
+                invalid.field.clone(),
+                arcstr::format!(
+                    "This {} cannot be read, so {effect}: {}",
+                    self.kind,
+                    invalid.reason
+                ),
+                "Correct the field",
+            );
+        }
+        Arc::new(Parsed {
+            meta: self.meta,
+            body,
+            notes: self.notes,
+        })
+    }
+
+    /// Adds a note about a field.
+    pub(super) fn note(
+        &mut self,
+        code: &'static str,
+        severity: Severity,
+        field: impl Into<Str>,
+        message: impl Into<Str>,
+        fix: impl Into<Str>,
+    ) {
+        let object = ObjectRef::new(self.kind, self.meta.key.clone());
+        self.notes
+            .push(Finding::new(code, severity, object, message, fix).at(field));
+    }
+
+    /// Notes that a field is valid but not applied.
+    pub(super) fn not_applied(&mut self, field: impl Into<Str>, effect: &str) {
+        self.note(
+            "field-not-applied",
+            Severity::Warning,
+            field,
+            arcstr::format!("This version does not apply this field: {effect}"),
+            "Remove it, or do not rely on it",
+        );
+    }
+
+    /// A part such as `spec`, read without telling of unknown fields; absent = default.
+    pub(super) fn part<T: DeserializeOwned + Default>(&self, part: &str) -> Result<T, Invalid> {
+        match self.map.get(part) {
+            None | Some(Value::Null) => Ok(T::default()),
+            Some(value) => typed(value, part, |_| ()),
+        }
+    }
+
+    /// `status.addresses` and the like: a part of a part, absent = default.
+    pub(super) fn inner<T: DeserializeOwned + Default>(
+        &self,
+        part: &str,
+        field: &str,
+    ) -> Result<T, Invalid> {
+        match self.map.get(part).and_then(|part| part.get(field)) {
+            None | Some(Value::Null) => Ok(T::default()),
+            Some(value) => typed(value, &format!("{part}.{field}"), |_| ()),
+        }
+    }
+
+    /// `spec` of an Istio or Gateway API object: limits are checked, unknown fields are
+    /// noted (`fields` are the words to suggest) unless `known` claims them.
+    pub(super) fn spec<T: DeserializeOwned>(
+        &mut self,
+        fields: &[&str],
+        known: impl FnMut(&str) -> bool,
+    ) -> Result<T, Invalid> {
+        const TOP: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
+        let map = self.map;
+        for key in map.keys().filter(|key| !TOP.contains(&key.as_str())) {
+            self.unknown_field(key, &TOP);
+        }
+        let empty = Value::Object(Map::new());
+        let value = map
+            .get("spec")
+            .filter(|spec| !spec.is_null())
+            .unwrap_or(&empty);
+        self.fields(value, "spec", fields, known)
+    }
+
+    /// Any part, as [`Doc::spec`] reads it.
+    pub(super) fn fields<T: DeserializeOwned>(
+        &mut self,
+        value: &Value,
+        prefix: &str,
+        fields: &[&str],
+        mut known: impl FnMut(&str) -> bool,
+    ) -> Result<T, Invalid> {
+        limits(value, prefix)?;
+        let mut unknown = Vec::new();
+        let result = typed(value, prefix, |path| {
+            if !known(&path) {
+                unknown.push(path);
+            }
+        });
+        for path in &unknown {
+            self.unknown_field(path, fields);
+        }
+        result
+    }
+
+    fn unknown_field(&mut self, path: &str, fields: &[&str]) {
+        let word = path.rsplit('.').next().unwrap_or(path);
+        let fix: Str = match nearest(word, fields.iter().copied()) {
+            Some(field) => arcstr::format!("Did you mean {field}?"),
+            None => arcstr::literal!("Remove it, or check its spelling and place"),
+        };
+        let message = arcstr::format!("{} has no such field; it is ignored", self.kind);
+        self.note("unknown-field", Severity::Warning, clip(path), message, fix);
+    }
+}
+
+/// An invalid field.
+pub(super) fn invalid(field: impl Into<Str>, reason: impl Into<Str>) -> Invalid {
+    Invalid {
+        field: field.into(),
+        reason: reason.into(),
+    }
+}
+
+fn typed<T: DeserializeOwned>(
+    value: &Value,
+    prefix: &str,
+    mut ignored: impl FnMut(String),
+) -> Result<T, Invalid> {
+    let mut track = serde_path_to_error::Track::new();
+    let deserializer = serde_path_to_error::Deserializer::new(value, &mut track);
+    let result = serde_ignored::deserialize(deserializer, |path| {
+        let mut text = prefix.to_owned();
+        ignored_path(&path, &mut text);
+        ignored(text);
+    });
+    result.map_err(|error: serde_json::Error| Invalid {
+        field: clip(&error_path(prefix, &track.path())),
+        reason: clip(&error.to_string()),
+    })
+}
+
+fn ignored_path(path: &serde_ignored::Path<'_>, out: &mut String) {
+    use serde_ignored::Path;
+    match path {
+        Path::Root => {}
+        Path::Seq { parent, index } => {
+            ignored_path(parent, out);
+            let _ = write!(out, "[{index}]");
+        }
+        Path::Map { parent, key } => {
+            ignored_path(parent, out);
+            dotted(out, key);
+        }
+        Path::Some { parent }
+        | Path::NewtypeStruct { parent }
+        | Path::NewtypeVariant { parent } => {
+            ignored_path(parent, out);
+        }
+    }
+}
+
+fn error_path(prefix: &str, path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    let mut out = prefix.to_owned();
+    for segment in path {
+        match segment {
+            Segment::Seq { index } => {
+                let _ = write!(out, "[{index}]");
+            }
+            Segment::Map { key } => dotted(&mut out, key),
+            Segment::Enum { .. } | Segment::Unknown => {}
+        }
+    }
+    out
+}
+
+fn dotted(out: &mut String, key: &str) {
+    if !out.is_empty() {
+        out.push('.');
+    }
+    out.push_str(key);
+}
+
+/// Checks that no list and no string is absurdly long.
+fn limits(value: &Value, path: &str) -> Result<(), Invalid> {
+    match value {
+        Value::String(text) if text.len() > STRING_BYTES_MAX => Err(invalid(
+            clip(path),
+            arcstr::format!("longer than {STRING_BYTES_MAX} bytes"),
+        )),
+        Value::Array(items) if items.len() > LIST_ITEMS_COUNT_MAX => Err(invalid(
+            clip(path),
+            arcstr::format!("more than {LIST_ITEMS_COUNT_MAX} items"),
+        )),
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .try_for_each(|(i, item)| limits(item, &format!("{path}[{i}]"))),
+        Value::Object(map) => map.iter().try_for_each(|(key, item)| {
+            let mut path = path.to_owned();
+            dotted(&mut path, key);
+            limits(item, &path)
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// A list as the API limits it.
+pub(super) fn at_most<T>(items: &[T], max: usize, field: &str) -> Result<(), Invalid> {
+    if items.len() > max {
+        return Err(invalid(field, arcstr::format!("more than {max} items")));
+    }
+    Ok(())
+}
+
+/// A port number, 1 to 65535.
+pub(super) fn port(number: impl Into<i64>, field: impl FnOnce() -> String) -> Result<u16, Invalid> {
+    let number = number.into();
+    match u16::try_from(number) {
+        Ok(port) if port != 0 => Ok(port),
+        _ => Err(invalid(
+            field(),
+            arcstr::format!("{number} is not a port (1 to 65535)"),
+        )),
+    }
+}
+
+/// An address in canonical form: an IPv4 address written as IPv6 becomes IPv4.
+pub(super) fn ip(text: &str) -> Option<IpAddr> {
+    text.parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
+}
+
+/// Labels from strings.
+pub(super) fn labels<K: AsRef<str>, V: AsRef<str>>(
+    map: impl IntoIterator<Item = (K, V)>,
+) -> Labels {
+    map.into_iter()
+        .map(|(key, value)| (Str::from(key.as_ref()), Str::from(value.as_ref())))
+        .collect()
+}
+
+/// Strings as [`Str`].
+pub(super) fn strs(items: impl IntoIterator<Item = String>) -> Vec<Str> {
+    items.into_iter().map(Str::from).collect()
+}
