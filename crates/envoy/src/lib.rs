@@ -1,1 +1,35 @@
-//! Rows to Envoy IR, and IR to Envoy resources.
+//! Rows to Envoy IR, and IR to Envoy resources, for waypoints of stock Envoy.
+//!
+//! In: rows of services, workloads, waypoints, HTTPRoutes, AuthorizationPolicies and
+//! connected proxy classes. Out: per stage one table of our own IR ([`ir`]), the bytes of
+//! each resource ([`emit`]), findings about routes and policies ([`findings`]); besides, who
+//! a node is ([`node`]) and what a proxy must be started with ([`bootstrap`]).
+//!
+//! Stages in order: [`attachment`], [`attachment::workload`], [`chains`], [`encoded`],
+//! [`clusters`], [`endpoints`], [`listeners`], [`static_clusters`]; and on their own
+//! [`findings::route`] and [`findings::policy`].
+//!
+//! **Invariants**
+//! - Never does I/O, reads no clock, holds no state; equal rows give equal bytes.
+//! - The only crate that names `envoy-types`; nothing of Istio's own extensions is emitted.
+//! - Work is done only for waypoints with connected proxies; findings never depend on them.
+//! - Security never widens: what cannot be expressed refuses rather than allows.
+//! - No regular expression is made of user text, save fields that are one by definition; and
+//!   a value that Envoy would refuse voids its own route, never the listener.
+
+pub mod attachment;
+mod authz;
+pub mod bootstrap;
+pub mod chains;
+pub mod clusters;
+pub mod emit;
+pub mod encoded;
+pub mod endpoints;
+pub mod findings;
+pub mod index;
+pub mod ir;
+pub mod listeners;
+pub mod node;
+mod regex;
+mod routes;
+pub mod static_clusters;

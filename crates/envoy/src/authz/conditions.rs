@@ -1,0 +1,233 @@
+//! Attributes of a rule as typed conditions. Source: spec/policy-and-traffic.md §1.2, §1.3, §1.5.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use model::input::{AuthzOperation, AuthzSource, Values};
+use model::{MeshRow, Str};
+
+use super::identity;
+use crate::ir::{Expr, Fact, StrMatch};
+
+/// What a chain can see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Layer {
+    /// Requests.
+    Http,
+    /// Connections.
+    Tcp,
+}
+
+/// What the compilation of a rule depends on.
+pub(crate) struct Scope<'a> {
+    /// Mesh settings.
+    pub(crate) mesh: &'a MeshRow,
+    /// Namespace of the policy.
+    pub(crate) ns: &'a Str,
+    /// Layer of the chain.
+    pub(crate) layer: Layer,
+    /// The action is ALLOW.
+    pub(crate) allow: bool,
+}
+
+/// `None`: this chain cannot evaluate the condition.
+type Condition = Option<Expr>;
+
+/// Whether a `when` key belongs to the permissions.
+pub(super) fn is_about_destination(key: &str) -> bool {
+    matches!(key, "destination.ip" | "destination.port" | "connection.sni")
+}
+
+/// The header of a `request.headers[X]` key, in lower case.
+pub(super) fn header_of(key: &str) -> Option<String> {
+    let name = key.strip_prefix("request.headers[")?.strip_suffix(']')?;
+    let plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'[' | b']');
+    (!name.is_empty() && name.bytes().all(plain)).then(|| name.to_ascii_lowercase())
+}
+
+/// `*` alone: any non-empty value; a leading star: a suffix; a trailing one: a prefix.
+pub(super) fn string(value: &str) -> StrMatch {
+    if value == "*" {
+        StrMatch::Present
+    } else if let Some(suffix) = value.strip_prefix('*') {
+        StrMatch::Suffix(suffix.into())
+    } else if let Some(prefix) = value.strip_suffix('*') {
+        StrMatch::Prefix(prefix.into())
+    } else {
+        StrMatch::Exact(value.into())
+    }
+}
+
+/// An address or a range.
+pub(super) fn network(value: &str) -> Option<IpNet> {
+    if let Ok(net) = value.parse::<IpNet>() {
+        return Some(net);
+    }
+    value.parse::<IpAddr>().ok().map(IpNet::from)
+}
+
+/// An Envoy URI template of a path with `{*}` or `{**}`. Stricter than Envoy, which would
+/// refuse the whole listener for a template that it cannot read.
+pub(super) fn template(value: &str) -> Option<Str> {
+    let segments: Vec<&str> = value.strip_prefix('/')?.split('/').collect();
+    let last = segments.len().checked_sub(1)?;
+    let literal = |text: &str| {
+        text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~%!$&'()+,;:@=".contains(&b))
+    };
+    let mut out = String::with_capacity(value.len());
+    for (index, segment) in segments.into_iter().enumerate() {
+        out.push('/');
+        match segment {
+            "{*}" => out.push('*'),
+            "{**}" if index == last => out.push_str("**"),
+            "" if index != last => return None,
+            text if literal(text) => out.push_str(text),
+            _ => return None,
+        }
+    }
+    Some(out.into())
+}
+
+/// All values of an attribute; one that cannot be read makes the attribute unavailable,
+/// since leaving it out could widen the rule.
+fn values(values: &Values, one: impl Fn(&str) -> Option<Vec<Expr>>) -> Condition {
+    let any = |list: &[Str]| -> Option<Expr> {
+        let parts: Option<Vec<Vec<Expr>>> = list.iter().map(|value| one(value)).collect();
+        Some(Expr::AnyOf(parts?.into_iter().flatten().collect()))
+    };
+    match (values.values.is_empty(), values.not_values.is_empty()) {
+        (false, true) => any(&values.values),
+        (true, false) => any(&values.not_values).map(Expr::negated),
+        (false, false) => Some(Expr::AllOf(vec![
+            any(&values.values)?,
+            any(&values.not_values)?.negated(),
+        ])),
+        (true, true) => Some(Expr::always()),
+    }
+}
+
+fn facts(list: &Values, one: impl Fn(&str) -> Option<Fact>) -> Condition {
+    values(list, |value| one(value).map(|fact| vec![Expr::Is(fact)]))
+}
+
+impl Scope<'_> {
+    /// Adds a condition to a conjunction. What is unavailable voids an ALLOW rule (`None`)
+    /// and is left out of every other rule, which then matches more.
+    pub(super) fn push(&self, all: &mut Vec<Expr>, condition: Condition) -> Option<()> {
+        match condition {
+            Some(expr) => all.push(expr),
+            None if self.allow => return None,
+            None => {}
+        }
+        Some(())
+    }
+
+    /// The conditions of a `to` entry.
+    pub(super) fn operation(&self, to: &AuthzOperation, all: &mut Vec<Expr>) -> Option<()> {
+        let attributes: [(&Values, fn(&Self, &Values) -> Condition); 4] = [
+            (&to.hosts, |scope, list| scope.http(|| facts(list, host))),
+            (&to.methods, |scope, list| scope.http(|| facts(list, method))),
+            (&to.paths, |scope, list| scope.http(|| facts(list, path))),
+            (&to.ports, |_, list| facts(list, port)),
+        ];
+        self.push_all(all, &attributes)
+    }
+
+    /// The conditions of a `from` entry.
+    pub(super) fn source(&self, from: &AuthzSource, all: &mut Vec<Expr>) -> Option<()> {
+        let attributes: [(&Values, fn(&Self, &Values) -> Condition); 7] = [
+            (&from.principals, Self::principals),
+            (&from.request_principals, |_, _| None),
+            (&from.service_accounts, Self::service_accounts),
+            (&from.trust_domains, Self::trust_domains),
+            (&from.namespaces, Self::namespaces),
+            (&from.remote_ip_blocks, |_, list| facts(list, source_ip)),
+            (&from.ip_blocks, |_, list| facts(list, source_ip)),
+        ];
+        self.push_all(all, &attributes)
+    }
+
+    /// A `when` condition; unknown keys are unavailable.
+    pub(super) fn when(&self, key: &str, list: &Values) -> Condition {
+        match key {
+            "destination.ip" => facts(list, |v| network(v).map(Fact::DestinationIp)),
+            "destination.port" => facts(list, port),
+            "connection.sni" => facts(list, |v| Some(Fact::Sni(string(v)))),
+            "source.ip" | "remote.ip" => facts(list, source_ip),
+            "source.namespace" => self.namespaces(list),
+            "source.principal" => self.principals(list),
+            "source.serviceAccount" => self.service_accounts(list),
+            "source.trustDomain" => self.trust_domains(list),
+            _ => {
+                let name = Str::from(header_of(key)?);
+                self.http(|| {
+                    facts(list, |v| Some(Fact::Header(name.clone(), string(v), false)))
+                })
+            }
+        }
+    }
+
+    fn push_all(
+        &self,
+        all: &mut Vec<Expr>,
+        attributes: &[(&Values, fn(&Self, &Values) -> Condition)],
+    ) -> Option<()> {
+        for (list, condition) in attributes {
+            if !list.is_empty() {
+                self.push(all, condition(self, list))?;
+            }
+        }
+        Some(())
+    }
+
+    fn http(&self, condition: impl FnOnce() -> Condition) -> Condition {
+        (self.layer == Layer::Http).then(condition)?
+    }
+
+    fn principals(&self, list: &Values) -> Condition {
+        values(list, |value| Some(identities(identity::principal(value, self.mesh))))
+    }
+
+    fn service_accounts(&self, list: &Values) -> Condition {
+        values(list, |value| {
+            Some(identities(identity::service_account(value, self.ns, self.mesh)))
+        })
+    }
+
+    fn trust_domains(&self, list: &Values) -> Condition {
+        values(list, |value| Some(identities(identity::trust_domain(value, self.mesh))))
+    }
+
+    fn namespaces(&self, list: &Values) -> Condition {
+        values(list, |value| identity::namespace(value, self.mesh))
+    }
+}
+
+fn identities(list: Vec<StrMatch>) -> Vec<Expr> {
+    list.into_iter().map(|m| Expr::Is(Fact::Identity(m))).collect()
+}
+
+fn source_ip(value: &str) -> Option<Fact> {
+    network(value).map(Fact::SourceIp)
+}
+
+fn port(value: &str) -> Option<Fact> {
+    value.parse().ok().map(Fact::Port)
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "one shape with its neighbours")]
+fn host(value: &str) -> Option<Fact> {
+    Some(Fact::Header(arcstr::literal!(":authority"), string(value), true))
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "one shape with its neighbours")]
+fn method(value: &str) -> Option<Fact> {
+    Some(Fact::Header(arcstr::literal!(":method"), string(value), false))
+}
+
+fn path(value: &str) -> Option<Fact> {
+    if value.contains("{*}") || value.contains("{**}") {
+        return template(value).map(Fact::PathTemplate);
+    }
+    Some(Fact::Path(string(value)))
+}

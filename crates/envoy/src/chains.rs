@@ -1,0 +1,118 @@
+//! Stage `chains`: the filter chains of a service behind a waypoint, with its routes and
+//! its policies. Source: spec/envoy-config.md §2.3–§2.5.
+
+use std::collections::BTreeSet;
+
+use flow::{Output, Reads, View};
+use model::derived::{AppProtocol, PortRow};
+use model::input::{AuthorizationPolicy, HttpRoute, Namespace, ReferenceGrant};
+use model::{
+    Finding, MeshRow, NamespacedHostname, ObjectKey, Parsed, ProxyClass, ServiceRow, WaypointRow,
+};
+
+use crate::attachment::{inbound_name, port_chains, served_by};
+use crate::authz::{self, Layer};
+use crate::ir::{ChainBody, ChainIr, RbacIr, WaypointResource};
+use crate::routes::{self, RouteTables, Site};
+
+/// Primary: a service.
+pub type P = NamespacedHostname;
+
+/// What the stage reads.
+#[derive(Clone, Copy)]
+pub struct ChainView<'t> {
+    /// Services.
+    pub services: View<'t, NamespacedHostname, ServiceRow>,
+    /// Waypoints.
+    pub waypoints: View<'t, ObjectKey, WaypointRow>,
+    /// Routes; index [`crate::index::RouteByParent`].
+    pub http_routes: View<'t, ObjectKey, Parsed<HttpRoute>>,
+    /// Policies; index [`crate::index::PolicyByTarget`].
+    pub policies: View<'t, ObjectKey, Parsed<AuthorizationPolicy>>,
+    /// Grants; index [`crate::index::GrantByNamespace`].
+    pub reference_grants: View<'t, ObjectKey, Parsed<ReferenceGrant>>,
+    /// Namespaces.
+    pub namespaces: View<'t, ObjectKey, Parsed<Namespace>>,
+    /// Mesh settings.
+    pub mesh: View<'t, (), MeshRow>,
+    /// Classes of connected proxies; index [`crate::index::ClassByGateway`].
+    pub proxies: View<'t, ProxyClass, ()>,
+}
+
+/// One row per chain, named like the cluster that it forwards to.
+pub fn derive(
+    p: &P,
+    view: &ChainView<'_>,
+    reads: &mut Reads,
+) -> Output<WaypointResource, ChainIr, Finding> {
+    let Some(service) = view.services.get(reads, p) else {
+        return Output::gone();
+    };
+    let Some(waypoint) = served_by(view.proxies, reads, service) else {
+        return Output::none();
+    };
+    let Some(waypoint) = view.waypoints.get(reads, waypoint) else {
+        return Output::none();
+    };
+    let default_mesh = MeshRow::default();
+    let mesh = view.mesh.get(reads, &()).map_or(&default_mesh, |row| &**row);
+    let attached = authz::attached(view.policies, reads, mesh, waypoint, Some(service));
+    let authz = |layer| authz::compile(&attached, mesh, layer);
+    let site = Site { service, waypoint, mesh };
+    let mut rows = Vec::new();
+    let mut seen = BTreeSet::new();
+    for port in &service.ports {
+        let Some(chains) = port_chains(port).filter(|_| seen.insert(port.port)) else {
+            continue;
+        };
+        if chains.http() {
+            rows.push(http(&site, view, reads, port, authz(Layer::Http)));
+        }
+        if chains.tcp() {
+            rows.push(tcp(&site, port, authz(Layer::Tcp)));
+        }
+    }
+    let key = |chain: &ChainIr| WaypointResource::new(waypoint.key.clone(), chain.name.clone());
+    Output::from(rows.into_iter().map(|chain| (key(&chain), chain)).collect::<Vec<_>>())
+}
+
+fn http(
+    site: &Site<'_>,
+    view: &ChainView<'_>,
+    reads: &mut Reads,
+    port: &PortRow,
+    authz: Vec<RbacIr>,
+) -> ChainIr {
+    let tables = RouteTables {
+        services: view.services,
+        http_routes: view.http_routes,
+        reference_grants: view.reference_grants,
+        namespaces: view.namespaces,
+    };
+    let name = inbound_name(port.port, "http", &site.service.key.hostname);
+    let found = routes::for_port(site, &tables, reads, port.port, &name);
+    ChainIr {
+        name,
+        port: port.port,
+        authz,
+        body: ChainBody::Http {
+            http2: port.protocol.is_http2(),
+            grpc_web: port.protocol == AppProtocol::GrpcWeb,
+            routes: found.routes,
+        },
+        republish_destination: false,
+        outbound: found.outbound,
+    }
+}
+
+fn tcp(site: &Site<'_>, port: &PortRow, authz: Vec<RbacIr>) -> ChainIr {
+    let name = inbound_name(port.port, "tcp", &site.service.key.hostname);
+    ChainIr {
+        name: name.clone(),
+        port: port.port,
+        authz,
+        body: ChainBody::Tcp { cluster: name },
+        republish_destination: false,
+        outbound: BTreeSet::new(),
+    }
+}

@@ -1,0 +1,233 @@
+//! Index markers: how the stages of this crate look into tables.
+//!
+//! The owner of a table registers the markers named for it; a view without its index is a
+//! programming error.
+
+use flow::Index;
+use model::input::{AuthorizationPolicy, HttpRoute, ReferenceGrant};
+use model::{
+    NamespacedHostname, ObjectKey, ObjectRef, Parsed, ProxyClass, ServiceRow, WaypointRow,
+    WorkloadRow, WorkloadUid,
+};
+
+use crate::ir::{
+    AttachmentIr, ChainIr, ClusterIr, DirectIr, EncodedChain, WaypointResource,
+};
+
+/// What kind of object a route has as its parent, or a policy as its target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TargetKind {
+    /// core Service.
+    Service,
+    /// networking.istio.io ServiceEntry.
+    ServiceEntry,
+    /// gateway.networking.k8s.io Gateway.
+    Gateway,
+    /// gateway.networking.k8s.io GatewayClass.
+    GatewayClass,
+}
+
+impl TargetKind {
+    /// The kind of a reference, if it is one that waypoints look at.
+    pub fn of(group: &str, kind: &str) -> Option<Self> {
+        match (group, kind) {
+            ("" | "core", "Service") => Some(Self::Service),
+            ("networking.istio.io", "ServiceEntry") => Some(Self::ServiceEntry),
+            ("gateway.networking.k8s.io", "Gateway") => Some(Self::Gateway),
+            ("gateway.networking.k8s.io", "GatewayClass") => Some(Self::GatewayClass),
+            _ => None,
+        }
+    }
+}
+
+/// An object that routes or policies point at.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Target {
+    /// Kind.
+    pub kind: TargetKind,
+    /// Namespace (for a class: that of the policy) and name.
+    pub key: ObjectKey,
+}
+
+impl Target {
+    /// From its parts.
+    pub fn new(kind: TargetKind, key: ObjectKey) -> Self {
+        Self { kind, key }
+    }
+
+    /// The object behind a service.
+    pub fn of_service(service: &ServiceRow) -> Option<Self> {
+        let kind = match service.source.kind.as_str() {
+            "Service" => TargetKind::Service,
+            "ServiceEntry" => TargetKind::ServiceEntry,
+            _ => return None,
+        };
+        Some(Self::new(kind, service.source.key.clone()))
+    }
+}
+
+/// Services by the waypoint they are bound to. For the table of [`ServiceRow`].
+pub struct ServiceByWaypoint;
+
+impl Index<NamespacedHostname, ServiceRow> for ServiceByWaypoint {
+    type At = ObjectKey;
+    fn keys(_: &NamespacedHostname, row: &ServiceRow, emit: &mut dyn FnMut(&ObjectKey)) {
+        row.waypoint.iter().for_each(|bound| emit(&bound.key));
+    }
+}
+
+/// Services by the object behind them. For the table of [`ServiceRow`].
+pub struct ServiceBySource;
+
+impl Index<NamespacedHostname, ServiceRow> for ServiceBySource {
+    type At = ObjectRef;
+    fn keys(_: &NamespacedHostname, row: &ServiceRow, emit: &mut dyn FnMut(&ObjectRef)) {
+        emit(&row.source);
+    }
+}
+
+/// Workloads by service membership. For the table of [`WorkloadRow`].
+pub struct WorkloadByService;
+
+impl Index<WorkloadUid, WorkloadRow> for WorkloadByService {
+    type At = NamespacedHostname;
+    fn keys(_: &WorkloadUid, row: &WorkloadRow, emit: &mut dyn FnMut(&NamespacedHostname)) {
+        row.services.keys().for_each(emit);
+    }
+}
+
+/// Routes by parent. For the table of HTTPRoutes.
+pub struct RouteByParent;
+
+impl Index<ObjectKey, Parsed<HttpRoute>> for RouteByParent {
+    type At = Target;
+    fn keys(_: &ObjectKey, row: &Parsed<HttpRoute>, emit: &mut dyn FnMut(&Target)) {
+        for parent in row.ok().into_iter().flat_map(|route| &route.parents) {
+            if let Some(kind) = TargetKind::of(&parent.group, &parent.kind) {
+                let key = ObjectKey::new(parent.ns.clone(), parent.name.clone());
+                emit(&Target::new(kind, key));
+            }
+        }
+    }
+}
+
+/// Policies by target. For the table of AuthorizationPolicies.
+pub struct PolicyByTarget;
+
+impl Index<ObjectKey, Parsed<AuthorizationPolicy>> for PolicyByTarget {
+    type At = Target;
+    fn keys(key: &ObjectKey, row: &Parsed<AuthorizationPolicy>, emit: &mut dyn FnMut(&Target)) {
+        for target in row.ok().into_iter().flat_map(|policy| &policy.targets) {
+            if target.ns.as_ref().is_some_and(|ns| !ns.is_empty() && *ns != key.ns) {
+                continue;
+            }
+            if let Some(kind) = TargetKind::of(&target.group, &target.kind) {
+                let object = ObjectKey::new(key.ns.clone(), target.name.clone());
+                emit(&Target::new(kind, object));
+            }
+        }
+    }
+}
+
+/// Policies without targets by namespace. For the table of AuthorizationPolicies.
+pub struct UntargetedPolicyByNamespace;
+
+impl Index<ObjectKey, Parsed<AuthorizationPolicy>> for UntargetedPolicyByNamespace {
+    type At = str;
+    fn keys(key: &ObjectKey, row: &Parsed<AuthorizationPolicy>, emit: &mut dyn FnMut(&str)) {
+        if row.ok().is_some_and(|policy| policy.targets.is_empty()) {
+            emit(&key.ns);
+        }
+    }
+}
+
+/// Grants by their namespace. For the table of ReferenceGrants.
+pub struct GrantByNamespace;
+
+impl Index<ObjectKey, Parsed<ReferenceGrant>> for GrantByNamespace {
+    type At = str;
+    fn keys(key: &ObjectKey, _: &Parsed<ReferenceGrant>, emit: &mut dyn FnMut(&str)) {
+        emit(&key.ns);
+    }
+}
+
+/// Waypoints by class. For the table of [`WaypointRow`].
+pub struct WaypointByClass;
+
+impl Index<ObjectKey, WaypointRow> for WaypointByClass {
+    type At = str;
+    fn keys(_: &ObjectKey, row: &WaypointRow, emit: &mut dyn FnMut(&str)) {
+        emit(&row.class);
+    }
+}
+
+/// Classes of connected proxies by gateway. For the table of interest.
+pub struct ClassByGateway;
+
+impl Index<ProxyClass, ()> for ClassByGateway {
+    type At = ObjectKey;
+    fn keys(class: &ProxyClass, (): &(), emit: &mut dyn FnMut(&ObjectKey)) {
+        emit(&class.gateway);
+    }
+}
+
+/// Attached services by waypoint. For the table of [`crate::attachment`].
+pub struct AttachmentByWaypoint;
+
+impl Index<NamespacedHostname, AttachmentIr> for AttachmentByWaypoint {
+    type At = ObjectKey;
+    fn keys(_: &NamespacedHostname, row: &AttachmentIr, emit: &mut dyn FnMut(&ObjectKey)) {
+        emit(&row.waypoint);
+    }
+}
+
+/// Attached workloads by waypoint. For the table of [`crate::attachment::workload`].
+pub struct DirectByWaypoint;
+
+impl Index<WorkloadUid, DirectIr> for DirectByWaypoint {
+    type At = ObjectKey;
+    fn keys(_: &WorkloadUid, row: &DirectIr, emit: &mut dyn FnMut(&ObjectKey)) {
+        emit(&row.waypoint);
+    }
+}
+
+/// Chains by a service that they route to. For the table of [`crate::chains`].
+pub struct ChainByDestination;
+
+impl Index<WaypointResource, ChainIr> for ChainByDestination {
+    type At = NamespacedHostname;
+    fn keys(_: &WaypointResource, row: &ChainIr, emit: &mut dyn FnMut(&NamespacedHostname)) {
+        row.outbound.iter().for_each(|(service, _)| emit(service));
+    }
+}
+
+/// Encoded chains by waypoint. For the table of [`crate::encoded`].
+pub struct EncodedByWaypoint;
+
+impl Index<WaypointResource, EncodedChain> for EncodedByWaypoint {
+    type At = ObjectKey;
+    fn keys(key: &WaypointResource, _: &EncodedChain, emit: &mut dyn FnMut(&ObjectKey)) {
+        emit(&key.waypoint);
+    }
+}
+
+/// Clusters by service. For the table of [`crate::clusters`].
+pub struct ClusterByService;
+
+impl Index<WaypointResource, ClusterIr> for ClusterByService {
+    type At = NamespacedHostname;
+    fn keys(_: &WaypointResource, row: &ClusterIr, emit: &mut dyn FnMut(&NamespacedHostname)) {
+        emit(&row.service);
+    }
+}
+
+/// Clusters by waypoint. For the table of [`crate::clusters`], for whoever collects the
+/// resources of a class.
+pub struct ClusterByWaypoint;
+
+impl Index<WaypointResource, ClusterIr> for ClusterByWaypoint {
+    type At = ObjectKey;
+    fn keys(key: &WaypointResource, _: &ClusterIr, emit: &mut dyn FnMut(&ObjectKey)) {
+        emit(&key.waypoint);
+    }
+}

@@ -1,0 +1,209 @@
+//! Stage `listeners`: the three listeners of a proxy class. Source: spec/envoy-config.md §2.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use flow::{Output, Reads, View};
+use ipnet::IpNet;
+use model::input::AuthorizationPolicy;
+use model::{
+    Finding, MeshRow, NamespacedHostname, ObjectKey, Parsed, ProxyClass, Str, WaypointRow,
+    WorkloadUid,
+};
+
+use crate::attachment::inbound_name;
+use crate::authz::{self, Layer};
+use crate::index::{AttachmentByWaypoint, DirectByWaypoint, EncodedByWaypoint};
+use crate::ir::{
+    AttachmentIr, ChainBody, ChainIr, ClassResource, DirectChains, DirectIr, EncodedChain,
+    ListenerIr, MainIr, PortChains, PortTarget, RangeIr, RangeTarget, RbacIr, RouteAction, RouteIr,
+    RoutePath, TlsIr, WaypointResource,
+};
+
+/// Primary: the class of connected proxies.
+pub type P = ProxyClass;
+
+/// Name of the listener that terminates HBONE.
+pub const CONNECT_TERMINATE: Str = arcstr::literal!("connect_terminate");
+/// Name of the internal listener with all chains.
+pub const MAIN_INTERNAL: Str = arcstr::literal!("main_internal");
+/// Name of the internal listener, and of the cluster, that open HBONE.
+pub const CONNECT_ORIGINATE: Str = arcstr::literal!("connect_originate");
+/// Name of the cluster of pod-IP traffic.
+pub const ENCAP: Str = arcstr::literal!("encap");
+
+/// What the stage reads.
+#[derive(Clone, Copy)]
+pub struct ListenerView<'t> {
+    /// Classes of connected proxies.
+    pub proxies: View<'t, ProxyClass, ()>,
+    /// Mesh settings.
+    pub mesh: View<'t, (), MeshRow>,
+    /// Waypoints.
+    pub waypoints: View<'t, ObjectKey, WaypointRow>,
+    /// Policies; index [`crate::index::PolicyByTarget`].
+    pub policies: View<'t, ObjectKey, Parsed<AuthorizationPolicy>>,
+    /// Attached services; index [`AttachmentByWaypoint`].
+    pub attachments: View<'t, NamespacedHostname, AttachmentIr>,
+    /// Attached workloads; index [`DirectByWaypoint`].
+    pub directs: View<'t, WorkloadUid, DirectIr>,
+    /// Encoded chains; index [`EncodedByWaypoint`].
+    pub encoded: View<'t, WaypointResource, EncodedChain>,
+}
+
+/// The listeners of a class whose Gateway exists.
+pub fn derive(
+    p: &P,
+    view: &ListenerView<'_>,
+    reads: &mut Reads,
+) -> Output<ClassResource, ListenerIr, Finding> {
+    if view.proxies.get(reads, p).is_none() {
+        return Output::gone();
+    }
+    let Some(waypoint) = view.waypoints.get(reads, &p.gateway) else {
+        return Output::none();
+    };
+    let default_mesh = MeshRow::default();
+    let mesh = view.mesh.get(reads, &()).map_or(&default_mesh, |row| &**row);
+    let terminate = ListenerIr::ConnectTerminate {
+        bind: p.bind,
+        tls: tls(p, mesh),
+        strings: p.strings,
+    };
+    let attached = authz::attached(view.policies, reads, mesh, waypoint, None);
+    let direct = DirectChains {
+        tcp: direct_chain("direct-tcp", authz::compile(&attached, mesh, Layer::Tcp)),
+        http: direct_chain("direct-http", authz::compile(&attached, mesh, Layer::Http)),
+    };
+    let main = main_internal(p, view, reads, mesh, direct);
+    let key = |name: Str| ClassResource::new(p.clone(), name);
+    Output::from(vec![
+        (key(CONNECT_TERMINATE), terminate),
+        (key(MAIN_INTERNAL), ListenerIr::Main(Box::new(main))),
+        (key(CONNECT_ORIGINATE), ListenerIr::ConnectOriginate),
+    ])
+}
+
+/// TLS of HBONE for a class.
+pub(crate) fn tls(class: &ProxyClass, mesh: &MeshRow) -> TlsIr {
+    let trust_domains = authz::bundle(mesh).into_iter().cloned().collect();
+    TlsIr { trust_domains, secrets: class.secrets }
+}
+
+fn main_internal(
+    class: &ProxyClass,
+    view: &ListenerView<'_>,
+    reads: &mut Reads,
+    mesh: &MeshRow,
+    direct: DirectChains,
+) -> MainIr {
+    let mut services: Vec<(&NamespacedHostname, &Arc<AttachmentIr>)> =
+        view.attachments.by::<AttachmentByWaypoint>(reads, &class.gateway).collect();
+    services.sort_by_key(|(key, row)| (row.created_s, *key));
+    let network = if class.network.is_empty() { &mesh.network } else { &class.network };
+    let mut ranges: Vec<RangeIr> =
+        services.iter().filter_map(|(_, row)| service_range(row, network)).collect();
+    let pods: BTreeSet<IpNet> = view
+        .directs
+        .by::<DirectByWaypoint>(reads, &class.gateway)
+        .flat_map(|(_, row)| row.ips.iter().copied().map(IpNet::from))
+        .collect();
+    let any_workload = !pods.is_empty();
+    if any_workload {
+        let ranges_of_pods = pods.into_iter().collect();
+        ranges.push(RangeIr { ranges: ranges_of_pods, target: RangeTarget::Workloads });
+    }
+    let kinds = port_kinds(services.iter().map(|(_, row)| &***row));
+    let chains = view.encoded.by::<EncodedByWaypoint>(reads, &class.gateway);
+    MainIr {
+        ranges,
+        http_inspector_off: http_inspector_off(&kinds, any_workload),
+        tls_inspector_off: tls_inspector_off(&kinds),
+        chains: chains.map(|(_, row)| row.bytes.clone()).collect(),
+        direct,
+    }
+}
+
+/// The range matcher of a service; `None` when it has no address here or no port.
+fn service_range(row: &AttachmentIr, network: &Str) -> Option<RangeIr> {
+    let here = |on: &Str| on.is_empty() || on == network;
+    let ranges: BTreeSet<IpNet> =
+        row.vips.iter().filter(|(on, _)| here(on)).map(|(_, net)| *net).collect();
+    let target = |port: u16, chains: PortChains| {
+        let http = inbound_name(port, "http", &row.host);
+        let tcp = inbound_name(port, "tcp", &row.host);
+        match chains {
+            PortChains::Http => PortTarget::Chain(http),
+            PortChains::Tcp | PortChains::Tls => PortTarget::Chain(tcp),
+            PortChains::Sniffed => PortTarget::Sniffed { http, tcp },
+        }
+    };
+    let ports: BTreeMap<u16, PortTarget> =
+        row.ports.iter().map(|(port, chains)| (*port, target(*port, *chains))).collect();
+    (!ranges.is_empty() && !ports.is_empty()).then(|| RangeIr {
+        ranges: ranges.into_iter().collect(),
+        target: RangeTarget::Service(ports),
+    })
+}
+
+/// Every kind that some service gives a port.
+fn port_kinds<'a>(
+    services: impl Iterator<Item = &'a AttachmentIr>,
+) -> BTreeMap<u16, BTreeSet<PortChains>> {
+    let mut kinds: BTreeMap<u16, BTreeSet<PortChains>> = BTreeMap::new();
+    for row in services {
+        for (port, chains) in &row.ports {
+            kinds.entry(*port).or_default().insert(*chains);
+        }
+    }
+    kinds
+}
+
+/// Ports that are HTTP for every service or TCP for every service. With any workload
+/// attached every port may be anything, so none.
+fn http_inspector_off(
+    kinds: &BTreeMap<u16, BTreeSet<PortChains>>,
+    any_workload: bool,
+) -> BTreeSet<u16> {
+    let certain = |kinds: &BTreeSet<PortChains>| {
+        kinds.iter().all(|kind| *kind == PortChains::Http)
+            || kinds.iter().all(|kind| matches!(kind, PortChains::Tcp | PortChains::Tls))
+    };
+    let ports = kinds.iter().filter(|(_, kinds)| !any_workload && certain(kinds));
+    ports.map(|(port, _)| *port).collect()
+}
+
+/// Ports that carry TLS for no service; `None` when no port carries TLS at all.
+fn tls_inspector_off(kinds: &BTreeMap<u16, BTreeSet<PortChains>>) -> Option<BTreeSet<u16>> {
+    let is_tls = |kinds: &BTreeSet<PortChains>| kinds.contains(&PortChains::Tls);
+    kinds.values().any(is_tls).then(|| {
+        let off = kinds.iter().filter(|(_, kinds)| !is_tls(kinds));
+        off.map(|(port, _)| *port).collect()
+    })
+}
+
+/// A chain of traffic addressed to pods: only policies of the whole waypoint apply.
+fn direct_chain(name: &'static str, authz: Vec<RbacIr>) -> ChainIr {
+    let body = if name == "direct-http" {
+        let route = RouteIr {
+            name: arcstr::literal!("default"),
+            path: RoutePath::Any,
+            headers: Vec::new(),
+            query: Vec::new(),
+            action: RouteAction::Forward(vec![(ENCAP, 1)]),
+            operation: arcstr::literal!("encap:0/*"),
+            from_object: None,
+        };
+        ChainBody::Http { http2: false, grpc_web: false, routes: vec![route] }
+    } else {
+        ChainBody::Tcp { cluster: ENCAP }
+    };
+    ChainIr {
+        name: Str::from(name),
+        port: 0,
+        authz,
+        body,
+        republish_destination: true,
+        outbound: BTreeSet::new(),
+    }
+}

@@ -1,0 +1,44 @@
+//! Stage `static_clusters`: the clusters that every waypoint has.
+//! Source: spec/envoy-config.md §3.1, §3.2, §3.4.
+
+use flow::{Output, Reads, View};
+use model::{Finding, MeshRow, ObjectKey, ProxyClass, WaypointRow};
+
+use crate::ir::{ClassResource, StaticClusterIr};
+use crate::listeners::{CONNECT_ORIGINATE, ENCAP, MAIN_INTERNAL, tls};
+
+/// Primary: the class of connected proxies.
+pub type P = ProxyClass;
+
+/// What the stage reads.
+#[derive(Clone, Copy)]
+pub struct StaticClusterView<'t> {
+    /// Classes of connected proxies.
+    pub proxies: View<'t, ProxyClass, ()>,
+    /// Waypoints.
+    pub waypoints: View<'t, ObjectKey, WaypointRow>,
+    /// Mesh settings.
+    pub mesh: View<'t, (), MeshRow>,
+}
+
+/// The static clusters of a class whose Gateway exists.
+pub fn derive(
+    p: &P,
+    view: &StaticClusterView<'_>,
+    reads: &mut Reads,
+) -> Output<ClassResource, StaticClusterIr, Finding> {
+    if view.proxies.get(reads, p).is_none() {
+        return Output::gone();
+    }
+    if view.waypoints.get(reads, &p.gateway).is_none() {
+        return Output::none();
+    }
+    let default_mesh = MeshRow::default();
+    let mesh = view.mesh.get(reads, &()).map_or(&default_mesh, |row| &**row);
+    let key = |name| ClassResource::new(p.clone(), name);
+    Output::from(vec![
+        (key(MAIN_INTERNAL), StaticClusterIr::Internal(MAIN_INTERNAL, MAIN_INTERNAL)),
+        (key(ENCAP), StaticClusterIr::Internal(ENCAP, CONNECT_ORIGINATE)),
+        (key(CONNECT_ORIGINATE), StaticClusterIr::ConnectOriginate(tls(p, mesh))),
+    ])
+}
