@@ -1,2 +1,97 @@
-//! Developer commands.
-fn main() {}
+//! Developer commands: `cargo xtask <command>`.
+//!
+//! In: the repository. Out: a verdict, a demo or generated files.
+//!
+//! **Invariants.** `cargo xtask test` is all that continuous integration runs.
+//! Tools are fetched into `target/tools`, pinned, and nowhere else.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+mod demo;
+mod deny;
+mod deps;
+mod envoy;
+mod lex;
+mod orphans;
+mod steps;
+mod test;
+mod workspace;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Developer commands of ambientd")]
+enum Command {
+    /// Show a mesh at work: the control plane, a live Envoy and a ztunnel's view
+    Demo {
+        /// Leave everything running until interrupted
+        #[arg(long)]
+        keep: bool,
+        /// Passed on to the demo
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Everything continuous integration runs: checks, lints and all tests
+    Test {
+        /// Only this step; may be repeated
+        #[arg(long = "only", value_name = "STEP")]
+        only: Vec<String>,
+    },
+    /// Run the scenarios whose names contain NAME, or all
+    Scenario {
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+    },
+    /// Run the benchmarks
+    Bench {
+        /// Passed on to the harness, such as a filter
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Write the generated files anew
+    Gen,
+    /// Provide the pinned Envoy and print its path
+    Envoy,
+    /// Check licences, banned duplicates and sources
+    Deny {
+        /// Check security advisories instead; needs the network
+        #[arg(long)]
+        advisories: bool,
+    },
+    /// Check the arrows between crates and the purity of the pure ones
+    CheckDeps,
+    /// Check that every source file is compiled, finished and of a readable size
+    CheckOrphans,
+}
+
+fn main() -> ExitCode {
+    match run(Command::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Not by `Debug`, which adds a backtrace where `RUST_BACKTRACE` is set.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Demo { keep, args } => demo::demo(keep, &args),
+        Command::Test { only } => test::run(&only),
+        Command::Scenario { names } => demo::scenarios(&names),
+        Command::Bench { args } => demo::bench(&args),
+        Command::Gen => steps::run(&mut steps::cargo(&[
+            "run",
+            "-p",
+            "xtask",
+            "--example",
+            "gen",
+        ])),
+        Command::Envoy => envoy::ensure().map(|path| println!("{}", path.display())),
+        Command::Deny { advisories } => deny::run(advisories),
+        Command::CheckDeps => deps::run(),
+        Command::CheckOrphans => orphans::run(),
+    }
+}

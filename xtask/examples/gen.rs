@@ -1,6 +1,8 @@
 //! Writes `crates/proto/descriptors/envoy.bin`: the descriptors of the Envoy
 //! messages we emit, pruned from the full set that `envoy-types` packages but does
 //! not export, plus `xds.type.matcher.v3.IPMatcher`, which that set lacks.
+//!
+//! An example of `xtask`, so that the other commands need not wait for protobuf to build.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,7 +29,7 @@ const OUTPUT: &str = "crates/proto/descriptors/envoy.bin";
 /// # Errors
 /// When `envoy-types` cannot be found, a root is missing from its descriptors, or
 /// the result does not form a valid pool.
-pub(crate) fn run() -> Result<()> {
+fn main() -> Result<()> {
     let (workspace, source) = locate()?;
     let bytes = std::fs::read(&source).with_context(|| source.display().to_string())?;
     let mut set = FileDescriptorSet::decode(bytes.as_slice()).context("types.bin")?;
@@ -39,7 +41,11 @@ pub(crate) fn run() -> Result<()> {
     let out = workspace.join(OUTPUT);
     let encoded = pruned.encode_to_vec();
     std::fs::write(&out, &encoded).with_context(|| out.display().to_string())?;
-    println!("{OUTPUT}: {} files, {} bytes", pruned.file.len(), encoded.len());
+    println!(
+        "{OUTPUT}: {} files, {} bytes",
+        pruned.file.len(),
+        encoded.len()
+    );
     Ok(())
 }
 
@@ -51,19 +57,30 @@ fn locate() -> Result<(PathBuf, PathBuf)> {
         .output()
         .context("cargo metadata")?;
     if !output.status.success() {
-        bail!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "cargo metadata: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    let workspace = metadata.get("workspace_root").and_then(|root| root.as_str());
+    let workspace = metadata
+        .get("workspace_root")
+        .and_then(|root| root.as_str());
     let manifest = metadata
         .get("packages")
         .and_then(|packages| packages.as_array())
         .into_iter()
         .flatten()
-        .find(|package| package.get("name").is_some_and(|name| name == "envoy-types"))
+        .find(|package| {
+            package
+                .get("name")
+                .is_some_and(|name| name == "envoy-types")
+        })
         .and_then(|package| package.get("manifest_path")?.as_str())
         .context("envoy-types is not a dependency")?;
-    let package = Path::new(manifest).parent().context("manifest without a folder")?;
+    let package = Path::new(manifest)
+        .parent()
+        .context("manifest without a folder")?;
     Ok((
         workspace.context("no workspace root")?.into(),
         package.join("src/generated/types.bin"),
@@ -87,7 +104,10 @@ fn ip_matcher(proto: &Path, known: &FileDescriptorSet) -> Result<FileDescriptorP
 /// Keeps only the roots and the messages and enums they refer to.
 fn prune(set: FileDescriptorSet, roots: &[&str]) -> Result<FileDescriptorSet> {
     let graph = Graph::of(&set);
-    let missing: Vec<_> = roots.iter().filter(|root| !graph.refs.contains_key(**root)).collect();
+    let missing: Vec<_> = roots
+        .iter()
+        .filter(|root| !graph.refs.contains_key(**root))
+        .collect();
     if !missing.is_empty() {
         bail!("no descriptors for {missing:?}");
     }
@@ -160,7 +180,11 @@ impl Graph {
 }
 
 fn join(scope: &str, name: &str) -> String {
-    if scope.is_empty() { name.to_owned() } else { format!("{scope}.{name}") }
+    if scope.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{scope}.{name}")
+    }
 }
 
 /// The file with what is kept of it, or nothing.
@@ -171,7 +195,8 @@ fn prune_file(
 ) -> Option<FileDescriptorProto> {
     let package = file.package().to_owned();
     let mut used = BTreeSet::new();
-    file.message_type.retain(|message| keep.contains(&join(&package, message.name())));
+    file.message_type
+        .retain(|message| keep.contains(&join(&package, message.name())));
     for message in &mut file.message_type {
         prune_message(message, &join(&package, message.name()), keep, &mut used);
     }
@@ -180,8 +205,11 @@ fn prune_file(
         return None;
     }
     let own = file.name().to_owned();
-    let needed: BTreeSet<&String> =
-        used.iter().filter_map(|name| files.get(name)).filter(|file| **file != own).collect();
+    let needed: BTreeSet<&String> = used
+        .iter()
+        .filter_map(|name| files.get(name))
+        .filter(|file| **file != own)
+        .collect();
     Some(FileDescriptorProto {
         dependency: needed.into_iter().cloned().collect(),
         message_type: file.message_type,
@@ -201,15 +229,25 @@ fn prune_message(
     keep: &BTreeSet<String>,
     used: &mut BTreeSet<String>,
 ) {
-    message.nested_type.retain(|nested| keep.contains(&join(name, nested.name())));
+    message
+        .nested_type
+        .retain(|nested| keep.contains(&join(name, nested.name())));
     for nested in &mut message.nested_type {
         prune_message(nested, &join(name, nested.name()), keep, used);
     }
     prune_enums(&mut message.enum_type, name, keep);
     for field in &mut message.field {
-        used.extend(field.type_name.as_deref().map(|it| it.trim_start_matches('.').to_owned()));
+        used.extend(
+            field
+                .type_name
+                .as_deref()
+                .map(|it| it.trim_start_matches('.').to_owned()),
+        );
         let packed = field.options.as_ref().and_then(|options| options.packed);
-        field.options = packed.map(|_| FieldOptions { packed, ..FieldOptions::default() });
+        field.options = packed.map(|_| FieldOptions {
+            packed,
+            ..FieldOptions::default()
+        });
         if field.json_name.as_deref() == Some(&json_name(field.name())) {
             field.json_name = None;
         }
@@ -217,9 +255,14 @@ fn prune_message(
     for oneof in &mut message.oneof_decl {
         oneof.options = None;
     }
-    let map_entry = message.options.as_ref().and_then(|options| options.map_entry);
-    message.options =
-        map_entry.map(|_| MessageOptions { map_entry, ..MessageOptions::default() });
+    let map_entry = message
+        .options
+        .as_ref()
+        .and_then(|options| options.map_entry);
+    message.options = map_entry.map(|_| MessageOptions {
+        map_entry,
+        ..MessageOptions::default()
+    });
     message.extension.clear();
     message.reserved_name.clear();
     message.reserved_range.clear();
@@ -231,7 +274,10 @@ fn prune_enums(enums: &mut Vec<EnumDescriptorProto>, scope: &str, keep: &BTreeSe
         for value in &mut item.value {
             value.options = None;
         }
-        let alias = item.options.as_ref().and_then(|options| options.allow_alias);
+        let alias = item
+            .options
+            .as_ref()
+            .and_then(|options| options.allow_alias);
         item.options = alias.map(|allow_alias| prost_types::EnumOptions {
             allow_alias: Some(allow_alias),
             ..prost_types::EnumOptions::default()

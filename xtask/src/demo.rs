@@ -1,0 +1,67 @@
+//! `demo`, `bench` and `scenario`: the things one runs to look at.
+
+use std::env::consts::EXE_SUFFIX;
+
+use anyhow::Result;
+
+use crate::{envoy, steps, test, workspace};
+
+/// The crates that have benchmarks.
+const BENCHED: &[&str] = &["ambientd-flow", "ambientd-snapshot", "ambientd-pipeline"];
+
+/// Builds the control plane and runs the demo against it, with `args` passed on.
+///
+/// # Errors
+/// When something cannot be built or fetched, or the demo fails.
+pub(crate) fn demo(keep: bool, args: &[String]) -> Result<()> {
+    let envoy = envoy::ensure()?;
+    println!("building ambientd and the demo (minutes when the cache is cold) ...");
+    // One build for both: their dependencies then agree on features.
+    let mut build = steps::cargo(&["build", "-p", "ambientd", "-p", "ambientd-testkit"]);
+    steps::run(build.args(["--bin", "ambientd", "--bin", "ambientd-demo"]))?;
+    let built = workspace::target_directory()?.join("debug");
+    let mut demo = steps::command(built.join(format!("ambientd-demo{EXE_SUFFIX}")));
+    demo.arg("--envoy").arg(envoy);
+    demo.arg("--ambientd")
+        .arg(built.join(format!("ambientd{EXE_SUFFIX}")));
+    if keep {
+        demo.arg("--keep");
+    }
+    steps::run(demo.args(args))
+}
+
+/// Runs the benchmarks, one crate after the other.
+///
+/// # Errors
+/// When one cannot be built or fails.
+pub(crate) fn bench(args: &[String]) -> Result<()> {
+    for package in BENCHED {
+        println!("==> {package}");
+        let mut bench = steps::cargo(&["bench", "-p", package, "--benches"]);
+        if !args.is_empty() {
+            bench.arg("--").args(args);
+        }
+        steps::run(&mut bench)?;
+    }
+    Ok(())
+}
+
+/// Runs the scenarios whose names contain one of `names`, or all.
+///
+/// # Errors
+/// When one fails.
+pub(crate) fn scenarios(names: &[String]) -> Result<()> {
+    let envoy = envoy::ensure()?;
+    // The harness takes one filter at a time.
+    let filters: Vec<Option<&String>> = if names.is_empty() {
+        vec![None]
+    } else {
+        names.iter().map(Some).collect()
+    };
+    for filter in filters {
+        let mut test = steps::cargo(&["test", "-p", "ambientd-testkit", "--test", "scenarios"]);
+        test.env(test::ENVOY_VARIABLE, &envoy).arg("--");
+        steps::run(test.args(filter))?;
+    }
+    Ok(())
+}
