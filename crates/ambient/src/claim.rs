@@ -1,0 +1,287 @@
+//! Stage `claim`: Service or ServiceEntry → the hosts that it claims.
+//!
+//! Several objects may claim one host; stage [`crate::service`] lets one win. What is said once
+//! per object (its waypoint, its endpoint preference) is resolved here.
+//! Source: spec/workload-discovery.md §3, §4.3.
+
+use std::collections::BTreeSet;
+
+use flow::{Output, Reads, View};
+use model::derived::{BoundWaypoint, Distribution};
+use model::input::{Resolution, Service, ServiceEntry};
+use model::labels::{
+    ANNOTATION_TRAFFIC_DISTRIBUTION, LABEL_GATEWAY_MANAGED, LABEL_INGRESS_USE_WAYPOINT,
+    LABEL_USE_WAYPOINT, MANAGED_EAST_WEST, MANAGED_WAYPOINT,
+};
+use model::{Finding, Kind, Meta, NamespacedHostname, ObjectKey, ObjectRef, Parsed, Severity, Str};
+
+use crate::attach::{AttachView, FIELD_USE_WAYPOINT, Subject, Traffic};
+use crate::service::parse_vip;
+use crate::tables::{self, InputView, MeshTable, error, warning};
+use crate::traffic;
+
+/// The object behind a service. Services sort before ServiceEntries, as they win over them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ServiceSource {
+    /// A Kubernetes Service.
+    Service(ObjectKey),
+    /// A ServiceEntry.
+    ServiceEntry(ObjectKey),
+}
+
+// === impl ServiceSource ===
+
+impl ServiceSource {
+    /// Namespace and name of the object.
+    pub fn key(&self) -> &ObjectKey {
+        match self {
+            Self::Service(key) | Self::ServiceEntry(key) => key,
+        }
+    }
+
+    /// Reference to the object.
+    pub fn object_ref(&self) -> ObjectRef {
+        let kind = match self {
+            Self::Service(_) => Kind::Service,
+            Self::ServiceEntry(_) => Kind::ServiceEntry,
+        };
+        ObjectRef::new(kind, self.key().clone())
+    }
+}
+
+/// A host and the object that claims it.
+pub type ClaimKey = (NamespacedHostname, ServiceSource);
+
+/// A claim to a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimRow {
+    /// Creation time of the object.
+    pub created_s: Option<i64>,
+    /// The waypoint of the object.
+    pub waypoint: Option<BoundWaypoint>,
+    /// Ingress gateways go through that waypoint too.
+    pub ingress_use_waypoint: bool,
+    /// Endpoint preference.
+    pub distribution: Distribution,
+}
+
+/// The tracked view of claims.
+pub type ClaimTable<'t> = View<'t, ClaimKey, ClaimRow>;
+
+/// Index of claims by host within its namespace.
+#[derive(Clone, Copy, Debug)]
+pub struct ClaimsByHost;
+
+impl flow::Index<ClaimKey, ClaimRow> for ClaimsByHost {
+    type At = NamespacedHostname;
+
+    fn keys(key: &ClaimKey, _: &ClaimRow, emit: &mut dyn FnMut(&NamespacedHostname)) {
+        emit(&key.0);
+    }
+}
+
+/// Index of claims by host over all namespaces.
+#[derive(Clone, Copy, Debug)]
+pub struct ClaimsByHostname;
+
+impl flow::Index<ClaimKey, ClaimRow> for ClaimsByHostname {
+    type At = Str;
+
+    fn keys(key: &ClaimKey, _: &ClaimRow, emit: &mut dyn FnMut(&Str)) {
+        emit(&key.0.hostname);
+    }
+}
+
+/// What the stage reads.
+#[derive(Clone, Copy)]
+pub struct ClaimView<'t> {
+    /// Services.
+    pub services: InputView<'t, Service>,
+    /// ServiceEntries.
+    pub service_entries: InputView<'t, ServiceEntry>,
+    /// The mesh row.
+    pub mesh: MeshTable<'t>,
+    /// Waypoints and what leads to them.
+    pub attach: AttachView<'t>,
+}
+
+/// The claims of an object. An unreadable object claims nothing.
+pub fn derive(
+    source: &ServiceSource,
+    view: &ClaimView<'_>,
+    reads: &mut Reads,
+) -> Output<ClaimKey, ClaimRow, Finding> {
+    match source {
+        ServiceSource::Service(key) => match view.services.get(reads, key) {
+            None => Output::gone(),
+            Some(service) => of_service(source, service, view, reads),
+        },
+        ServiceSource::ServiceEntry(key) => match view.service_entries.get(reads, key) {
+            None => Output::gone(),
+            Some(entry) => of_entry(source, entry, view, reads),
+        },
+    }
+}
+
+fn of_service(
+    source: &ServiceSource,
+    object: &Parsed<Service>,
+    view: &ClaimView<'_>,
+    reads: &mut Reads,
+) -> Output<ClaimKey, ClaimRow, Finding> {
+    let Ok(service) = &object.body else {
+        return Output::none();
+    };
+    if service.external_name {
+        return Output::none().with_notes(external_name_note(source, &object.meta));
+    }
+    let mut notes = Vec::new();
+    let managed = object.meta.label(LABEL_GATEWAY_MANAGED);
+    let is_gateway = managed.is_some_and(|by| by == MANAGED_WAYPOINT || by == MANAGED_EAST_WEST);
+    let waypoint = if is_gateway {
+        None
+    } else {
+        waypoint(source, &object.meta, view, reads, &mut notes)
+    };
+    if let Some(waypoint) = waypoint.as_ref().filter(|_| service.cluster_ips.is_empty()) {
+        notes.push(headless_note(source, waypoint));
+    }
+    let distribution = if service.internal_local {
+        Distribution::NodeStrict
+    } else {
+        let word = service.traffic_distribution.as_ref();
+        word.and_then(|word| traffic::spec_distribution(word))
+            .unwrap_or_else(|| annotated(&object.meta, view, reads))
+    };
+    let row = claim(&object.meta, waypoint, distribution, view, reads);
+    let domain = &tables::mesh(view.mesh, reads).domain;
+    let host = NamespacedHostname::service(source.key(), domain);
+    Output::one((host, source.clone()), row).with_notes(notes)
+}
+
+fn of_entry(
+    source: &ServiceSource,
+    object: &Parsed<ServiceEntry>,
+    view: &ClaimView<'_>,
+    reads: &mut Reads,
+) -> Output<ClaimKey, ClaimRow, Finding> {
+    let Ok(entry) = &object.body else {
+        return Output::none();
+    };
+    if let Some(bad) = entry
+        .addresses
+        .iter()
+        .position(|text| parse_vip(text).is_none())
+    {
+        let text = entry
+            .addresses
+            .get(bad)
+            .map(Str::as_str)
+            .unwrap_or_default();
+        return Output::none().with_note(
+            error(
+                "se-address-invalid",
+                source.object_ref(),
+                format!("{text} is neither an IP nor a CIDR; none of the entry's hosts is served"),
+                "Correct or remove the address",
+            )
+            .at(format!("spec.addresses[{bad}]")),
+        );
+    }
+    let mut notes = Vec::new();
+    let waypoint = waypoint(source, &object.meta, view, reads, &mut notes);
+    let distribution = if entry.resolution == Resolution::None {
+        Distribution::Passthrough
+    } else {
+        annotated(&object.meta, view, reads)
+    };
+    let row = claim(&object.meta, waypoint, distribution, view, reads);
+    let hosts: BTreeSet<&Str> = entry.hosts.iter().collect();
+    let claims = hosts.into_iter().map(|host| {
+        let host = NamespacedHostname::new(source.key().ns.clone(), host.clone());
+        ((host, source.clone()), row.clone())
+    });
+    Output::new(claims.collect(), notes)
+}
+
+fn waypoint(
+    source: &ServiceSource,
+    meta: &Meta,
+    view: &ClaimView<'_>,
+    reads: &mut Reads,
+    notes: &mut Vec<Finding>,
+) -> Option<BoundWaypoint> {
+    let object = source.object_ref();
+    let subject = Subject {
+        object: &object,
+        ns: &source.key().ns,
+        labels: &meta.labels,
+        traffic: Traffic::Services,
+    };
+    view.attach.waypoint_of(reads, &subject, notes)
+}
+
+fn claim(
+    meta: &Meta,
+    waypoint: Option<BoundWaypoint>,
+    distribution: Distribution,
+    view: &ClaimView<'_>,
+    reads: &mut Reads,
+) -> ClaimRow {
+    let ingress_use_waypoint = waypoint.is_some()
+        && match meta.label(LABEL_INGRESS_USE_WAYPOINT) {
+            Some(text) => traffic::parse_bool(text),
+            None => view
+                .attach
+                .namespace_bindings
+                .get(reads, &ObjectKey::cluster(meta.key.ns.clone()))
+                .and_then(|binding| binding.ingress_use_waypoint)
+                .unwrap_or(false),
+        };
+    ClaimRow {
+        created_s: meta.created_s,
+        waypoint,
+        ingress_use_waypoint,
+        distribution,
+    }
+}
+
+/// The distribution that annotations ask for: the object's, else the namespace's.
+fn annotated(meta: &Meta, view: &ClaimView<'_>, reads: &mut Reads) -> Distribution {
+    let own = meta.annotation(ANNOTATION_TRAFFIC_DISTRIBUTION);
+    own.and_then(|word| traffic::annotated_distribution(word))
+        .or_else(|| {
+            let namespace = ObjectKey::cluster(meta.key.ns.clone());
+            view.attach
+                .namespace_bindings
+                .get(reads, &namespace)?
+                .distribution
+        })
+        .unwrap_or_default()
+}
+
+fn external_name_note(source: &ServiceSource, meta: &Meta) -> Option<Finding> {
+    meta.label(LABEL_USE_WAYPOINT)?;
+    Some(
+        warning(
+            "wp-externalname",
+            source.object_ref(),
+            "ExternalName Services are not part of the ambient mesh; the waypoint label has no effect",
+            "Use a ServiceEntry for the external host",
+        )
+        .at(FIELD_USE_WAYPOINT),
+    )
+}
+
+fn headless_note(source: &ServiceSource, waypoint: &BoundWaypoint) -> Finding {
+    Finding::new(
+        "wp-headless",
+        Severity::Info,
+        source.object_ref(),
+        format!(
+            "The Service has no address, so clients connect to its pods and do not pass waypoint {}",
+            waypoint.key
+        ),
+        "Use a waypoint with istio.io/waypoint-for: all or workload for the pods",
+    )
+}

@@ -1,0 +1,30 @@
+//! Label and annotation keys that only this crate reads.
+
+/// Whether a ServiceEntry may get addresses by itself.
+pub(crate) const LABEL_AUTOALLOCATE: &str = "networking.istio.io/enable-autoallocate-ip";
+/// Name of the workload that a pod belongs to.
+pub(crate) const LABEL_WORKLOAD_NAME: &str = "service.istio.io/workload-name";
+/// Group that a WorkloadEntry was registered by.
+pub(crate) const ANNOTATION_AUTOREGISTRATION: &str = "istio.io/autoRegistrationGroup";
+/// Binding of the inbound side of a waypoint.
+pub(crate) const ANNOTATION_INBOUND_BINDING: &str = "ambient.istio.io/waypoint-inbound-binding";
+/// Keys of the canonical name, the first present wins.
+pub(crate) const CANONICAL_NAME: [&str; 3] = [
+    "service.istio.io/canonical-name",
+    "app.kubernetes.io/name",
+    "app",
+];
+/// Keys of the canonical revision, the first present wins.
+pub(crate) const CANONICAL_REVISION: [&str; 3] = [
+    "service.istio.io/canonical-revision",
+    "app.kubernetes.io/version",
+    "version",
+];
+/// Controller of waypoint classes.
+pub(crate) const MESH_CONTROLLER: &str = "istio.io/mesh-controller";
+/// Class whose controller is known without a GatewayClass object.
+pub(crate) const WAYPOINT_CLASS: &str = "istio-waypoint";
+/// Listener protocol of HBONE.
+pub(crate) const PROTOCOL_HBONE: &str = "HBONE";
+/// Listener protocol of PROXY bindings.
+pub(crate) const PROTOCOL_PROXY: &str = "istio.io/PROXY";

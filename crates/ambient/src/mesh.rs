@@ -1,0 +1,97 @@
+//! Stage `mesh`: `()` → [`MeshRow`], the defaults overlaid by mesh config.
+//!
+//! Source: spec/workload-discovery.md §2.7 for the network.
+
+use flow::{Output, Reads};
+use model::input::{MeshConfig, Namespace};
+use model::labels::LABEL_NETWORK;
+use model::{Finding, Kind, MeshRow, ObjectKey, ObjectRef, Str, defaults};
+
+use crate::tables::{InputView, error};
+
+/// What is configured per installation rather than in the mesh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeshDefaults {
+    /// Namespace that the control plane runs in.
+    pub system_namespace: Str,
+    /// Cluster id.
+    pub cluster_id: Str,
+    /// DNS suffix of the cluster.
+    pub domain: Str,
+}
+
+impl Default for MeshDefaults {
+    fn default() -> Self {
+        Self {
+            system_namespace: Str::from(defaults::ROOT_NAMESPACE),
+            cluster_id: Str::from(defaults::CLUSTER_ID),
+            domain: Str::from(defaults::CLUSTER_DOMAIN),
+        }
+    }
+}
+
+impl MeshDefaults {
+    /// The object that holds mesh config: `istio` of the system namespace.
+    pub fn config_key(&self) -> ObjectKey {
+        ObjectKey::new(self.system_namespace.clone(), "istio")
+    }
+}
+
+/// What the stage reads.
+#[derive(Clone, Copy)]
+pub struct MeshView<'t> {
+    /// Settings of the installation.
+    pub defaults: &'t MeshDefaults,
+    /// Mesh config objects.
+    pub mesh_configs: InputView<'t, MeshConfig>,
+    /// Namespaces.
+    pub namespaces: InputView<'t, Namespace>,
+}
+
+/// The mesh row. Unreadable mesh config leaves the defaults in force and is reported.
+pub fn derive(_: &(), view: &MeshView<'_>, reads: &mut Reads) -> Output<(), MeshRow, Finding> {
+    let mut row = MeshRow {
+        domain: view.defaults.domain.clone(),
+        cluster_id: view.defaults.cluster_id.clone(),
+        ..MeshRow::default()
+    };
+    let system = ObjectKey::cluster(view.defaults.system_namespace.clone());
+    if let Some(namespace) = view.namespaces.get(reads, &system) {
+        row.network = namespace
+            .meta
+            .label(LABEL_NETWORK)
+            .cloned()
+            .unwrap_or_default();
+    }
+    let mut notes = Vec::new();
+    if let Some(config) = view.mesh_configs.get(reads, &view.defaults.config_key()) {
+        match &config.body {
+            Ok(config) => overlay(&mut row, config),
+            Err(invalid) => notes.push(
+                error(
+                    "mesh-config-invalid",
+                    ObjectRef::new(Kind::MeshConfig, config.meta.key.clone()),
+                    format!(
+                        "Mesh config cannot be read ({}); defaults are used",
+                        invalid.reason
+                    ),
+                    "Correct the mesh config",
+                )
+                .at(invalid.field.clone()),
+            ),
+        }
+    }
+    Output::one((), row).with_notes(notes)
+}
+
+fn overlay(row: &mut MeshRow, config: &MeshConfig) {
+    let set = |value: &Option<Str>| value.clone().filter(|value| !value.is_empty());
+    if let Some(trust_domain) = set(&config.trust_domain) {
+        row.trust_domain = trust_domain;
+    }
+    if let Some(root) = set(&config.root_namespace) {
+        row.root_namespace = root;
+    }
+    row.trust_domain_aliases
+        .clone_from(&config.trust_domain_aliases);
+}

@@ -1,0 +1,285 @@
+//! Stage `service`: host → [`ServiceRow`] of the claim that wins it.
+//!
+//! Within a namespace a Service beats ServiceEntries and the older ServiceEntry beats the
+//! younger. Over all namespaces the same order makes one of them canonical.
+//! Source: spec/workload-discovery.md §3.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use flow::{Output, Reads, View};
+use model::derived::{Distribution, PortRow, Vip};
+use model::input::{
+    EntryPort, Resolution, Service, ServiceEntry, ServicePort, TargetPort, Transport,
+};
+use model::{Finding, NamespacedHostname, Parsed, ServiceRow, Str};
+
+use crate::claim::{ClaimKey, ClaimRow, ClaimTable, ClaimsByHost, ClaimsByHostname, ServiceSource};
+use crate::keys;
+use crate::protocol::{self, Protocols};
+use crate::selector::{self, SelectorAt};
+use crate::tables::{self, InputView, MeshTable, warning};
+
+/// The tracked view of service rows.
+pub type ServiceTable<'t> = View<'t, NamespacedHostname, ServiceRow>;
+
+/// Index of services by the place of their selector; those that select nothing are absent.
+#[derive(Clone, Copy, Debug)]
+pub struct ServicesBySelector;
+
+impl flow::Index<NamespacedHostname, ServiceRow> for ServicesBySelector {
+    type At = SelectorAt;
+
+    fn keys(key: &NamespacedHostname, row: &ServiceRow, emit: &mut dyn FnMut(&SelectorAt)) {
+        if let Some(selector) = row
+            .selector
+            .as_ref()
+            .filter(|selector| !selector.is_empty())
+        {
+            emit(&selector::place(&key.ns, selector));
+        }
+    }
+}
+
+/// What the stage reads.
+#[derive(Clone, Copy)]
+pub struct ServiceView<'t> {
+    /// Claims, with indexes [`ClaimsByHost`] and [`ClaimsByHostname`].
+    pub claims: ClaimTable<'t>,
+    /// Services.
+    pub services: InputView<'t, Service>,
+    /// ServiceEntries.
+    pub service_entries: InputView<'t, ServiceEntry>,
+    /// The mesh row.
+    pub mesh: MeshTable<'t>,
+}
+
+/// The primary key that a changed claim concerns.
+pub fn primary(claim: &ClaimKey) -> NamespacedHostname {
+    claim.0.clone()
+}
+
+/// The service of a host.
+pub fn derive(
+    host: &NamespacedHostname,
+    view: &ServiceView<'_>,
+    reads: &mut Reads,
+) -> Output<NamespacedHostname, ServiceRow, Finding> {
+    let mut claims: Vec<_> = view.claims.by::<ClaimsByHost>(reads, host).collect();
+    claims.sort_by_key(|(key, row)| precedence(key, row));
+    let Some(((winner, row), losers)) = claims
+        .split_first()
+        .map(|(&(key, row), losers)| ((key, row), losers))
+    else {
+        return Output::gone();
+    };
+    let canonical = view
+        .claims
+        .by::<ClaimsByHostname>(reads, &host.hostname)
+        .min_by_key(|(key, row)| precedence(key, row))
+        .is_some_and(|(best, _)| best == winner);
+    let network = tables::mesh(view.mesh, reads).network.clone();
+    let facts = Facts {
+        host,
+        source: &winner.1,
+        claim: row,
+        canonical,
+        network: &network,
+    };
+    let service = match &winner.1 {
+        ServiceSource::Service(key) => view
+            .services
+            .get(reads, key)
+            .and_then(|object| facts.service(object)),
+        ServiceSource::ServiceEntry(key) => view
+            .service_entries
+            .get(reads, key)
+            .and_then(|object| facts.entry(object)),
+    };
+    let notes = losers
+        .iter()
+        .map(|(key, _)| duplicate(host, &key.1, &winner.1));
+    let rows = service.into_iter().map(|service| (host.clone(), service));
+    Output::new(rows.collect(), notes.collect())
+}
+
+/// Sort key of claims to one host name, the winner first.
+fn precedence<'a>(key: &'a ClaimKey, row: &ClaimRow) -> (bool, i64, &'a ClaimKey) {
+    let is_entry = matches!(key.1, ServiceSource::ServiceEntry(_));
+    (is_entry, row.created_s.unwrap_or(i64::MAX), key)
+}
+
+fn duplicate(host: &NamespacedHostname, loser: &ServiceSource, winner: &ServiceSource) -> Finding {
+    let owner = winner.object_ref();
+    warning(
+        "se-duplicate-host",
+        loser.object_ref(),
+        format!(
+            "{} is already provided by {} {}; ports and endpoints of this entry are unused for it",
+            host.hostname, owner.kind, owner.key
+        ),
+        "Remove the host from one of them",
+    )
+    .at("spec.hosts")
+}
+
+/// What the rows of both sources share.
+struct Facts<'a> {
+    host: &'a NamespacedHostname,
+    source: &'a ServiceSource,
+    claim: &'a ClaimRow,
+    canonical: bool,
+    network: &'a Str,
+}
+
+// === impl Facts ===
+
+impl Facts<'_> {
+    fn service(&self, object: &Parsed<Service>) -> Option<ServiceRow> {
+        let service = object.ok()?;
+        let vips = service.cluster_ips.iter().map(|ip| self.vip(*ip, None));
+        Some(ServiceRow {
+            vips: vips.collect(),
+            ports: service.ports.iter().map(service_port).collect(),
+            selector: Some(service.selector.clone()).filter(|selector| !selector.is_empty()),
+            resolution: Resolution::Static,
+            external: false,
+            publish_not_ready: service.publish_not_ready,
+            ip_families: service.ip_families.clone(),
+            ..self.common()
+        })
+    }
+
+    fn entry(&self, object: &Parsed<ServiceEntry>) -> Option<ServiceRow> {
+        let entry = object.ok()?;
+        Some(ServiceRow {
+            vips: self.entry_vips(object, entry),
+            ports: entry.ports.iter().map(entry_port).collect(),
+            selector: entry.selector.clone(),
+            resolution: entry.resolution,
+            external: entry.external,
+            subject_alt_names: entry.subject_alt_names.clone(),
+            ..self.common()
+        })
+    }
+
+    fn common(&self) -> ServiceRow {
+        ServiceRow {
+            key: self.host.clone(),
+            source: self.source.object_ref(),
+            name: self.source.key().name.clone(),
+            created_s: self.claim.created_s,
+            vips: Vec::new(),
+            ports: Vec::new(),
+            selector: None,
+            resolution: Resolution::Static,
+            external: false,
+            waypoint: self.claim.waypoint.clone(),
+            ingress_use_waypoint: self.claim.ingress_use_waypoint,
+            distribution: self.claim.distribution,
+            publish_not_ready: false,
+            ip_families: Vec::new(),
+            subject_alt_names: Vec::new(),
+            canonical: self.canonical,
+        }
+    }
+
+    fn vip(&self, ip: IpAddr, prefix: Option<u8>) -> Vip {
+        Vip {
+            network: self.network.clone(),
+            ip,
+            prefix,
+        }
+    }
+
+    /// The addresses written, else those allocated for this host.
+    fn entry_vips(&self, object: &Parsed<ServiceEntry>, entry: &ServiceEntry) -> Vec<Vip> {
+        if !entry.addresses.is_empty() {
+            let written = entry.addresses.iter().filter_map(|text| parse_vip(text));
+            return written.map(|(ip, prefix)| self.vip(ip, prefix)).collect();
+        }
+        let refused = object
+            .meta
+            .label(keys::LABEL_AUTOALLOCATE)
+            .is_some_and(|value| value.eq_ignore_ascii_case("false"));
+        let is_wildcard = self.host.hostname.starts_with('*');
+        let eligible = entry.resolution != Resolution::None
+            && (!is_wildcard || entry.resolution == Resolution::DynamicDns);
+        if refused || !eligible {
+            return Vec::new();
+        }
+        let own = entry
+            .allocated
+            .iter()
+            .filter(|(_, host)| *host == self.host.hostname);
+        own.filter_map(|(value, _)| Some(self.vip(value.parse().ok()?, None)))
+            .collect()
+    }
+}
+
+fn service_port(port: &ServicePort) -> PortRow {
+    let app_protocol = port.app_protocol.as_ref().map(Str::as_str);
+    let Protocols { app, wds } =
+        protocol::of_service_port(port.transport, app_protocol, &port.name, port.port);
+    PortRow {
+        name: port.name.clone(),
+        port: port.port,
+        target: port.target.clone(),
+        transport: port.transport,
+        protocol: app,
+        wds_protocol: wds,
+    }
+}
+
+fn entry_port(port: &EntryPort) -> PortRow {
+    let Protocols { app, wds } = protocol::of_entry_port(&port.protocol);
+    let is_udp = port.protocol.eq_ignore_ascii_case("udp");
+    PortRow {
+        name: port.name.clone(),
+        port: port.number,
+        target: TargetPort::Number(port.target.unwrap_or(port.number)),
+        transport: if is_udp {
+            Transport::Udp
+        } else {
+            Transport::Tcp
+        },
+        protocol: app,
+        wds_protocol: wds,
+    }
+}
+
+/// An IP, or the masked base and prefix length of a CIDR; a full-length prefix is a host.
+pub(crate) fn parse_vip(text: &str) -> Option<(IpAddr, Option<u8>)> {
+    let Some((base, prefix)) = parse_cidr(text)? else {
+        return text.parse().ok().map(|ip| (ip, None));
+    };
+    let bits_max = if base.is_ipv4() { 32 } else { 128 };
+    let host_bits = u32::from(bits_max - prefix);
+    let masked = match base {
+        IpAddr::V4(ip) => {
+            let mask = u32::MAX.checked_shl(host_bits).unwrap_or(0);
+            IpAddr::V4(Ipv4Addr::from_bits(ip.to_bits() & mask))
+        }
+        IpAddr::V6(ip) => {
+            let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
+            IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & mask))
+        }
+    };
+    Some((masked, Some(prefix).filter(|prefix| *prefix != bits_max)))
+}
+
+/// `Some(None)` for text without prefix length, `None` for an unreadable CIDR.
+pub(crate) fn parse_cidr(text: &str) -> Option<Option<(IpAddr, u8)>> {
+    let Some((base, prefix)) = text.split_once('/') else {
+        return Some(None);
+    };
+    let base: IpAddr = base.parse().ok()?;
+    let digits = prefix.bytes().all(|byte| byte.is_ascii_digit());
+    let prefix: u8 = prefix.parse().ok().filter(|_| digits)?;
+    let bits_max = if base.is_ipv4() { 32 } else { 128 };
+    (prefix <= bits_max).then_some(Some((base, prefix)))
+}
+
+/// Whether endpoints of the service are kept whatever their health.
+pub(crate) fn allows_all_health(row: &ServiceRow) -> bool {
+    row.publish_not_ready || row.distribution == Distribution::Passthrough
+}

@@ -1,0 +1,84 @@
+//! Which services a workload belongs to, and on which ports.
+//!
+//! Source: spec/workload-discovery.md §2.9.
+
+use std::collections::BTreeMap;
+
+use flow::Reads;
+use model::derived::{PortMap, PortRow};
+use model::input::{Pod, TargetPort, WorkloadEntry};
+use model::{Kind, Labels, NamespacedHostname, ServiceRow, Str};
+
+use crate::selector;
+use crate::service::{ServiceTable, ServicesBySelector};
+
+/// Memberships of a workload.
+pub(super) type Memberships = BTreeMap<NamespacedHostname, Vec<PortMap>>;
+
+/// Services of a namespace whose selector is not empty and selects these labels.
+pub(super) fn selecting<'t>(
+    services: ServiceTable<'t>,
+    reads: &mut Reads,
+    ns: &Str,
+    labels: &Labels,
+) -> Vec<&'t ServiceRow> {
+    let mut found = Vec::new();
+    for at in selector::places(ns, labels).filter(|at| at.1.is_some()) {
+        let rows = services
+            .by::<ServicesBySelector>(reads, &at)
+            .map(|(_, row)| row.as_ref());
+        found.extend(rows.filter(|row| {
+            let selector = row.selector.as_ref();
+            selector.is_some_and(|selector| selector::selects(selector, labels))
+        }));
+    }
+    found
+}
+
+/// The ports of a service, on targets that the workload knows; the others are left out.
+pub(super) fn ports(
+    row: &ServiceRow,
+    target: impl Fn(&ServiceRow, &PortRow) -> Option<u16>,
+) -> Vec<PortMap> {
+    let mapped = row.ports.iter().filter_map(|port| {
+        Some(PortMap {
+            service_port: port.port,
+            target_port: target(row, port)?,
+        })
+    });
+    mapped.collect()
+}
+
+/// Target on a pod.
+pub(super) fn pod_target(pod: &Pod, row: &ServiceRow, port: &PortRow) -> Option<u16> {
+    let named = |name: &Str| pod.tcp_ports.get(name).copied();
+    if row.source.kind == Kind::ServiceEntry.as_str() {
+        return named(&port.name).or_else(|| number(port));
+    }
+    match &port.target {
+        TargetPort::Number(number) => Some(*number),
+        TargetPort::Named(name) => named(name),
+    }
+}
+
+/// Target on a WorkloadEntry or an endpoint of a ServiceEntry.
+pub(super) fn entry_target(entry: &WorkloadEntry, row: &ServiceRow, port: &PortRow) -> Option<u16> {
+    let _ = row;
+    match &port.target {
+        TargetPort::Named(name) => entry.ports.get(name).copied(),
+        TargetPort::Number(_) => entry
+            .ports
+            .get(&port.name)
+            .copied()
+            .or_else(|| number(port)),
+    }
+}
+
+/// A numeric target, the port itself for 0.
+fn number(port: &PortRow) -> Option<u16> {
+    match port.target {
+        TargetPort::Number(0) => Some(port.port),
+        TargetPort::Number(number) => Some(number),
+        TargetPort::Named(_) => None,
+    }
+}

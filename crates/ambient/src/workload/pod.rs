@@ -1,0 +1,143 @@
+//! Pods as workloads. Source: spec/workload-discovery.md §2.2.
+
+use flow::{Output, Reads};
+use model::derived::BoundWaypoint;
+use model::input::Pod;
+use model::labels::LABEL_GATEWAY_NAME;
+use model::{Finding, Kind, Meta, ObjectKey, ObjectRef, Parsed, WorkloadRow, WorkloadUid};
+
+use super::membership::{self, Memberships};
+use super::{WorkloadView, blank, naming, policies};
+use crate::attach::{AttachView, Subject, Traffic};
+use crate::pod_link::LinksByPod;
+use crate::tables;
+use crate::tunnel::{self, Tunnel};
+
+/// The workload of a pod that runs and whose addresses are all known.
+pub(super) fn derive(
+    key: &ObjectKey,
+    view: &WorkloadView<'_>,
+    reads: &mut Reads,
+) -> Output<WorkloadUid, WorkloadRow, Finding> {
+    let Some(object) = view.pods.get(reads, key) else {
+        return Output::gone();
+    };
+    let meta = &object.meta;
+    let Some(pod) = object.ok().filter(|pod| !pod.terminal) else {
+        return Output::none();
+    };
+    let Some(ips) = pod.ips.as_ref().filter(|ips| !ips.is_empty()) else {
+        return Output::none();
+    };
+    let mesh = tables::mesh(view.mesh, reads);
+    let uid = WorkloadUid::pod(&mesh.cluster_id, key);
+    let Tunnel { hbone, native } = tunnel::tunnel(&meta.labels, &meta.annotations);
+    let workload_name = naming::of_pod(meta);
+    let (canonical_name, canonical_revision) = naming::canonical(&meta.labels, &workload_name);
+    let mut notes = Vec::new();
+    let object_ref = ObjectRef::new(Kind::Pod, key.clone());
+    let Inbound {
+        waypoint,
+        application_tunnel,
+    } = inbound(&view.attach, reads, &object_ref, meta, &mut notes);
+    let node = ObjectKey::cluster(pod.node.clone());
+    let locality = view.node_localities.get(reads, &node);
+    let row = WorkloadRow {
+        addresses: ips.clone(),
+        hbone,
+        native_tunnel: native,
+        service_account: pod.service_account.clone(),
+        waypoint,
+        application_tunnel,
+        node: pod.node.clone(),
+        canonical_name,
+        canonical_revision,
+        workload_name,
+        policies: policies::listed(view, reads, &key.ns, &meta.labels),
+        healthy: pod.ready && !meta.deleting,
+        terminating: meta.deleting,
+        host_network: pod.host_network,
+        locality: locality
+            .map(|locality| locality.as_ref().clone())
+            .unwrap_or_default(),
+        services: services(object, pod, view, reads),
+        labels: meta.labels.clone(),
+        ..blank(uid.clone(), key, &mesh)
+    };
+    Output::one(uid, row).with_notes(notes)
+}
+
+fn services(
+    object: &Parsed<Pod>,
+    pod: &Pod,
+    view: &WorkloadView<'_>,
+    reads: &mut Reads,
+) -> Memberships {
+    let target = |row: &_, port: &_| membership::pod_target(pod, row, port);
+    let meta = &object.meta;
+    let mut services = Memberships::new();
+    for row in membership::selecting(view.services, reads, &meta.key.ns, &meta.labels) {
+        services.insert(row.key.clone(), membership::ports(row, target));
+    }
+    for (_, link) in view.pod_links.by::<LinksByPod>(reads, &meta.key) {
+        if link.uid != meta.uid || services.contains_key(&link.service) {
+            continue;
+        }
+        if let Some(row) = view.services.get(reads, &link.service) {
+            services.insert(row.key.clone(), membership::ports(row, target));
+        }
+    }
+    services
+}
+
+/// How traffic to the addresses of a workload gets in.
+#[derive(Default)]
+pub(super) struct Inbound {
+    pub(super) waypoint: Option<BoundWaypoint>,
+    pub(super) application_tunnel: Option<model::derived::InboundBinding>,
+}
+
+/// An instance of a gateway has no waypoint of its own; anything else may have one.
+///
+/// A Gateway counts from the moment it exists, not only once it is ready: otherwise the pods of
+/// a starting waypoint could be sent through another one.
+pub(super) fn inbound(
+    attach: &AttachView<'_>,
+    reads: &mut Reads,
+    object: &ObjectRef,
+    meta: &Meta,
+    notes: &mut Vec<Finding>,
+) -> Inbound {
+    inbound_of_labels(attach, reads, object, &meta.labels, notes)
+}
+
+/// As [`inbound`], for labels that are not those of the object's metadata.
+pub(super) fn inbound_of_labels(
+    attach: &AttachView<'_>,
+    reads: &mut Reads,
+    object: &ObjectRef,
+    labels: &model::Labels,
+    notes: &mut Vec<Finding>,
+) -> Inbound {
+    let ns = &object.key.ns;
+    if let Some(gateway) = labels.get(LABEL_GATEWAY_NAME) {
+        let gateway = ObjectKey::new(ns.clone(), gateway.clone());
+        if let Some(row) = attach.waypoints.get(reads, &gateway) {
+            return Inbound {
+                waypoint: None,
+                application_tunnel: row.binding,
+            };
+        }
+    }
+    let subject = Subject {
+        object,
+        ns,
+        labels,
+        traffic: Traffic::Workloads,
+    };
+    let waypoint = attach.waypoint_of(reads, &subject, notes);
+    Inbound {
+        waypoint,
+        application_tunnel: None,
+    }
+}
