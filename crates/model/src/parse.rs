@@ -173,11 +173,13 @@ fn config_map(map: &Map<String, Value>) -> Recognised {
 fn list_items(items: &[Value], kind: &str, version: &str) -> Vec<Value> {
     let fill = |item: &Value| {
         let mut item = item.clone();
-        if let (Value::Object(map), false) = (&mut item, kind.is_empty()) {
-            if !map.contains_key("kind") && !map.contains_key("apiVersion") {
-                map.insert("kind".into(), kind.into());
-                map.insert("apiVersion".into(), version.into());
-            }
+        if let Value::Object(map) = &mut item
+            && !kind.is_empty()
+            && !map.contains_key("kind")
+            && !map.contains_key("apiVersion")
+        {
+            map.insert("kind".into(), kind.into());
+            map.insert("apiVersion".into(), version.into());
         }
         item
     };
@@ -247,10 +249,10 @@ fn unknown_kind(reference: ObjectRef, group: &str, kind: &str, ours: bool) -> Fi
         )
         .at("kind");
     }
-    let fix: Str = match kinds::suggest(group, kind) {
-        Some(suggestion) => arcstr::format!("Did you mean {suggestion}?"),
-        None => arcstr::literal!("Check the spelling of kind and apiVersion"),
-    };
+    let fix = kinds::suggest(group, kind).map_or_else(
+        || arcstr::literal!("Check the spelling of kind and apiVersion"),
+        |suggestion| arcstr::format!("Did you mean {suggestion}?"),
+    );
     Finding::new(
         "unknown-kind",
         Severity::Error,

@@ -107,9 +107,10 @@ pub fn mesh_config(meta: Meta, value: Result<&Value, String>) -> Object {
 pub(super) fn bare(map: &Map<String, Value>) -> Object {
     let meta = lenient(key(), map);
     let doc = Doc::new(Kind::MeshConfig, meta, map, None);
-    Object::MeshConfig(doc.row(|doc| match map.get("spec") {
-        Some(spec) => body(doc, spec, "spec"),
-        None => {
+    Object::MeshConfig(doc.row(|doc| {
+        if let Some(spec) = map.get("spec") {
+            body(doc, spec, "spec")
+        } else {
             let header = |key: &String| !matches!(key.as_str(), "apiVersion" | "kind" | "metadata");
             let fields = map
                 .iter()

@@ -168,10 +168,10 @@ impl<'a> Doc<'a> {
 
     fn unknown_field(&mut self, path: &str, fields: &[&str]) {
         let word = path.rsplit('.').next().unwrap_or(path);
-        let fix: Str = match nearest(word, fields.iter().copied()) {
-            Some(field) => arcstr::format!("Did you mean {field}?"),
-            None => arcstr::literal!("Remove it, or check its spelling and place"),
-        };
+        let fix = nearest(word, fields.iter().copied()).map_or_else(
+            || arcstr::literal!("Remove it, or check its spelling and place"),
+            |field| arcstr::format!("Did you mean {field}?"),
+        );
         let message = arcstr::format!("{} has no such field; it is ignored", self.kind);
         self.note("unknown-field", Severity::Warning, clip(path), message, fix);
     }

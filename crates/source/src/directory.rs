@@ -1,0 +1,201 @@
+//! A directory as a source.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use model::finding::{Finding, Severity};
+use model::object::Input;
+use model::parse::file_ref;
+use tokio::sync::mpsc;
+
+use crate::file_set::FileSet;
+use crate::scan::{self, FILE_BYTES_MAX, FILES_COUNT_MAX, Stamp, TOTAL_BYTES_MAX};
+use crate::watch;
+use crate::yaml::Format;
+
+/// A directory of `*.yaml`, `*.yml` and `*.json` files, read recursively.
+///
+/// Hidden files and directories (leading `.`) are skipped and links are followed.
+/// Writers should replace files by renaming: a file written in place may be read half.
+#[derive(Clone, Copy, Debug)]
+pub struct Directory;
+
+/// Why a directory is no source.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The directory itself cannot be listed.
+    #[error("cannot read directory {}", path.display())]
+    Unreadable {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel refuses to report changes.
+    #[error("cannot watch directory {}", path.display())]
+    Watch {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: notify::Error,
+    },
+    /// Reading was cut short because the runtime stops.
+    #[error("reading was interrupted")]
+    Interrupted,
+}
+
+impl Directory {
+    /// Everything in one complete batch: a `Resync` of every kind, then the findings.
+    ///
+    /// # Errors
+    /// [`SourceError::Unreadable`] when the directory itself cannot be listed.
+    pub fn load(path: impl AsRef<Path>) -> Result<Vec<Input>, SourceError> {
+        let mut loader = Loader::new(path.as_ref());
+        loader.rescan(&BTreeSet::new())?;
+        Ok(loader.changes())
+    }
+
+    /// Sends the complete batch, then a batch for every change, until the receiver is gone.
+    ///
+    /// # Errors
+    /// When the directory cannot be read or watched at the start. Later troubles are findings.
+    pub async fn watch(
+        path: impl AsRef<Path>,
+        tx: mpsc::Sender<Vec<Input>>,
+    ) -> Result<(), SourceError> {
+        watch::run(path.as_ref(), tx).await
+    }
+}
+
+/// Reads files into a [`FileSet`], only those that may have changed.
+#[derive(Debug)]
+pub(crate) struct Loader {
+    root: PathBuf,
+    set: FileSet,
+    stamps: BTreeMap<String, Stamp>,
+}
+
+impl Loader {
+    pub(crate) fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            set: FileSet::new(),
+            stamps: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn changes(&mut self) -> Vec<Input> {
+        self.set.changes()
+    }
+
+    /// Whether some file was reached through a link, so that its content may change
+    /// under another name.
+    pub(crate) fn has_links(&self) -> bool {
+        self.stamps.values().any(|stamp| stamp.linked)
+    }
+
+    /// Whether `rel` is a directory that holds known files.
+    pub(crate) fn is_known_directory(&self, rel: &str) -> bool {
+        self.set.has_below(rel)
+    }
+
+    /// Looks at the whole directory; reads files whose stamp changed, linked ones and
+    /// those in `touched`.
+    ///
+    /// # Errors
+    /// When the directory itself cannot be listed; what is known then stays.
+    pub(crate) fn rescan(&mut self, touched: &BTreeSet<String>) -> Result<(), SourceError> {
+        let scan = scan::scan(&self.root).map_err(|source| SourceError::Unreadable {
+            path: self.root.clone(),
+            source,
+        })?;
+        let kept = |path: &str| {
+            let below = |dir: &String| {
+                path.strip_prefix(dir.as_str())
+                    .is_some_and(|rest| rest.starts_with('/'))
+            };
+            scan.files.contains_key(path) || scan.unreadable.iter().any(below)
+        };
+        let gone: Vec<String> = self
+            .set
+            .paths()
+            .filter(|path| !kept(path))
+            .map(str::to_owned)
+            .collect();
+        for path in &gone {
+            self.forget(path);
+        }
+        for (path, file) in &scan.files {
+            let same =
+                matches!(file, Ok(stamp) if !stamp.linked && self.stamps.get(path) == Some(stamp));
+            if !same || touched.contains(path) {
+                self.read(path, file);
+            }
+        }
+        self.set.set_directory_findings(scan.findings);
+        Ok(())
+    }
+
+    /// Notes that the directory itself cannot be listed now.
+    pub(crate) fn set_unreadable(&mut self, error: &SourceError) {
+        let reason =
+            std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+        self.set.set_directory_findings(vec![Finding::new(
+            "file-unreadable",
+            Severity::Error,
+            file_ref("."),
+            format!("The directory cannot be read: {reason}"),
+            "Restore it; until then the last good objects stay in effect",
+        )]);
+    }
+
+    /// Looks at one file again. False when a look at the whole directory is needed.
+    pub(crate) fn touch(&mut self, path: &str) -> bool {
+        let at = self.root.join(path);
+        if at.is_dir() || (!self.set.has(path) && self.set.count() >= FILES_COUNT_MAX) {
+            return false;
+        }
+        match scan::stamp(&self.root, path) {
+            Some(file) => self.read(path, &file),
+            None => self.forget(path),
+        }
+        true
+    }
+
+    fn forget(&mut self, path: &str) {
+        self.stamps.remove(path);
+        self.set.remove(path);
+    }
+
+    fn read(&mut self, path: &str, file: &Result<Stamp, String>) {
+        debug_assert!(Format::of(path).is_some(), "only our formats are read");
+        self.stamps.remove(path);
+        let stamp = match file {
+            Ok(stamp) => stamp,
+            Err(reason) => return self.set.set_unreadable(path, reason),
+        };
+        match scan::content(&self.root.join(path)) {
+            Ok(Some(bytes))
+                if self.set.bytes_count_without(path) + bytes.len() > TOTAL_BYTES_MAX =>
+            {
+                let reason = format!("all files together have more than {TOTAL_BYTES_MAX} bytes");
+                self.set.set_too_large(path, &reason);
+            }
+            Ok(Some(bytes)) => {
+                self.set.set(path, &bytes);
+                self.stamps.insert(path.to_owned(), *stamp);
+            }
+            Ok(None) => {
+                self.set
+                    .set_too_large(path, &format!("it has more than {FILE_BYTES_MAX} bytes"));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !stamp.linked => {
+                self.set.remove(path);
+            }
+            Err(error) => self.set.set_unreadable(path, &error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Following changes: events are hints of where to look, the files are the truth.
+
+use std::collections::BTreeSet;
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use model::object::Input;
+use notify::event::{AccessKind, AccessMode, EventKind};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+
+use crate::directory::{Loader, SourceError};
+use crate::scan::is_hidden;
+use crate::yaml::Format;
+
+/// Quiet time that ends a burst of events.
+const QUIET: Duration = Duration::from_millis(20);
+/// Longest burst.
+const BURST_MAX: Duration = Duration::from_millis(200);
+/// How often to look without being told: targets of links outside the directory and
+/// file systems of other machines send no events.
+const RESCAN_INTERVAL: Duration = Duration::from_secs(30);
+/// Events beyond this many paths become one look at the whole directory.
+const PENDING_COUNT_MAX: usize = 10_000;
+
+/// What the kernel told since the last look.
+#[derive(Debug, Default)]
+struct Pending {
+    paths: BTreeSet<PathBuf>,
+    all: bool,
+}
+
+/// Shared between the kernel's callback and the task.
+#[derive(Debug, Default)]
+struct Mailbox {
+    pending: Mutex<Pending>,
+    wake: Notify,
+}
+
+impl Mailbox {
+    fn put(&self, event: notify::Result<notify::Event>) {
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            // Our own reading opens and closes files, which is no change.
+            Ok(event) if is_reading(event.kind) => return,
+            Ok(event) if !event.need_rescan() && pending.paths.len() < PENDING_COUNT_MAX => {
+                pending.paths.extend(event.paths);
+            }
+            _ => pending.all = true,
+        }
+        drop(pending);
+        self.wake.notify_one();
+    }
+
+    fn look_everywhere(&self) {
+        self.pending
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .all = true;
+        self.wake.notify_one();
+    }
+
+    fn take(&self) -> Pending {
+        std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn is_reading(kind: EventKind) -> bool {
+    matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
+}
+
+pub(crate) async fn run(root: &Path, tx: mpsc::Sender<Vec<Input>>) -> Result<(), SourceError> {
+    let mailbox = Arc::new(Mailbox::default());
+    // Watch first, look second: nothing falls in between.
+    let mut watcher = Some(watch(root, &mailbox)?);
+    let (mut loader, first) = blocking(Loader::new(root), |loader| {
+        loader.rescan(&BTreeSet::new()).map(|()| loader.changes())
+    })
+    .await?;
+    if tx.send(first?).await.is_err() {
+        return Ok(());
+    }
+    let mut slow = interval(RESCAN_INTERVAL);
+    slow.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    slow.reset();
+    loop {
+        let all = tokio::select! {
+            () = tx.closed() => return Ok(()),
+            _ = slow.tick() => true,
+            () = burst(&mailbox) => false,
+        };
+        let mut pending = mailbox.take();
+        pending.all |= all;
+        let at = root.to_owned();
+        let (back, (batch, lost)) =
+            blocking(loader, move |loader| look(&at, loader, &pending)).await?;
+        loader = back;
+        if lost || watcher.is_none() {
+            // The directory was replaced, and the old watch follows the old one.
+            watcher = watch(root, &mailbox).ok();
+            if watcher.is_some() {
+                mailbox.look_everywhere();
+            }
+        }
+        if !batch.is_empty() && tx.send(batch).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+fn watch(root: &Path, mailbox: &Arc<Mailbox>) -> Result<RecommendedWatcher, SourceError> {
+    let fail = |source| SourceError::Watch {
+        path: root.to_owned(),
+        source,
+    };
+    let mailbox = Arc::clone(mailbox);
+    let mut watcher = notify::recommended_watcher(move |event| mailbox.put(event)).map_err(fail)?;
+    watcher
+        .watch(root, RecursiveMode::Recursive)
+        .map_err(fail)?;
+    Ok(watcher)
+}
+
+/// Waits for the first event and then for the end of its burst.
+async fn burst(mailbox: &Mailbox) {
+    mailbox.wake.notified().await;
+    let end = Instant::now() + BURST_MAX;
+    loop {
+        let quiet = Instant::now() + QUIET;
+        let woken = timeout_at(quiet.min(end), mailbox.wake.notified()).await;
+        if woken.is_err() {
+            return;
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    mut loader: Loader,
+    work: impl FnOnce(&mut Loader) -> T + Send + 'static,
+) -> Result<(Loader, T), SourceError> {
+    let task = tokio::task::spawn_blocking(move || {
+        let out = work(&mut loader);
+        (loader, out)
+    });
+    task.await.map_err(|_| SourceError::Interrupted)
+}
+
+/// Looks where the events point. Returns the changes, and whether the watch is lost.
+fn look(root: &Path, loader: &mut Loader, pending: &Pending) -> (Vec<Input>, bool) {
+    let mut all = pending.all;
+    let mut lost = false;
+    let mut touched = BTreeSet::new();
+    for path in &pending.paths {
+        match place(root, path, loader) {
+            Place::Nowhere => {}
+            Place::File(path) => {
+                touched.insert(path);
+            }
+            Place::Everywhere => all = true,
+            Place::Root => {
+                all = true;
+                lost = true;
+            }
+        }
+    }
+    if !all {
+        all = !touched.iter().all(|path| loader.touch(path));
+    }
+    if all && let Err(error) = loader.rescan(&touched) {
+        loader.set_unreadable(&error);
+        lost = true;
+    }
+    (loader.changes(), lost)
+}
+
+/// Where to look because of an event.
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    /// Nothing of ours.
+    Nowhere,
+    /// One file.
+    File(String),
+    /// The whole directory.
+    Everywhere,
+    /// The directory itself was touched.
+    Root,
+}
+
+fn place(root: &Path, path: &Path, loader: &Loader) -> Place {
+    let Ok(rel) = path.strip_prefix(root) else {
+        return Place::Everywhere;
+    };
+    let mut names = Vec::new();
+    for component in rel.components() {
+        match component {
+            Component::Normal(name) => names.push(name.to_string_lossy()),
+            _ => return Place::Everywhere,
+        }
+    }
+    if names.is_empty() {
+        return Place::Root;
+    }
+    if names.iter().any(|name| is_hidden(name)) {
+        // Links may lead through hidden directories, as ConfigMap volumes do.
+        return if loader.has_links() {
+            Place::Everywhere
+        } else {
+            Place::Nowhere
+        };
+    }
+    let rel = names.join("/");
+    if Format::of(&rel).is_some() {
+        return Place::File(rel);
+    }
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() || metadata.is_symlink() => Place::Everywhere,
+        Err(_) if loader.is_known_directory(&rel) => Place::Everywhere,
+        _ => Place::Nowhere,
+    }
+}
