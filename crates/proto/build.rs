@@ -1,4 +1,8 @@
 //! Compiles our own `.proto` files without a protoc binary.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a build script reads its environment and writes files"
+)]
 
 use std::{error::Error, path::PathBuf};
 
