@@ -1,0 +1,273 @@
+//! Clusters. Source: spec/envoy-config.md §3.
+
+use std::collections::HashMap;
+
+use envoy_types::pb::envoy::config::cluster::v3 as cluster;
+use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
+use envoy_types::pb::envoy::extensions::transport_sockets::internal_upstream::v3 as upstream;
+use envoy_types::pb::envoy::extensions::upstreams::http::v3 as http;
+use envoy_types::pb::envoy::r#type::metadata::v3 as metadata;
+use envoy_types::pb::envoy::r#type::v3::Percent;
+use envoy_types::pb::google::protobuf::{Struct, Value, value};
+use model::defaults::HBONE_PORT;
+
+use super::wire::{any, internal, seconds, socket, uint32};
+use super::{endpoint as ep, tls};
+use crate::ir::{ClusterIr, Direction, Discovery, DnsEndpoint, StaticClusterIr, TlsIr, Upstream};
+
+/// Namespace of the per-host metadata that becomes the CONNECT authority.
+pub(super) const ORIGINAL_DST: &str = "envoy.filters.listener.original_dst";
+
+/// A cluster of a service.
+pub(super) fn service(ir: &ClusterIr) -> cluster::Cluster {
+    let mut out = base(&ir.name);
+    out.metadata = Some(service_metadata(ir));
+    out.common_lb_config = Some(cluster::cluster::CommonLbConfig {
+        healthy_panic_threshold: Some(Percent { value: 0.0 }),
+        ..Default::default()
+    });
+    out.lb_policy = cluster::cluster::LbPolicy::LeastRequest as i32;
+    discovery(&mut out, ir);
+    match ir.upstream {
+        Upstream::Http1 => {}
+        Upstream::Http2 => protocol(&mut out, explicit_http2(false), None),
+        Upstream::Downstream => protocol(&mut out, use_downstream(), None),
+    }
+    let tunnel = internal_upstream(&[ORIGINAL_DST, "istio"]);
+    match ir.direction {
+        Direction::InboundVip => out.transport_socket = Some(tunnel),
+        Direction::Outbound => out.transport_socket_matches = socket_matches(tunnel),
+    }
+    out
+}
+
+/// A cluster that every waypoint has.
+pub(super) fn fixed(ir: &StaticClusterIr) -> cluster::Cluster {
+    match ir {
+        StaticClusterIr::Internal(name, listener) => to_listener(name, listener),
+        StaticClusterIr::ConnectOriginate(tls) => connect_originate(tls),
+    }
+}
+
+/// What all clusters have: no circuit breaking by Envoy's small defaults.
+fn base(name: &str) -> cluster::Cluster {
+    use cluster::circuit_breakers::Thresholds;
+    let max = || Some(uint32(u32::MAX));
+    let threshold = Thresholds {
+        priority: core::RoutingPriority::Default as i32,
+        max_connections: max(),
+        max_pending_requests: max(),
+        max_requests: max(),
+        max_retries: max(),
+        ..Default::default()
+    };
+    cluster::Cluster {
+        name: name.into(),
+        alt_stat_name: format!("{name};"),
+        connect_timeout: Some(seconds(10)),
+        circuit_breakers: Some(cluster::CircuitBreakers {
+            thresholds: vec![threshold],
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+fn of_type(kind: cluster::cluster::DiscoveryType) -> Option<cluster::cluster::ClusterDiscoveryType> {
+    Some(cluster::cluster::ClusterDiscoveryType::Type(kind as i32))
+}
+
+fn discovery(out: &mut cluster::Cluster, ir: &ClusterIr) {
+    use cluster::cluster::{DiscoveryType, EdsClusterConfig, LbPolicy};
+    match &ir.discovery {
+        Discovery::Eds => {
+            out.cluster_discovery_type = of_type(DiscoveryType::Eds);
+            out.eds_cluster_config = Some(EdsClusterConfig {
+                eds_config: Some(ads()),
+                service_name: ir.name.to_string(),
+            });
+        }
+        Discovery::OriginalDst => {
+            out.cluster_discovery_type = of_type(DiscoveryType::OriginalDst);
+            out.lb_policy = LbPolicy::ClusterProvided as i32;
+        }
+        Discovery::StrictDns(targets) => {
+            out.cluster_discovery_type = of_type(DiscoveryType::StrictDns);
+            dns(out, targets);
+        }
+        Discovery::LogicalDns(target) => {
+            out.cluster_discovery_type = of_type(DiscoveryType::LogicalDns);
+            dns(out, std::slice::from_ref(target));
+        }
+    }
+}
+
+fn ads() -> core::ConfigSource {
+    use core::config_source::ConfigSourceSpecifier;
+    core::ConfigSource {
+        initial_fetch_timeout: Some(seconds(0)),
+        resource_api_version: core::ApiVersion::V3 as i32,
+        config_source_specifier: Some(ConfigSourceSpecifier::Ads(core::AggregatedConfigSource {})),
+        ..Default::default()
+    }
+}
+
+fn dns(out: &mut cluster::Cluster, targets: &[DnsEndpoint]) {
+    let lb_endpoint = |target: &DnsEndpoint| endpoint::LbEndpoint {
+        load_balancing_weight: Some(uint32(target.weight)),
+        ..ep::at(socket(&target.host, target.port))
+    };
+    out.dns_refresh_rate = Some(seconds(60));
+    out.respect_dns_ttl = true;
+    out.dns_jitter =
+        Some(envoy_types::pb::google::protobuf::Duration { seconds: 0, nanos: 100_000_000 });
+    out.dns_lookup_family = cluster::cluster::DnsLookupFamily::All as i32;
+    out.load_assignment = Some(endpoint::ClusterLoadAssignment {
+        cluster_name: out.name.clone(),
+        endpoints: vec![endpoint::LocalityLbEndpoints {
+            lb_endpoints: targets.iter().map(lb_endpoint).collect(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    });
+}
+
+/// To an internal listener, as plain bytes. Filter state crosses because it is shared, so
+/// no metadata is passed.
+fn to_listener(name: &str, listener: &str) -> cluster::Cluster {
+    let mut out = base(name);
+    out.cluster_discovery_type = of_type(cluster::cluster::DiscoveryType::Static);
+    out.load_assignment = Some(endpoint::ClusterLoadAssignment {
+        cluster_name: name.into(),
+        endpoints: vec![endpoint::LocalityLbEndpoints {
+            lb_endpoints: vec![ep::at(internal(listener, String::new()))],
+            ..Default::default()
+        }],
+        ..Default::default()
+    });
+    out.transport_socket = Some(internal_upstream(&[]));
+    protocol(&mut out, use_downstream(), Some(300));
+    out
+}
+
+fn connect_originate(ir: &TlsIr) -> cluster::Cluster {
+    use cluster::cluster::{DiscoveryType, LbConfig, LbPolicy, OriginalDstLbConfig};
+    use metadata::metadata_key::{PathSegment, path_segment::Segment};
+    let segment = PathSegment { segment: Some(Segment::Key("waypoint".into())) };
+    let mut out = base("connect_originate");
+    out.cluster_discovery_type = of_type(DiscoveryType::OriginalDst);
+    out.lb_policy = LbPolicy::ClusterProvided as i32;
+    out.cleanup_interval = Some(seconds(60));
+    out.lb_config = Some(LbConfig::OriginalDstLbConfig(OriginalDstLbConfig {
+        upstream_port_override: Some(uint32(HBONE_PORT.into())),
+        metadata_key: Some(metadata::MetadataKey { key: ORIGINAL_DST.into(), path: vec![segment] }),
+        ..Default::default()
+    }));
+    protocol(&mut out, explicit_http2(true), Some(3600));
+    out.transport_socket = Some(tls::upstream(ir));
+    out
+}
+
+fn protocol(
+    out: &mut cluster::Cluster,
+    options: http::http_protocol_options::UpstreamProtocolOptions,
+    idle_s: Option<i64>,
+) {
+    let common = idle_s.map(|idle| core::HttpProtocolOptions {
+        idle_timeout: Some(seconds(idle)),
+        ..Default::default()
+    });
+    let options = http::HttpProtocolOptions {
+        common_http_protocol_options: common,
+        upstream_protocol_options: Some(options),
+        ..Default::default()
+    };
+    out.typed_extension_protocol_options = HashMap::from([(
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(),
+        any(&options),
+    )]);
+}
+
+fn explicit_http2(allow_connect: bool) -> http::http_protocol_options::UpstreamProtocolOptions {
+    use http::http_protocol_options::{
+        ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
+    };
+    let http2 = core::Http2ProtocolOptions { allow_connect, ..Default::default() };
+    UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
+        protocol_config: Some(ProtocolConfig::Http2ProtocolOptions(http2)),
+    })
+}
+
+fn use_downstream() -> http::http_protocol_options::UpstreamProtocolOptions {
+    use http::http_protocol_options::{UpstreamProtocolOptions, UseDownstreamHttpConfig};
+    UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
+        http_protocol_options: Some(Default::default()),
+        http2_protocol_options: Some(Default::default()),
+        ..Default::default()
+    })
+}
+
+/// Internal upstream over plain bytes, passing these host metadata on. With ordinary socket
+/// endpoints it is the plain socket.
+fn internal_upstream(passed: &[&str]) -> core::TransportSocket {
+    use metadata::metadata_kind::{Host, Kind};
+    use upstream::internal_upstream_transport::MetadataValueSource;
+    let source = |name: &&str| MetadataValueSource {
+        kind: Some(metadata::MetadataKind { kind: Some(Kind::Host(Host {})) }),
+        name: (*name).into(),
+    };
+    let config = upstream::InternalUpstreamTransport {
+        passthrough_metadata: passed.iter().map(source).collect(),
+        transport_socket: Some(tls::raw()),
+    };
+    tls::socket("internal_upstream", &config)
+}
+
+/// HBONE for endpoints marked so, plain bytes for the others.
+fn socket_matches(tunnel: core::TransportSocket) -> Vec<cluster::cluster::TransportSocketMatch> {
+    use cluster::cluster::TransportSocketMatch;
+    vec![
+        TransportSocketMatch {
+            name: "hbone".into(),
+            r#match: Some(text_struct(&[("tunnel", "http")])),
+            transport_socket: Some(tunnel),
+        },
+        TransportSocketMatch {
+            name: "tlsMode-disabled".into(),
+            r#match: Some(Struct::default()),
+            transport_socket: Some(tls::raw()),
+        },
+    ]
+}
+
+fn text(text: &str) -> Value {
+    Value { kind: Some(value::Kind::StringValue(text.into())) }
+}
+
+/// A struct of texts.
+pub(super) fn text_struct(fields: &[(&str, &str)]) -> Struct {
+    Struct { fields: fields.iter().map(|(key, v)| ((*key).into(), text(v))).collect() }
+}
+
+/// Which service this is, for telemetry.
+fn service_metadata(ir: &ClusterIr) -> core::Metadata {
+    use envoy_types::pb::google::protobuf::ListValue;
+    let service = text_struct(&[
+        ("host", &ir.service.hostname),
+        ("name", &ir.service_name),
+        ("namespace", &ir.service.ns),
+    ]);
+    let list = ListValue { values: vec![Value { kind: Some(value::Kind::StructValue(service)) }] };
+    let mut istio = Struct::default();
+    istio
+        .fields
+        .insert("services".into(), Value { kind: Some(value::Kind::ListValue(list)) });
+    if !ir.subset.is_empty() {
+        istio.fields.insert("subset".into(), text(&ir.subset));
+    }
+    core::Metadata {
+        filter_metadata: HashMap::from([("istio".to_owned(), istio)]),
+        ..Default::default()
+    }
+}

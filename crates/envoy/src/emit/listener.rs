@@ -1,0 +1,242 @@
+//! Listeners. Source: spec/envoy-config.md §2.1–§2.3, §2.7.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+
+use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::config::listener::v3 as listener;
+use envoy_types::pb::envoy::config::route::v3 as route;
+use envoy_types::pb::envoy::extensions::filters::http as http_filters;
+use envoy_types::pb::envoy::extensions::filters::listener as listener_filters;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
+use envoy_types::pb::envoy::r#type::v3::Int32Range;
+use envoy_types::pb::google::protobuf::BoolValue;
+use model::Str;
+use model::defaults::HBONE_PORT;
+use model::proxy::StringFactory;
+use prost::encoding::{WireType, encode_key, encode_varint};
+use prost::{Message, Name};
+
+use super::chain::{LOCAL_IP, SERVER_NAME, filter, http_filter, router, shared_state, tcp_proxy};
+use super::wire::{any, encode as canonical, seconds, socket, uint32};
+use super::{matcher, tls};
+use crate::ir::{ListenerIr, MainIr, TlsIr};
+use crate::listeners::{CONNECT_ORIGINATE, CONNECT_TERMINATE, MAIN_INTERNAL};
+
+/// Field number of `Listener.filter_chains`.
+const FILTER_CHAINS: u32 = 3;
+
+/// Name and bytes of a listener.
+pub(super) fn encode(ir: &ListenerIr) -> (Str, Vec<u8>) {
+    match ir {
+        ListenerIr::ConnectTerminate { bind, tls, strings } => {
+            (CONNECT_TERMINATE, canonical(&connect_terminate(*bind, tls, *strings)))
+        }
+        ListenerIr::Main(main) => (MAIN_INTERNAL, main_internal(main)),
+        ListenerIr::ConnectOriginate => (CONNECT_ORIGINATE, canonical(&connect_originate())),
+    }
+}
+
+fn connect_terminate(
+    bind: Option<IpAddr>,
+    tls: &TlsIr,
+    strings: StringFactory,
+) -> listener::Listener {
+    use listener::listener::{
+        ConnectionBalanceConfig,
+        connection_balance_config::{BalanceType, ExactBalance},
+    };
+    let bind = bind.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let manager = filter("envoy.filters.network.http_connection_manager", &terminator(strings));
+    listener::Listener {
+        name: CONNECT_TERMINATE.to_string(),
+        address: Some(socket(&bind.to_string(), HBONE_PORT)),
+        filter_chains: vec![listener::FilterChain {
+            name: "default".into(),
+            filters: vec![manager],
+            transport_socket: Some(tls::downstream(tls)),
+            ..Default::default()
+        }],
+        connection_balance_config: Some(ConnectionBalanceConfig {
+            balance_type: Some(BalanceType::ExactBalance(ExactBalance {})),
+        }),
+        ..Default::default()
+    }
+}
+
+fn terminator(strings: StringFactory) -> hcm::HttpConnectionManager {
+    use hcm::http_connection_manager::{
+        ForwardClientCertDetails, RouteSpecifier, SetCurrentClientCertDetails, UpgradeConfig,
+    };
+    let keepalive = core::KeepaliveSettings {
+        interval: Some(seconds(10)),
+        timeout: Some(seconds(20)),
+        ..Default::default()
+    };
+    hcm::HttpConnectionManager {
+        stat_prefix: CONNECT_TERMINATE.to_string(),
+        http_filters: vec![connect_authority(strings), router()],
+        http2_protocol_options: Some(core::Http2ProtocolOptions {
+            allow_connect: true,
+            max_concurrent_streams: Some(uint32(100)),
+            connection_keepalive: Some(keepalive),
+            ..Default::default()
+        }),
+        server_name: SERVER_NAME.into(),
+        stream_idle_timeout: Some(seconds(0)),
+        use_remote_address: Some(BoolValue { value: false }),
+        forward_client_cert_details: ForwardClientCertDetails::AppendForward as i32,
+        set_current_client_cert_details: Some(SetCurrentClientCertDetails {
+            subject: Some(BoolValue { value: true }),
+            dns: true,
+            uri: true,
+            ..Default::default()
+        }),
+        upgrade_configs: vec![UpgradeConfig { upgrade_type: "CONNECT".into(), ..Default::default() }],
+        route_specifier: Some(RouteSpecifier::RouteConfig(connect_routes())),
+        ..Default::default()
+    }
+}
+
+fn connect_routes() -> route::RouteConfiguration {
+    use route::route_action::{ClusterSpecifier, UpgradeConfig, upgrade_config::ConnectConfig};
+    use route::route_match::{ConnectMatcher, PathSpecifier};
+    let action = route::RouteAction {
+        upgrade_configs: vec![UpgradeConfig {
+            upgrade_type: "CONNECT".into(),
+            connect_config: Some(ConnectConfig::default()),
+            ..Default::default()
+        }],
+        cluster_specifier: Some(ClusterSpecifier::Cluster(MAIN_INTERNAL.to_string())),
+        ..Default::default()
+    };
+    let connect = route::Route {
+        r#match: Some(route::RouteMatch {
+            path_specifier: Some(PathSpecifier::ConnectMatcher(ConnectMatcher {})),
+            ..Default::default()
+        }),
+        action: Some(route::route::Action::Route(action)),
+        ..Default::default()
+    };
+    route::RouteConfiguration {
+        name: "default".into(),
+        virtual_hosts: vec![route::VirtualHost {
+            name: "default".into(),
+            domains: vec!["*".into()],
+            routes: vec![connect],
+            ..Default::default()
+        }],
+        validate_clusters: Some(BoolValue { value: false }),
+        ..Default::default()
+    }
+}
+
+/// What the inner connection shall know of the outer one. The strings need a factory whose
+/// objects are hashable, or two clients could share one inner connection. The remote address
+/// is the direct one: a client cannot forge it with a forwarded header, and it keeps the
+/// connections of two peers apart besides.
+fn connect_authority(strings: StringFactory) -> hcm::HttpFilter {
+    let factory = match strings {
+        StringFactory::EnvoyHashable => "envoy.hashable_string",
+        StringFactory::IstioHashable => "istio.hashable_string",
+        StringFactory::EnvoyPlain => "envoy.string",
+    };
+    let remote = "envoy.filters.listener.original_dst.remote_ip";
+    let config = http_filters::set_filter_state::v3::Config {
+        on_request_headers: vec![
+            shared_state(LOCAL_IP, "%REQ(:AUTHORITY)%", ""),
+            shared_state("io.istio.connect_authority", "%REQ(:AUTHORITY)%", factory),
+            shared_state(remote, "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%", ""),
+            shared_state("io.istio.peer_principal", "%DOWNSTREAM_PEER_URI_SAN%", factory),
+            shared_state("io.istio.local_principal", "%DOWNSTREAM_LOCAL_URI_SAN%", factory),
+        ],
+        ..Default::default()
+    };
+    http_filter("connect_authority", &config)
+}
+
+fn connect_originate() -> listener::Listener {
+    let proxy =
+        tcp_proxy(&CONNECT_ORIGINATE, &CONNECT_ORIGINATE, Some("%DOWNSTREAM_LOCAL_ADDRESS%"));
+    listener::Listener {
+        name: CONNECT_ORIGINATE.to_string(),
+        filter_chains: vec![listener::FilterChain { filters: vec![proxy], ..Default::default() }],
+        use_original_dst: Some(BoolValue { value: false }),
+        listener_filters: vec![original_dst()],
+        listener_specifier: Some(internal()),
+        ..Default::default()
+    }
+}
+
+fn internal() -> listener::listener::ListenerSpecifier {
+    use listener::listener::{InternalListenerConfig, ListenerSpecifier};
+    ListenerSpecifier::InternalListener(InternalListenerConfig {})
+}
+
+/// The head is encoded as a message; the service chains follow as the bytes they already
+/// are, which for a repeated field is the same message.
+fn main_internal(ir: &MainIr) -> Vec<u8> {
+    let head = listener::Listener {
+        name: MAIN_INTERNAL.to_string(),
+        filter_chain_matcher: Some(matcher::tree(&ir.ranges)),
+        listener_filters: listener_filters(ir),
+        traffic_direction: core::TrafficDirection::Inbound as i32,
+        listener_specifier: Some(internal()),
+        ..Default::default()
+    };
+    let direct = [&ir.direct.tcp, &ir.direct.http].map(super::chain);
+    let chains = ir.chains.iter().map(|chain| &chain[..]).chain(direct.iter().map(|c| &c[..]));
+    let mut out = canonical(&head);
+    for chain in chains {
+        encode_key(FILTER_CHAINS, WireType::LengthDelimited, &mut out);
+        encode_varint(chain.len() as u64, &mut out);
+        out.extend_from_slice(chain);
+    }
+    out
+}
+
+fn listener_filters(ir: &MainIr) -> Vec<listener::ListenerFilter> {
+    let http = listener_filters::http_inspector::v3::HttpInspector {};
+    let mut out = vec![
+        original_dst(),
+        inspector("envoy.filters.listener.http_inspector", &http, &ir.http_inspector_off),
+    ];
+    if let Some(off) = &ir.tls_inspector_off {
+        let tls = listener_filters::tls_inspector::v3::TlsInspector {
+            initial_read_buffer_size: Some(uint32(512)),
+            ..Default::default()
+        };
+        out.push(inspector("envoy.filters.listener.tls_inspector", &tls, off));
+    }
+    out
+}
+
+fn original_dst() -> listener::ListenerFilter {
+    let config = listener_filters::original_dst::v3::OriginalDst {};
+    inspector("envoy.filters.listener.original_dst", &config, &BTreeSet::new())
+}
+
+/// A listener filter that is off on some ports.
+fn inspector<M: Message + Name>(
+    name: &str,
+    config: &M,
+    off: &BTreeSet<u16>,
+) -> listener::ListenerFilter {
+    use listener::listener_filter_chain_match_predicate::{MatchSet, Rule};
+    let wrap = |rule| listener::ListenerFilterChainMatchPredicate { rule: Some(rule) };
+    let port = |port: &u16| {
+        let start = i32::from(*port);
+        wrap(Rule::DestinationPortRange(Int32Range { start, end: start + 1 }))
+    };
+    let mut ports: Vec<_> = off.iter().map(port).collect();
+    // A set of alternatives needs two members.
+    let filter_disabled = match ports.len() {
+        0 | 1 => ports.pop(),
+        _ => Some(wrap(Rule::OrMatch(MatchSet { rules: ports }))),
+    };
+    listener::ListenerFilter {
+        name: name.into(),
+        filter_disabled,
+        config_type: Some(listener::listener_filter::ConfigType::TypedConfig(any(config))),
+    }
+}
