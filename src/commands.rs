@@ -144,7 +144,7 @@ pub fn bootstrap(args: &BootstrapArgs) -> anyhow::Result<ExitCode> {
         xds_name: args.xds_name.clone(),
         sotw: args.sotw,
         cert_chain: absolute(&files.cert_chain)?,
-        private_key: absolute(&files.private_key)?,
+        private_key: absolute(&files.key)?,
         root: absolute(&files.root)?,
     };
     print(&format(&envoy::bootstrap::bootstrap(&options), args.output)?)?;

@@ -99,10 +99,10 @@ pub fn render(snapshot: &Snapshot, target: &Target, types: &[RenderType]) -> any
 /// When a resource does not decode as its own type.
 pub fn resources_json(ty: ResourceType, resources: &ResourceMap) -> anyhow::Result<Value> {
     let mut out = BTreeMap::new();
-    for (name, resource) in resources.iter() {
+    for resource in resources.iter() {
         let value = proto::json::to_json(ty.type_url(), &resource.payload())
-            .with_context(|| format!("{} {name}", ty.type_url()))?;
-        out.insert(name.to_string(), value);
+            .with_context(|| format!("{} {}", ty.type_url(), resource.name()))?;
+        out.insert(resource.name().to_string(), value);
     }
     Ok(Value::Object(out.into_iter().collect()))
 }

@@ -76,6 +76,32 @@ impl<K, V> Changes<K, V> {
     }
 }
 
+/// Everything that one batch has touched so far, over all tables.
+///
+/// An owner that adds the changes of every table as it commits them, and lets each stage ask
+/// [`crate::Derived::touched_by`], cannot forget an upstream: ids are unique per table, so the
+/// changes of tables that a stage does not read dirty nothing.
+#[derive(Default)]
+pub struct Touched {
+    ids: Vec<DepId>,
+}
+
+impl Touched {
+    /// Nothing touched yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds what a commit touched.
+    pub fn add<K, V>(&mut self, changes: &Changes<K, V>) {
+        self.ids.extend_from_slice(changes.touched());
+    }
+
+    pub(crate) fn ids(&self) -> &[DepId] {
+        &self.ids
+    }
+}
+
 impl<K, V> Default for Changes<K, V> {
     fn default() -> Self {
         Self {

@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use rayon::prelude::*;
 use smallvec::SmallVec;
 
-use crate::changes::Changes;
+use crate::changes::{Changes, Touched};
 use crate::deps::{DepId, Reads};
 use crate::index::Index;
 use crate::multimap::MultiMap;
@@ -93,7 +93,16 @@ impl<P: Key, K: Key, V: Row, N: PartialEq + Send + Sync + 'static> Derived<P, K,
     /// Call it once for each upstream table. A primary that has never run has read nothing, so
     /// the keys of the *primary* table must be inserted into `dirty` as well.
     pub fn touched<K2, V2>(&self, dirty: &mut Dirty<P>, changes: &Changes<K2, V2>) {
-        for dep in changes.touched() {
+        self.touched_ids(dirty, changes.touched());
+    }
+
+    /// As [`Self::touched`], for everything that a batch has touched so far.
+    pub fn touched_by(&self, dirty: &mut Dirty<P>, touched: &Touched) {
+        self.touched_ids(dirty, touched.ids());
+    }
+
+    fn touched_ids(&self, dirty: &mut Dirty<P>, ids: &[DepId]) {
+        for dep in ids {
             for slot in self.readers.at(*dep) {
                 if let Some(entry) = self.entry(*slot) {
                     dirty.insert(entry.primary.clone());

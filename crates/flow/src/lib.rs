@@ -63,8 +63,8 @@
 //!   how they were batched, nor on the number of threads.
 //! - A dependency is identified by a 64-bit hash. A collision costs a spurious recompute; it
 //!   never hides a change and never puts a wrong row into an answer.
-//! - Dirtying goes through [`Derived::touched`], once per upstream table and batch. A stage that
-//!   forgets to call it for one of its upstreams is stale; nothing here can see that.
+//! - Dirtying goes through [`Derived::touched_by`]: an owner adds every commit to one [`Touched`],
+//!   so no stage can forget an upstream. ([`Derived::touched`] takes a single table's changes.)
 
 mod changes;
 mod deps;
@@ -73,7 +73,7 @@ mod index;
 mod multimap;
 mod table;
 
-pub use changes::{Change, Changes};
+pub use changes::{Change, Changes, Touched};
 pub use deps::Reads;
 pub use derived::{Derived, Dirty, Output};
 pub use index::Index;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use flow::{Changes, Table};
+use flow::{Changes, Table, Touched};
 use model::input::{
     AuthorizationPolicy, EndpointSlice, Gateway, GatewayClass, HttpRoute, MeshConfig, Namespace,
     Node, PeerAuthentication, Pod, ReferenceGrant, Service, ServiceEntry, WorkloadEntry,
@@ -11,39 +11,35 @@ use model::input::{
 use model::object::Input;
 use model::{Finding, Kind, Object, ObjectKey, Parsed, ProxyClass};
 
-/// A connected proxy class: the number of its clients does not matter.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Interested;
-
 type Edits<T> = BTreeMap<ObjectKey, Option<Arc<Parsed<T>>>>;
 
 macro_rules! inputs {
     ($($field:ident: $kind:ident($body:ty) = $table:expr),+ $(,)?) => {
         /// The input tables.
-        pub struct Inputs {
+        pub(crate) struct Inputs {
             $(#[doc = concat!("Rows of kind ", stringify!($kind), ".")]
-              pub $field: Table<ObjectKey, Parsed<$body>>,)+
+              pub(crate) $field: Table<ObjectKey, Parsed<$body>>,)+
             /// Classes of connected proxies.
-            pub proxies: Table<ProxyClass, Interested>,
+            pub(crate) proxies: Table<ProxyClass, ()>,
             /// Findings that the source raises itself.
-            pub source_findings: Vec<Finding>,
+            pub(crate) source_findings: Vec<Finding>,
             waiting: BTreeSet<Kind>,
         }
 
         /// What a batch changed, per table.
-        pub struct InputChanges {
+        pub(crate) struct InputChanges {
             $(#[doc = concat!("Changes of ", stringify!($kind), " rows.")]
-              pub $field: Changes<ObjectKey, Parsed<$body>>,)+
+              pub(crate) $field: Changes<ObjectKey, Parsed<$body>>,)+
             /// Changes of connected classes.
-            pub proxies: Changes<ProxyClass, Interested>,
+            pub(crate) proxies: Changes<ProxyClass, ()>,
             /// The source's own findings changed.
-            pub source_findings: bool,
+            pub(crate) source_findings: bool,
         }
 
         #[derive(Default)]
         struct Batch {
             $($field: Edits<$body>,)+
-            proxies: BTreeMap<ProxyClass, Option<Arc<Interested>>>,
+            proxies: BTreeMap<ProxyClass, Option<Arc<()>>>,
         }
 
         impl Default for Inputs {
@@ -92,15 +88,21 @@ macro_rules! inputs {
             }
 
             /// Every input row's own notes, by kind and key.
-            pub fn notes(&self) -> impl Iterator<Item = &Finding> {
+            pub(crate) fn notes(&self) -> impl Iterator<Item = &Finding> {
                 let none: Box<dyn Iterator<Item = &Finding>> = Box::new(std::iter::empty());
                 none$(.chain(self.$field.iter().flat_map(|(_, row)| row.notes.iter())))+
             }
         }
 
         impl InputChanges {
+            /// Adds everything that the batch touched.
+            pub(crate) fn add_to(&self, touched: &mut Touched) {
+                $(touched.add(&self.$field);)+
+                touched.add(&self.proxies);
+            }
+
             /// Whether any input row, hence possibly any of its notes, changed.
-            pub fn any_object(&self) -> bool {
+            pub(crate) fn any_object(&self) -> bool {
                 false $(|| !self.$field.is_empty())+
             }
         }
@@ -113,22 +115,28 @@ inputs! {
     nodes: Node(Node) = Table::new("nodes"),
     gateway_classes: GatewayClass(GatewayClass) = Table::new("gateway_classes"),
     gateways: Gateway(Gateway) = Table::new("gateways"),
-    reference_grants: ReferenceGrant(ReferenceGrant) = Table::new("reference_grants"),
+    reference_grants: ReferenceGrant(ReferenceGrant) = Table::new("reference_grants")
+        .with_index::<envoy::index::GrantByNamespace>(),
     services: Service(Service) = Table::new("services"),
     service_entries: ServiceEntry(ServiceEntry) = Table::new("service_entries"),
-    pods: Pod(Pod) = Table::new("pods"),
+    pods: Pod(Pod) = Table::new("pods")
+        .with_index::<ambient::waypoint::PodsByGateway>()
+        .with_index::<ambient::tables::PodsByNamespace>(),
     workload_entries: WorkloadEntry(WorkloadEntry) = Table::new("workload_entries"),
     endpoint_slices: EndpointSlice(EndpointSlice) = Table::new("endpoint_slices"),
     authorization_policies: AuthorizationPolicy(AuthorizationPolicy)
-        = Table::new("authorization_policies"),
+        = Table::new("authorization_policies")
+            .with_index::<envoy::index::PolicyByTarget>()
+            .with_index::<envoy::index::UntargetedPolicyByNamespace>(),
     peer_authentications: PeerAuthentication(PeerAuthentication)
         = Table::new("peer_authentications"),
-    http_routes: HttpRoute(HttpRoute) = Table::new("http_routes"),
+    http_routes: HttpRoute(HttpRoute) = Table::new("http_routes")
+        .with_index::<envoy::index::RouteByParent>(),
 }
 
 impl Inputs {
     /// Applies a batch: the last word on each key counts, equal rows change nothing.
-    pub fn apply(&mut self, inputs: Vec<Input>) -> InputChanges {
+    pub(crate) fn apply(&mut self, inputs: Vec<Input>) -> InputChanges {
         let mut batch = Batch::default();
         let mut source_findings = false;
         for input in inputs {
@@ -147,7 +155,7 @@ impl Inputs {
                     self.source_findings = findings;
                 }
                 Input::Interest(class, connected) => {
-                    batch.proxies.insert(class, connected.then(|| Arc::new(Interested)));
+                    batch.proxies.insert(class, connected.then(|| Arc::new(())));
                 }
             }
         }
@@ -155,7 +163,7 @@ impl Inputs {
     }
 
     /// Kinds whose first complete list has not arrived.
-    pub fn waiting(&self) -> impl Iterator<Item = Kind> + '_ {
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = Kind> + '_ {
         self.waiting.iter().copied()
     }
 }

@@ -1,0 +1,174 @@
+//! Derived rows to encoded resources, each encoded once and kept in persistent maps.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use envoy::emit::Resource;
+use imbl::OrdMap;
+use model::{Finding, ObjectKey, ProxyClass, Str};
+use prost::Message as _;
+use snapshot::{EncodedResource, ProxyResources, ResourceMap, ResourceType, Snapshot};
+
+use crate::stages::{DerivedChanges, Stages};
+
+/// Everything that is served, as of the last batch.
+#[derive(Default)]
+pub(crate) struct Resources {
+    addresses: ResourceMap,
+    authorizations: ResourceMap,
+    /// Resources that all classes of a waypoint share.
+    waypoints: BTreeMap<ObjectKey, ProxyResources>,
+    /// Resources of one class only.
+    classes: BTreeMap<ProxyClass, ProxyResources>,
+    proxies: OrdMap<ProxyClass, Arc<ProxyResources>>,
+}
+
+impl Resources {
+    /// Encodes what changed; says whether anything served differs.
+    pub(crate) fn update(&mut self, _stages: &Stages, changes: &DerivedChanges) -> bool {
+        let mut differs = self.update_addresses(changes);
+        differs |= self.update_authorizations(changes);
+        differs |= self.update_proxies(changes);
+        differs
+    }
+
+    /// The snapshot of this state.
+    pub(crate) fn snapshot(&self, generation: u64, findings: Arc<[Finding]>) -> Snapshot {
+        Snapshot {
+            generation,
+            addresses: self.addresses.clone(),
+            authorizations: self.authorizations.clone(),
+            proxies: self.proxies.clone(),
+            findings,
+        }
+    }
+
+    fn update_addresses(&mut self, changes: &DerivedChanges) -> bool {
+        let ty = ResourceType::Address;
+        let mut differs = false;
+        for change in changes.services.rows() {
+            let encoded = change.new.as_ref().map(|row| {
+                let message = ambient::emit::address_of_service(row);
+                (message.encode_to_vec(), ambient::emit::service_aliases(row))
+            });
+            let name = arcstr::format!("{}", change.key);
+            differs |= put(&mut self.addresses, ty, name, encoded);
+        }
+        for change in changes.workloads.rows() {
+            let encoded = change.new.as_ref().map(|row| {
+                let message = ambient::emit::address_of_workload(row);
+                (message.encode_to_vec(), ambient::emit::workload_aliases(row))
+            });
+            differs |= put(&mut self.addresses, ty, change.key.0.clone(), encoded);
+        }
+        differs
+    }
+
+    fn update_authorizations(&mut self, changes: &DerivedChanges) -> bool {
+        let mut differs = false;
+        for change in changes.authorizations.rows() {
+            let encoded = change.new.as_ref().map(|row| {
+                (ambient::emit::authorization(row).encode_to_vec(), Vec::new())
+            });
+            let name = arcstr::format!("{}", change.key);
+            differs |= put(&mut self.authorizations, ResourceType::Authorization, name, encoded);
+        }
+        differs
+    }
+
+    fn update_proxies(&mut self, changes: &DerivedChanges) -> bool {
+        let mut dirty_waypoints = std::collections::BTreeSet::new();
+        let mut dirty_classes = std::collections::BTreeSet::new();
+        for change in changes.clusters.rows() {
+            let resource = change.new.as_ref().map(|row| envoy::emit::cluster(row));
+            let waypoint = change.key.waypoint.clone();
+            let shared = self.waypoints.entry(waypoint.clone()).or_default();
+            if put_resource(&mut shared.clusters, ResourceType::Cluster, &change.key.name, resource) {
+                dirty_waypoints.insert(waypoint);
+            }
+        }
+        for change in changes.endpoints.rows() {
+            let resource = change.new.as_ref().map(|row| envoy::emit::endpoints(row));
+            let waypoint = change.key.waypoint.clone();
+            let shared = self.waypoints.entry(waypoint.clone()).or_default();
+            if put_resource(&mut shared.endpoints, ResourceType::Endpoint, &change.key.name, resource) {
+                dirty_waypoints.insert(waypoint);
+            }
+        }
+        for change in changes.listeners.rows() {
+            let resource = change.new.as_ref().map(|row| envoy::emit::listener(row));
+            let class = change.key.class.clone();
+            let own = self.classes.entry(class.clone()).or_default();
+            if put_resource(&mut own.listeners, ResourceType::Listener, &change.key.name, resource) {
+                dirty_classes.insert(class);
+            }
+        }
+        for change in changes.static_clusters.rows() {
+            let resource = change.new.as_ref().map(|row| envoy::emit::static_cluster(row));
+            let class = change.key.class.clone();
+            let own = self.classes.entry(class.clone()).or_default();
+            if put_resource(&mut own.clusters, ResourceType::Cluster, &change.key.name, resource) {
+                dirty_classes.insert(class);
+            }
+        }
+        let mut differs = false;
+        for (class, connected) in &changes.proxies {
+            if *connected {
+                dirty_classes.insert(class.clone());
+            } else {
+                self.classes.remove(class);
+                dirty_classes.remove(class);
+                differs |= self.proxies.remove(class).is_some();
+            }
+        }
+        for class in self.proxies.keys() {
+            if dirty_waypoints.contains(&class.gateway) {
+                dirty_classes.insert(class.clone());
+            }
+        }
+        for class in dirty_classes {
+            let assembled = self.assemble(&class);
+            differs = true;
+            self.proxies.insert(class, Arc::new(assembled));
+        }
+        self.waypoints.retain(|_, shared| {
+            !(shared.clusters.is_empty() && shared.endpoints.is_empty())
+        });
+        differs
+    }
+
+    /// What a class receives: its own resources over those of its waypoint.
+    fn assemble(&self, class: &ProxyClass) -> ProxyResources {
+        let mut all = self.waypoints.get(&class.gateway).cloned().unwrap_or_default();
+        if let Some(own) = self.classes.get(class) {
+            for resource in own.clusters.iter() {
+                all.clusters.insert(Arc::clone(resource));
+            }
+            all.listeners = own.listeners.clone();
+        }
+        all
+    }
+}
+
+fn put(
+    map: &mut ResourceMap,
+    ty: ResourceType,
+    name: Str,
+    encoded: Option<(Vec<u8>, Vec<Str>)>,
+) -> bool {
+    match encoded {
+        None => map.remove(&name),
+        Some((bytes, aliases)) => {
+            map.insert(Arc::new(EncodedResource::new(name, ty.type_url(), &bytes, aliases)))
+        }
+    }
+}
+
+fn put_resource(
+    map: &mut ResourceMap,
+    ty: ResourceType,
+    name: &Str,
+    resource: Option<Resource>,
+) -> bool {
+    put(map, ty, name.clone(), resource.map(|resource| (resource.bytes, Vec::new())))
+}

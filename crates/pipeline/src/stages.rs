@@ -1,0 +1,298 @@
+//! All derived tables and their order.
+
+use ambient::authorization::{self, AuthorizationSource, AuthorizationView};
+use ambient::attach::AttachView;
+use ambient::claim::{self, ClaimKey, ClaimRow, ClaimView, ServiceSource};
+use ambient::mesh::{self, MeshDefaults, MeshView};
+use ambient::namespace_binding::{self, NamespaceBinding, NamespaceBindingView};
+use ambient::node_locality::{self, NodeLocalityView};
+use ambient::peer_binding::{self, PeerBinding, PeerBindingView};
+use ambient::pod_link::{self, PodLink, PodLinkKey, PodLinkView};
+use ambient::policy_binding::{self, PolicyBinding, PolicyBindingView};
+use ambient::service::{self, ServiceView};
+use ambient::waypoint::{self, WaypointView};
+use ambient::workload::{self, WorkloadSource, WorkloadView};
+use envoy::attachment::{self, AttachmentView};
+use envoy::chains::{self, ChainView};
+use envoy::clusters::{self, ClusterView};
+use envoy::encoded::{self, EncodedView};
+use envoy::endpoints::{self, EndpointView};
+use envoy::ir::{
+    AttachmentIr, ChainIr, ClassResource, ClusterIr, DirectIr, EncodedChain, EndpointsIr,
+    ListenerIr, StaticClusterIr, WaypointResource,
+};
+use envoy::listeners::{self, ListenerView};
+use envoy::static_clusters::{self, StaticClusterView};
+use flow::{Changes, Derived, Dirty, Touched};
+use model::derived::Locality;
+use model::{
+    AuthorizationRow, Finding, MeshRow, NamespacedHostname, ObjectKey, ProxyClass, ServiceRow,
+    WaypointRow, WorkloadRow, WorkloadUid,
+};
+
+use crate::inputs::{InputChanges, Inputs};
+
+type Stage<P, K, V> = Derived<P, K, V, Finding>;
+
+/// The derived tables, in the order in which they are updated.
+pub(crate) struct Stages {
+    defaults: MeshDefaults,
+    started: bool,
+    notes_seen: u64,
+    mesh: Stage<(), (), MeshRow>,
+    node_localities: Stage<ObjectKey, ObjectKey, Locality>,
+    waypoints: Stage<ObjectKey, ObjectKey, WaypointRow>,
+    namespace_bindings: Stage<ObjectKey, ObjectKey, NamespaceBinding>,
+    claims: Stage<ServiceSource, ClaimKey, ClaimRow>,
+    pub(crate) services: Stage<NamespacedHostname, NamespacedHostname, ServiceRow>,
+    peer_bindings: Stage<ObjectKey, ObjectKey, PeerBinding>,
+    policy_bindings: Stage<ObjectKey, ObjectKey, PolicyBinding>,
+    pub(crate) authorizations: Stage<AuthorizationSource, ObjectKey, AuthorizationRow>,
+    pod_links: Stage<ObjectKey, PodLinkKey, PodLink>,
+    pub(crate) workloads: Stage<WorkloadSource, WorkloadUid, WorkloadRow>,
+    attachments: Stage<NamespacedHostname, NamespacedHostname, AttachmentIr>,
+    directs: Stage<WorkloadUid, WorkloadUid, DirectIr>,
+    chains: Stage<NamespacedHostname, WaypointResource, ChainIr>,
+    encoded: Stage<WaypointResource, WaypointResource, EncodedChain>,
+    pub(crate) clusters: Stage<NamespacedHostname, WaypointResource, ClusterIr>,
+    pub(crate) endpoints: Stage<NamespacedHostname, WaypointResource, EndpointsIr>,
+    pub(crate) listeners: Stage<ProxyClass, ClassResource, ListenerIr>,
+    pub(crate) static_clusters: Stage<ProxyClass, ClassResource, StaticClusterIr>,
+}
+
+/// What of the derived tables is encoded, and whether notes changed.
+pub(crate) struct DerivedChanges {
+    pub(crate) services: Changes<NamespacedHostname, ServiceRow>,
+    pub(crate) workloads: Changes<WorkloadUid, WorkloadRow>,
+    pub(crate) authorizations: Changes<ObjectKey, AuthorizationRow>,
+    pub(crate) clusters: Changes<WaypointResource, ClusterIr>,
+    pub(crate) endpoints: Changes<WaypointResource, EndpointsIr>,
+    pub(crate) listeners: Changes<ClassResource, ListenerIr>,
+    pub(crate) static_clusters: Changes<ClassResource, StaticClusterIr>,
+    pub(crate) proxies: Vec<(ProxyClass, bool)>,
+    pub(crate) notes: bool,
+}
+
+/// Updates one stage: its primaries plus whatever read something touched; what it changes
+/// is touched for the stages after it.
+macro_rules! update {
+    ($touched:ident, $stage:expr, $primaries:expr, $derive:path, $view:expr $(,)?) => {{
+        let mut dirty: Dirty<_> = $primaries.collect();
+        $stage.touched_by(&mut dirty, &$touched);
+        let changes = {
+            let view = $view;
+            $stage.update(dirty, |primary, reads| $derive(primary, &view, reads))
+        };
+        $touched.add(&changes);
+        changes
+    }};
+}
+
+impl Stages {
+    pub(crate) fn new(defaults: MeshDefaults) -> Self {
+        use envoy::index as at;
+        Self {
+            defaults,
+            started: false,
+            notes_seen: 0,
+            mesh: Derived::new("mesh"),
+            node_localities: Derived::new("node_localities"),
+            waypoints: Derived::new("waypoints").with_index::<at::WaypointByClass>(),
+            namespace_bindings: Derived::new("namespace_bindings"),
+            claims: Derived::new("claims")
+                .with_index::<claim::ClaimsByHost>()
+                .with_index::<claim::ClaimsByHostname>(),
+            services: Derived::new("services")
+                .with_index::<service::ServicesBySelector>()
+                .with_index::<at::ServiceByWaypoint>()
+                .with_index::<at::ServiceBySource>(),
+            peer_bindings: Derived::new("peer_bindings")
+                .with_index::<peer_binding::PeersBySelector>(),
+            policy_bindings: Derived::new("policy_bindings")
+                .with_index::<policy_binding::PoliciesBySelector>(),
+            authorizations: Derived::new("authorizations"),
+            pod_links: Derived::new("pod_links").with_index::<pod_link::LinksByPod>(),
+            workloads: Derived::new("workloads").with_index::<at::WorkloadByService>(),
+            attachments: Derived::new("attachments").with_index::<at::AttachmentByWaypoint>(),
+            directs: Derived::new("directs").with_index::<at::DirectByWaypoint>(),
+            chains: Derived::new("chains").with_index::<at::ChainByDestination>(),
+            encoded: Derived::new("encoded").with_index::<at::EncodedByWaypoint>(),
+            clusters: Derived::new("clusters")
+                .with_index::<at::ClusterByService>()
+                .with_index::<at::ClusterByWaypoint>(),
+            endpoints: Derived::new("endpoints"),
+            listeners: Derived::new("listeners"),
+            static_clusters: Derived::new("static_clusters"),
+        }
+    }
+
+    /// The mesh row in force.
+    pub(crate) fn mesh_row(&self) -> MeshRow {
+        self.mesh.table().row(&()).map(|row| MeshRow::clone(row)).unwrap_or_default()
+    }
+
+    /// Every stage, top to bottom. Reading it is reading the architecture.
+    pub(crate) fn update(
+        &mut self,
+        inputs: &Inputs,
+        changed: &InputChanges,
+        mut touched: Touched,
+    ) -> DerivedChanges {
+        let first = !std::mem::replace(&mut self.started, true);
+        update!(touched, self.mesh, first.then_some(()).into_iter(), mesh::derive, MeshView {
+            defaults: &self.defaults,
+            mesh_configs: inputs.mesh_configs.view(),
+            namespaces: inputs.namespaces.view(),
+        });
+        let mesh = self.mesh.view();
+        update!(touched, self.node_localities, changed.nodes.keys().cloned(),
+            node_locality::derive, NodeLocalityView { nodes: inputs.nodes.view() });
+        update!(touched, self.waypoints, changed.gateways.keys().cloned(),
+            waypoint::derive, WaypointView {
+                gateways: inputs.gateways.view(),
+                gateway_classes: inputs.gateway_classes.view(),
+                pods: inputs.pods.view(),
+                mesh,
+            });
+        let waypoints = self.waypoints.view();
+        update!(touched, self.namespace_bindings, changed.namespaces.keys().cloned(),
+            namespace_binding::derive, NamespaceBindingView {
+                namespaces: inputs.namespaces.view(),
+                waypoints,
+            });
+        let attach = AttachView {
+            waypoints,
+            namespaces: inputs.namespaces.view(),
+            namespace_bindings: self.namespace_bindings.view(),
+        };
+        let service_sources = changed.services.keys().cloned().map(ServiceSource::Service)
+            .chain(changed.service_entries.keys().cloned().map(ServiceSource::ServiceEntry));
+        let claimed = update!(touched, self.claims, service_sources, claim::derive, ClaimView {
+            services: inputs.services.view(),
+            service_entries: inputs.service_entries.view(),
+            mesh,
+            attach,
+        });
+        let services = update!(touched, self.services,
+            claimed.keys().map(|(host, _)| host.clone()), service::derive, ServiceView {
+                claims: self.claims.view(),
+                services: inputs.services.view(),
+                service_entries: inputs.service_entries.view(),
+                mesh,
+            });
+        update!(touched, self.peer_bindings, changed.peer_authentications.keys().cloned(),
+            peer_binding::derive, PeerBindingView { peers: inputs.peer_authentications.view() });
+        update!(touched, self.policy_bindings, changed.authorization_policies.keys().cloned(),
+            policy_binding::derive,
+            PolicyBindingView { policies: inputs.authorization_policies.view() });
+        let policy_sources = first.then_some(AuthorizationSource::Static).into_iter()
+            .chain(changed.peer_authentications.keys().cloned().map(AuthorizationSource::Peer))
+            .chain(changed.authorization_policies.keys().cloned().map(AuthorizationSource::Policy));
+        let authorizations = update!(touched, self.authorizations, policy_sources,
+            authorization::derive, AuthorizationView {
+                policies: inputs.authorization_policies.view(),
+                peers: inputs.peer_authentications.view(),
+                peer_bindings: self.peer_bindings.view(),
+                mesh,
+                pods: inputs.pods.view(),
+            });
+        update!(touched, self.pod_links, changed.endpoint_slices.keys().cloned(),
+            pod_link::derive, PodLinkView {
+                endpoint_slices: inputs.endpoint_slices.view(),
+                services: self.services.view(),
+                mesh,
+            });
+        let workload_sources = changed.pods.keys().cloned().map(WorkloadSource::Pod)
+            .chain(changed.workload_entries.keys().cloned().map(WorkloadSource::WorkloadEntry))
+            .chain(changed.service_entries.keys().cloned().map(WorkloadSource::ServiceEntry))
+            .chain(changed.endpoint_slices.keys().cloned().map(WorkloadSource::EndpointSlice));
+        let workloads = update!(touched, self.workloads, workload_sources, workload::derive,
+            WorkloadView {
+                mesh,
+                pods: inputs.pods.view(),
+                workload_entries: inputs.workload_entries.view(),
+                service_entries: inputs.service_entries.view(),
+                endpoint_slices: inputs.endpoint_slices.view(),
+                node_localities: self.node_localities.view(),
+                services: self.services.view(),
+                pod_links: self.pod_links.view(),
+                attach,
+                policy_bindings: self.policy_bindings.view(),
+                peer_bindings: self.peer_bindings.view(),
+            });
+        let proxies = inputs.proxies.view();
+        update!(touched, self.attachments, services.keys().cloned(), attachment::derive,
+            AttachmentView { services: self.services.view(), proxies });
+        update!(touched, self.directs, workloads.keys().cloned(), attachment::workload::derive,
+            attachment::workload::DirectView { workloads: self.workloads.view(), proxies });
+        let chain_changes = update!(touched, self.chains, services.keys().cloned(), chains::derive,
+            ChainView {
+                services: self.services.view(),
+                waypoints,
+                http_routes: inputs.http_routes.view(),
+                policies: inputs.authorization_policies.view(),
+                reference_grants: inputs.reference_grants.view(),
+                namespaces: inputs.namespaces.view(),
+                mesh,
+                proxies,
+            });
+        update!(touched, self.encoded, chain_changes.keys().cloned(), encoded::derive,
+            EncodedView { chains: self.chains.view() });
+        let clusters = update!(touched, self.clusters, services.keys().cloned(), clusters::derive,
+            ClusterView {
+                services: self.services.view(),
+                workloads: self.workloads.view(),
+                chains: self.chains.view(),
+                proxies,
+            });
+        let endpoints = update!(touched, self.endpoints, services.keys().cloned(),
+            endpoints::derive, EndpointView {
+                services: self.services.view(),
+                workloads: self.workloads.view(),
+                clusters: self.clusters.view(),
+            });
+        let listeners = update!(touched, self.listeners, changed.proxies.keys().cloned(),
+            listeners::derive, ListenerView {
+                proxies,
+                mesh,
+                waypoints,
+                policies: inputs.authorization_policies.view(),
+                attachments: self.attachments.view(),
+                directs: self.directs.view(),
+                encoded: self.encoded.view(),
+            });
+        let static_clusters = update!(touched, self.static_clusters,
+            changed.proxies.keys().cloned(), static_clusters::derive,
+            StaticClusterView { proxies, waypoints, mesh });
+        let proxies = changed.proxies.rows().iter()
+            .map(|change| (change.key.clone(), change.new.is_some()))
+            .collect();
+        let notes = self.notes_changed();
+        DerivedChanges {
+            services, workloads, authorizations, clusters, endpoints, listeners, static_clusters,
+            proxies, notes,
+        }
+    }
+}
+
+macro_rules! notes {
+    ($($stage:ident),+ $(,)?) => {
+        impl Stages {
+            fn notes_changed(&mut self) -> bool {
+                let now = 0 $(+ self.$stage.notes_generation())+;
+                std::mem::replace(&mut self.notes_seen, now) != now
+            }
+
+            /// Appends every stage's notes.
+            pub(crate) fn collect_notes(&self, out: &mut Vec<Finding>) {
+                $(for (_, notes) in self.$stage.notes() { out.extend_from_slice(notes); })+
+            }
+        }
+    };
+}
+
+notes!(
+    mesh, node_localities, waypoints, namespace_bindings, claims, services, peer_bindings,
+    policy_bindings, authorizations, pod_links, workloads, attachments, directs, chains, encoded,
+    clusters, endpoints, listeners, static_clusters,
+);
