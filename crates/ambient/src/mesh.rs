@@ -30,11 +30,9 @@ impl Default for MeshDefaults {
     }
 }
 
-impl MeshDefaults {
-    /// The object that holds mesh config: `istio` of the system namespace.
-    pub fn config_key(&self) -> ObjectKey {
-        ObjectKey::new(self.system_namespace.clone(), "istio")
-    }
+/// Name of the row that holds mesh config, wherever it was read from.
+fn config_key() -> ObjectKey {
+    ObjectKey::new(defaults::ROOT_NAMESPACE, "istio")
 }
 
 /// What the stage reads.
@@ -64,7 +62,7 @@ pub fn derive(_: &(), view: &MeshView<'_>, reads: &mut Reads) -> Output<(), Mesh
             .unwrap_or_default();
     }
     let mut notes = Vec::new();
-    if let Some(config) = view.mesh_configs.get(reads, &view.defaults.config_key()) {
+    if let Some(config) = view.mesh_configs.get(reads, &config_key()) {
         match &config.body {
             Ok(config) => overlay(&mut row, config),
             Err(invalid) => notes.push(

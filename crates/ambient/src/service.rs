@@ -249,11 +249,8 @@ fn entry_port(port: &EntryPort) -> PortRow {
 
 /// An IP, or the masked base and prefix length of a CIDR; a full-length prefix is a host.
 pub(crate) fn parse_vip(text: &str) -> Option<(IpAddr, Option<u8>)> {
-    let Some((base, prefix)) = parse_cidr(text)? else {
-        return text.parse().ok().map(|ip| (ip, None));
-    };
-    let bits_max = if base.is_ipv4() { 32 } else { 128 };
-    let host_bits = u32::from(bits_max - prefix);
+    let (base, prefix) = parse_block(text)?;
+    let host_bits = u32::from(bits_max(base) - prefix);
     let masked = match base {
         IpAddr::V4(ip) => {
             let mask = u32::MAX.checked_shl(host_bits).unwrap_or(0);
@@ -264,19 +261,23 @@ pub(crate) fn parse_vip(text: &str) -> Option<(IpAddr, Option<u8>)> {
             IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() & mask))
         }
     };
-    Some((masked, Some(prefix).filter(|prefix| *prefix != bits_max)))
+    Some((masked, Some(prefix).filter(|_| host_bits > 0)))
 }
 
-/// `Some(None)` for text without prefix length, `None` for an unreadable CIDR.
-pub(crate) fn parse_cidr(text: &str) -> Option<Option<(IpAddr, u8)>> {
+/// An IP with its full length, or a CIDR with its base as written.
+pub(crate) fn parse_block(text: &str) -> Option<(IpAddr, u8)> {
     let Some((base, prefix)) = text.split_once('/') else {
-        return Some(None);
+        let ip: IpAddr = text.parse().ok()?;
+        return Some((ip, bits_max(ip)));
     };
     let base: IpAddr = base.parse().ok()?;
     let digits = prefix.bytes().all(|byte| byte.is_ascii_digit());
     let prefix: u8 = prefix.parse().ok().filter(|_| digits)?;
-    let bits_max = if base.is_ipv4() { 32 } else { 128 };
-    (prefix <= bits_max).then_some(Some((base, prefix)))
+    (prefix <= bits_max(base)).then_some((base, prefix))
+}
+
+fn bits_max(ip: IpAddr) -> u8 {
+    if ip.is_ipv4() { 32 } else { 128 }
 }
 
 /// Whether endpoints of the service are kept whatever their health.

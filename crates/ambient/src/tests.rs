@@ -1,1 +1,41 @@
-//! Derive tests.
+//! Derive tests: whole worlds in YAML through every stage, each stage run once over all of its
+//! primaries. Rows are compared whole where the claim is about a row.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+
+mod policies;
+mod services;
+mod waypoints;
+mod workloads;
+mod world;
+
+use model::MeshRow;
+
+#[test]
+fn the_mesh_is_its_defaults_overlaid_by_what_is_written() {
+    let network = "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: istio-system, labels: {topology.istio.io/network: n1}}\n";
+    let config =
+        "kind: MeshConfig\ntrustDomain: td1\nrootNamespace: root\ntrustDomainAliases: [old]\n";
+    let written = MeshRow {
+        trust_domain: "td1".into(),
+        trust_domain_aliases: vec!["old".into()],
+        root_namespace: "root".into(),
+        network: "n1".into(),
+        ..MeshRow::default()
+    };
+    assert_eq!(world::world("").mesh, MeshRow::default());
+    assert_eq!(world::world(&(config.to_owned() + network)).mesh, written);
+    let broken = world::world("kind: MeshConfig\ntrustDomain: [x]\n");
+    assert_eq!(broken.mesh, MeshRow::default());
+    assert!(
+        broken
+            .codes()
+            .iter()
+            .any(|code| code.starts_with("mesh-config-invalid"))
+    );
+}

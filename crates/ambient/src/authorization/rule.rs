@@ -2,13 +2,11 @@
 //!
 //! Source: spec/workload-discovery.md §5.3, spec/policy-and-traffic.md §1.10.
 
-use std::net::IpAddr;
-
 use model::Str;
 use model::derived::{L4Match, StringCondition};
 use model::input::{AuthzOperation, AuthzRule, AuthzSource, Values};
 
-use crate::service::parse_cidr;
+use crate::service::parse_block;
 
 /// One `from`, `to` or `when` entry.
 pub(super) struct Entry {
@@ -68,7 +66,7 @@ fn operation(field: String, to: &AuthzOperation) -> Entry {
 
 fn source(ns: &Str, field: String, from: &AuthzSource) -> Entry {
     let mut entry = Entry::new(field);
-    let account = |text: &Str| Some(account(ns, text));
+    let account = |text: &str| Some(account(ns, text));
     (entry.l4.principals, entry.l4.not_principals) = strings(&from.principals);
     (entry.l4.namespaces, entry.l4.not_namespaces) = strings(&from.namespaces);
     (entry.l4.service_accounts, entry.l4.not_service_accounts) = entry.parsed(
@@ -164,7 +162,7 @@ impl Entry {
         &mut self,
         values: &Values,
         names: (&str, &str),
-        parse: impl Fn(&Str) -> Option<T>,
+        parse: impl Fn(&str) -> Option<T>,
     ) -> (Vec<T>, Vec<T>) {
         let before = self.bad.len();
         let included = self.readable(&values.values, names.0, &parse);
@@ -179,7 +177,7 @@ impl Entry {
         &mut self,
         texts: &[Str],
         name: &str,
-        parse: impl Fn(&Str) -> Option<T>,
+        parse: impl Fn(&str) -> Option<T>,
     ) -> Vec<T> {
         let mut parsed = Vec::new();
         for (i, text) in texts.iter().enumerate() {
@@ -212,23 +210,14 @@ fn string(text: &Str) -> StringCondition {
 }
 
 /// `ns/sa`, or `sa` of the policy's namespace.
-fn account(ns: &Str, text: &Str) -> (Str, Str) {
+fn account(ns: &Str, text: &str) -> (Str, Str) {
     match text.split_once('/') {
         Some((ns, name)) => (Str::from(ns), Str::from(name)),
-        None => (ns.clone(), text.clone()),
+        None => (ns.clone(), Str::from(text)),
     }
 }
 
-fn parse_port(text: &Str) -> Option<u16> {
+fn parse_port(text: &str) -> Option<u16> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| digits)
-}
-
-/// An IP with its full length, or a CIDR with its base as written.
-fn parse_block(text: &Str) -> Option<(IpAddr, u8)> {
-    if let Some(block) = parse_cidr(text)? {
-        return Some(block);
-    }
-    let ip: IpAddr = text.parse().ok()?;
-    Some((ip, if ip.is_ipv4() { 32 } else { 128 }))
 }

@@ -11,7 +11,7 @@ use model::{
 };
 
 use super::membership::{self, Memberships};
-use super::pod::{Inbound, inbound_of_labels};
+use super::pod::{self, Inbound};
 use super::{WorkloadView, blank, naming, policies};
 use crate::keys::{ANNOTATION_AUTOREGISTRATION, LABEL_WORKLOAD_NAME};
 use crate::tables;
@@ -41,9 +41,9 @@ pub(super) fn of_workload_entry(
     let uid = WorkloadUid::object(&mesh.cluster_id, Kind::WorkloadEntry, key, None);
     let mut notes = Vec::new();
     let object_ref = ObjectRef::new(Kind::WorkloadEntry, key.clone());
-    let inbound = inbound_of_labels(&view.attach, reads, &object_ref, &labels, &mut notes);
+    let inbound = pod::inbound(&view.attach, reads, &object_ref, &labels, &mut notes);
     let Tunnel { hbone, native } = tunnel::tunnel(&labels, &meta.annotations);
-    let target = |row: &_, port: &_| membership::entry_target(entry, row, port);
+    let target = |_: &_, port: &_| membership::entry_target(entry, port);
     let services = membership::selecting(view.services, reads, &key.ns, &labels);
     let (canonical_name, canonical_revision) = naming::canonical(&labels, &workload_name);
     let row = WorkloadRow {
@@ -125,8 +125,7 @@ pub(super) fn of_service_entry(
     let mut rows = BTreeMap::new();
     for inline in &entry.endpoints {
         let reference = ObjectRef::new(Kind::ServiceEntry, key.clone());
-        let inbound =
-            inbound_of_labels(&view.attach, reads, &reference, &inline.labels, &mut notes);
+        let inbound = pod::inbound(&view.attach, reads, &reference, &inline.labels, &mut notes);
         let row = common.workload(inline, inbound, &services);
         rows.entry(row.uid.clone()).or_insert(row);
     }
@@ -205,7 +204,7 @@ impl<'a> Common<'a> {
         let uid = WorkloadUid::object(&self.mesh.cluster_id, Kind::ServiceEntry, self.key, address);
         let (canonical_name, canonical_revision) =
             naming::canonical(self.metadata_labels, &self.key.name);
-        let target = |row: &_, port: &_| membership::entry_target(entry, row, port);
+        let target = |_: &_, port: &_| membership::entry_target(entry, port);
         let services: Memberships = services
             .iter()
             .map(|row| (row.key.clone(), membership::ports(row, target)))

@@ -62,8 +62,7 @@ pub(super) fn pod_target(pod: &Pod, row: &ServiceRow, port: &PortRow) -> Option<
 }
 
 /// Target on a WorkloadEntry or an endpoint of a ServiceEntry.
-pub(super) fn entry_target(entry: &WorkloadEntry, row: &ServiceRow, port: &PortRow) -> Option<u16> {
-    let _ = row;
+pub(super) fn entry_target(entry: &WorkloadEntry, port: &PortRow) -> Option<u16> {
     match &port.target {
         TargetPort::Named(name) => entry.ports.get(name).copied(),
         TargetPort::Number(_) => entry

@@ -1,10 +1,10 @@
 //! Pods as workloads. Source: spec/workload-discovery.md §2.2.
 
 use flow::{Output, Reads};
-use model::derived::BoundWaypoint;
+use model::derived::{BoundWaypoint, InboundBinding};
 use model::input::Pod;
 use model::labels::LABEL_GATEWAY_NAME;
-use model::{Finding, Kind, Meta, ObjectKey, ObjectRef, Parsed, WorkloadRow, WorkloadUid};
+use model::{Finding, Kind, Labels, ObjectKey, ObjectRef, Parsed, WorkloadRow, WorkloadUid};
 
 use super::membership::{self, Memberships};
 use super::{WorkloadView, blank, naming, policies};
@@ -39,7 +39,7 @@ pub(super) fn derive(
     let Inbound {
         waypoint,
         application_tunnel,
-    } = inbound(&view.attach, reads, &object_ref, meta, &mut notes);
+    } = inbound(&view.attach, reads, &object_ref, &meta.labels, &mut notes);
     let node = ObjectKey::cluster(pod.node.clone());
     let locality = view.node_localities.get(reads, &node);
     let row = WorkloadRow {
@@ -94,7 +94,7 @@ fn services(
 #[derive(Default)]
 pub(super) struct Inbound {
     pub(super) waypoint: Option<BoundWaypoint>,
-    pub(super) application_tunnel: Option<model::derived::InboundBinding>,
+    pub(super) application_tunnel: Option<InboundBinding>,
 }
 
 /// An instance of a gateway has no waypoint of its own; anything else may have one.
@@ -105,18 +105,7 @@ pub(super) fn inbound(
     attach: &AttachView<'_>,
     reads: &mut Reads,
     object: &ObjectRef,
-    meta: &Meta,
-    notes: &mut Vec<Finding>,
-) -> Inbound {
-    inbound_of_labels(attach, reads, object, &meta.labels, notes)
-}
-
-/// As [`inbound`], for labels that are not those of the object's metadata.
-pub(super) fn inbound_of_labels(
-    attach: &AttachView<'_>,
-    reads: &mut Reads,
-    object: &ObjectRef,
-    labels: &model::Labels,
+    labels: &Labels,
     notes: &mut Vec<Finding>,
 ) -> Inbound {
     let ns = &object.key.ns;

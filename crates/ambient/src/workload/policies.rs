@@ -26,7 +26,7 @@ pub(super) fn listed(
         for at in selector::places(range, labels) {
             let found = view.policy_bindings.by::<PoliciesBySelector>(reads, &at);
             let selecting = found.filter(|(_, row)| selector::selects(&row.selector, labels));
-            names.extend(selecting.map(|(key, _)| arcstr_of(key)));
+            names.extend(selecting.map(|(key, _)| name_of(key)));
         }
     }
     let mut listed: Vec<Str> = names.into_iter().collect();
@@ -34,14 +34,14 @@ pub(super) fn listed(
     let own = peer_binding::selecting(view.peer_bindings, reads, ns, root, labels);
     match peer_binding::enforcement(own.map(|(_, peer)| peer.as_ref()), inherited) {
         Enforcement::Open => {}
-        Enforcement::Static => listed.push(arcstr_of(&peer_binding::static_key(root))),
+        Enforcement::Static => listed.push(name_of(&peer_binding::static_key(root))),
         Enforcement::PerPort => {
-            listed.extend(own.map(|(key, _)| arcstr_of(&peer_binding::converted_key(key))));
+            listed.extend(own.map(|(key, _)| name_of(&peer_binding::converted_key(key))));
         }
     }
     listed
 }
 
-fn arcstr_of(key: &model::ObjectKey) -> Str {
+fn name_of(key: &model::ObjectKey) -> Str {
     Str::from(key.to_string())
 }

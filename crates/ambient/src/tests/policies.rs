@@ -1,0 +1,519 @@
+//! Claims about authorization. Source: spec/workload-discovery.md §8.
+
+use model::derived::{L4Match, PolicyScope, StringCondition};
+use model::{AuthorizationRow, ObjectKey};
+use prost::Message;
+use proto::security as sec;
+
+use super::world::{World, world};
+use crate::emit::authorization;
+
+/// Ambient pod `ns/web` with label `app: web`.
+fn pod(ns: &str) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: Pod\nmetadata: {{namespace: {ns}, name: web, labels: {{app: web}}, annotations: {{ambient.istio.io/redirection: enabled}}}}\nspec: {{serviceAccountName: web, containers: []}}\nstatus: {{podIP: 10.0.0.1}}\n"
+    )
+}
+
+fn policy(ns: &str, name: &str, spec: &str) -> String {
+    format!(
+        "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{namespace: {ns}, name: {name}}}\nspec: {{{spec}}}\n"
+    )
+}
+
+fn peer(ns: &str, name: &str, spec: &str) -> String {
+    format!(
+        "---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{namespace: {ns}, name: {name}}}\nspec: {{{spec}}}\n"
+    )
+}
+
+fn listed(world: &World, pod: &str) -> Vec<String> {
+    world
+        .pod(pod)
+        .policies
+        .iter()
+        .map(|name| name.to_string())
+        .collect()
+}
+
+fn ports(ports: &[u16]) -> L4Match {
+    L4Match {
+        destination_ports: ports.to_vec(),
+        ..L4Match::default()
+    }
+}
+
+fn principals(text: &str) -> L4Match {
+    let principals = vec![StringCondition::Exact(text.into())];
+    L4Match {
+        principals,
+        ..L4Match::default()
+    }
+}
+
+fn plaintext() -> L4Match {
+    L4Match {
+        not_principals: vec![StringCondition::Presence],
+        ..L4Match::default()
+    }
+}
+
+const SPIFFE: &str = "td/ns/b/sa/c";
+
+#[test]
+fn rules_become_groups_of_what_ztunnel_evaluates() {
+    type Groups = Vec<Vec<Vec<L4Match>>>;
+    let from = format!("from: [{{source: {{principals: [{SPIFFE}]}}}}]");
+    let deny_noop = "authz-l7-ztunnel-deny-noop AuthorizationPolicy a/p";
+    let deny_wide = "authz-l7-ztunnel-deny-wide AuthorizationPolicy a/p";
+    let allow = "authz-l7-ztunnel-allow AuthorizationPolicy a/p";
+    let trust = "authz-trustdomains-ztunnel AuthorizationPolicy a/p";
+    let to = |operation: &str| format!("to: [{{operation: {{{operation}}}}}]");
+    // Spec, groups, codes.
+    let cases: Vec<(String, Groups, Vec<&str>)> = vec![
+        (String::new(), vec![], vec![]),
+        ("rules: [{}]".into(), vec![vec![]], vec![]),
+        (format!("rules: [{{{}}}]", to("methods: [GET]")), vec![], vec![allow]),
+        (
+            format!("rules: [{{{}, {from}}}, {{{from}}}]", to("methods: [GET], ports: [\"80\"]")),
+            vec![vec![vec![principals(SPIFFE)]]],
+            vec![allow],
+        ),
+        (
+            format!("rules: [{{{from}, {}}}]", to("ports: [\"80\", \"81\"]")),
+            vec![vec![vec![ports(&[80, 81])], vec![principals(SPIFFE)]]],
+            vec![],
+        ),
+        (
+            "rules: [{from: [{source: {trustDomains: [td], namespaces: [b]}}]}]".into(),
+            vec![],
+            vec![trust],
+        ),
+        (
+            format!("action: DENY, rules: [{{{}}}]", to("ports: [\"80\"], methods: [GET]")),
+            vec![vec![vec![ports(&[80])]]],
+            vec![deny_wide],
+        ),
+        (
+            format!("action: DENY, rules: [{{{}}}]", to("methods: [GET]")),
+            vec![vec![vec![L4Match::default()]]],
+            vec![deny_noop],
+        ),
+        (
+            format!("action: DENY, rules: [{{{from}, {}}}]", to("paths: [/x]")),
+            vec![vec![vec![L4Match::default()], vec![principals(SPIFFE)]]],
+            vec![deny_noop],
+        ),
+        (
+            "action: DENY, rules: [{to: [{operation: {ports: [\"80\"]}}, {operation: {methods: [GET]}}]}]".into(),
+            vec![vec![vec![ports(&[80]), L4Match::default()]]],
+            vec![deny_noop],
+        ),
+        (
+            "action: DENY, rules: [{when: [{key: \"request.headers[x]\", values: [v]}]}]".into(),
+            vec![vec![vec![L4Match::default()]]],
+            vec![deny_noop],
+        ),
+        (
+            "action: DENY, rules: [{from: [{source: {trustDomains: [td], namespaces: [b]}}]}]".into(),
+            vec![vec![vec![L4Match {
+                namespaces: vec![StringCondition::Exact("b".into())],
+                ..L4Match::default()
+            }]]],
+            vec![trust],
+        ),
+        (
+            "action: DENY, rules: [{from: [{source: {notPrincipals: [\"*\"]}}]}]".into(),
+            vec![vec![vec![plaintext()]]],
+            vec![],
+        ),
+    ];
+    for (spec, groups, codes) in cases {
+        let world = world(&(policy("a", "p", &spec) + &pod("a")));
+        let expected = AuthorizationRow {
+            key: ObjectKey::new("a", "p"),
+            scope: PolicyScope::Namespace,
+            deny: spec.contains("DENY"),
+            dry_run: false,
+            groups,
+        };
+        assert_eq!(world.authorizations["a/p"], expected, "{spec}");
+        assert_eq!(world.codes(), codes, "{spec}");
+    }
+}
+
+#[test]
+fn every_l4_field_is_converted() {
+    let source = "principals: [td/ns/b/sa/c, \"*\", \"*/sa/c\", \"td/*\"], notNamespaces: [x], serviceAccounts: [b/c, d], ipBlocks: [10.0.0.1, 10.1.2.3/16], notIpBlocks: [\"fd00::/8\"]";
+    let when = "{key: destination.ip, values: [10.0.0.9]}, {key: destination.port, notValues: [\"80\"]}, {key: source.principal, values: [td/ns/b/sa/c]}, {key: source.namespace, notValues: [x]}, {key: source.ip, values: [10.0.0.1]}";
+    let world = world(&policy(
+        "a",
+        "p",
+        &format!("rules: [{{from: [{{source: {{{source}}}}}], when: [{when}]}}]"),
+    ));
+    let exact = |text: &str| StringCondition::Exact(text.into());
+    let ip = |text: &str| text.parse::<std::net::IpAddr>().unwrap();
+    let from = L4Match {
+        principals: vec![
+            exact(SPIFFE),
+            StringCondition::Presence,
+            StringCondition::Suffix("/sa/c".into()),
+            StringCondition::Prefix("td/".into()),
+        ],
+        not_namespaces: vec![exact("x")],
+        service_accounts: vec![("b".into(), "c".into()), ("a".into(), "d".into())],
+        source_ips: vec![(ip("10.0.0.1"), 32), (ip("10.1.2.3"), 16)],
+        not_source_ips: vec![(ip("fd00::"), 8)],
+        ..L4Match::default()
+    };
+    let expected = vec![
+        vec![from],
+        vec![L4Match {
+            destination_ips: vec![(ip("10.0.0.9"), 32)],
+            ..L4Match::default()
+        }],
+        vec![L4Match {
+            not_destination_ports: vec![80],
+            ..L4Match::default()
+        }],
+        vec![principals(SPIFFE)],
+        vec![L4Match {
+            not_namespaces: vec![exact("x")],
+            ..L4Match::default()
+        }],
+        vec![L4Match {
+            source_ips: vec![(ip("10.0.0.1"), 32)],
+            ..L4Match::default()
+        }],
+    ];
+    assert_eq!(world.authorizations["a/p"].groups, [expected]);
+    assert_eq!(world.codes(), Vec::<String>::new());
+}
+
+#[test]
+fn a_value_that_is_no_port_or_address_never_widens_a_policy() {
+    type Groups = Vec<Vec<Vec<L4Match>>>;
+    let from = |source: &str| format!("rules: [{{from: [{{source: {{{source}}}}}]}}]");
+    let never = || -> Groups { vec![vec![vec![L4Match::default()]]] };
+    let named = || -> Groups { vec![vec![vec![principals(SPIFFE)]]] };
+    let to = |operation: &str| format!("rules: [{{to: [{{operation: {{{operation}}}}}]}}]");
+    // Spec, groups of ALLOW, groups of DENY.
+    let cases: Vec<(String, Groups, Groups)> = vec![
+        (to("ports: [\"99999\"]"), never(), never()),
+        (
+            to("ports: [\"80\", \"x\"]"),
+            vec![vec![vec![ports(&[80])]]],
+            vec![vec![vec![ports(&[80])]]],
+        ),
+        (
+            from(&format!("ipBlocks: [x], principals: [{SPIFFE}]")),
+            never(),
+            named(),
+        ),
+        (
+            from(&format!(
+                "notIpBlocks: [10.0.0.0/33], principals: [{SPIFFE}]"
+            )),
+            never(),
+            named(),
+        ),
+        (from("notIpBlocks: [x]"), never(), vec![vec![vec![]]]),
+    ];
+    for (spec, allowed, denied) in cases {
+        for (action, groups) in [("ALLOW", allowed), ("DENY", denied)] {
+            let world = world(&policy("a", "p", &format!("action: {action}, {spec}")));
+            assert_eq!(
+                world.authorizations["a/p"].groups, groups,
+                "{action} {spec}"
+            );
+            assert_eq!(
+                world.codes(),
+                ["authz-value-invalid AuthorizationPolicy a/p"],
+                "{action} {spec}"
+            );
+        }
+    }
+}
+
+#[test]
+fn emptiness_survives_encoding() {
+    let world = world(&(policy("a", "all", "rules: [{}]") + &policy("a", "none", "")));
+    let decoded = |name: &str| {
+        let bytes = authorization(&world.authorizations[name]).encode_to_vec();
+        sec::Authorization::decode(bytes.as_slice()).unwrap()
+    };
+    assert_eq!(decoded("a/all").groups, [sec::Group { rules: vec![] }]);
+    assert_eq!(decoded("a/none").groups, []);
+    assert_eq!(decoded("a/none").scope, i32::from(sec::Scope::Namespace));
+}
+
+#[test]
+fn findings_on_what_ztunnel_ignores_need_a_pod_that_it_serves() {
+    let l7 = "rules: [{to: [{operation: {methods: [GET]}}]}]";
+    let selecting = format!("selector: {{matchLabels: {{app: other}}}}, {l7}");
+    // Namespace and spec of the policy, namespace of the pod, told.
+    let cases = [
+        ("a", l7, "a", true),
+        ("a", l7, "b", false),
+        ("a", selecting.as_str(), "a", false),
+        ("istio-system", l7, "b", true),
+    ];
+    for (ns, spec, pod_ns, told) in cases {
+        let world = world(&(policy(ns, "p", spec) + &pod(pod_ns)));
+        assert_eq!(!world.codes().is_empty(), told, "{ns} {spec} {pod_ns}");
+    }
+}
+
+#[test]
+fn what_ztunnel_does_not_take_is_not_sent_and_is_told() {
+    let dry_run = "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {namespace: a, name: p, annotations: {istio.io/dry-run: \"true\"}}\nspec: {selector: {matchLabels: {app: web}}}\n".to_owned();
+    let selector = "selector: {matchLabels: {app: web}}, rules: [{}]";
+    let cases = [
+        (
+            policy(
+                "a",
+                "p",
+                &format!("action: CUSTOM, provider: {{name: x}}, {selector}"),
+            ),
+            "authz-action-ztunnel",
+        ),
+        (
+            policy("a", "p", &format!("action: AUDIT, {selector}")),
+            "authz-action-ztunnel",
+        ),
+        (dry_run, "authz-dryrun-ztunnel"),
+    ];
+    for (yaml, code) in cases {
+        let world = world(&(yaml.clone() + &pod("a")));
+        assert!(world.authorizations.is_empty(), "{yaml}");
+        assert_eq!(listed(&world, "a/web"), Vec::<String>::new(), "{yaml}");
+        assert_eq!(
+            world.codes(),
+            [format!("{code} AuthorizationPolicy a/p")],
+            "{yaml}"
+        );
+    }
+    let targeted = policy(
+        "a",
+        "p",
+        "targetRefs: [{group: \"\", kind: Service, name: web}], rules: [{to: [{operation: {methods: [GET]}}]}]",
+    );
+    let world = world(&(targeted + &pod("a")));
+    assert!(world.authorizations.is_empty());
+    assert_eq!(world.codes(), Vec::<String>::new());
+}
+
+#[test]
+fn scope_and_selector_decide_who_lists_a_policy() {
+    let selector = "selector: {matchLabels: {app: web}}";
+    let yaml = policy("a", "one", selector)
+        + &policy("a", "other", "selector: {matchLabels: {app: web, tier: x}}")
+        + &policy("b", "foreign", selector)
+        + &policy("istio-system", "everywhere", selector)
+        + &policy("istio-system", "global", "")
+        + &policy("a", "namespaced", "")
+        + &pod("a");
+    let world = world(&yaml);
+    assert_eq!(
+        listed(&world, "a/web"),
+        ["a/one", "istio-system/everywhere"]
+    );
+    let scope = |name: &str| world.authorizations[name].scope;
+    assert_eq!(scope("istio-system/everywhere"), PolicyScope::Selector);
+    assert_eq!(scope("istio-system/global"), PolicyScope::Global);
+    assert_eq!(scope("a/namespaced"), PolicyScope::Namespace);
+}
+
+#[test]
+fn an_unreadable_policy_denies_in_its_namespace_and_says_so() {
+    for ns in ["a", "istio-system"] {
+        let world = world(&policy(
+            ns,
+            "p",
+            "action: NONSENSE, selector: {matchLabels: {app: web}}",
+        ));
+        let expected = AuthorizationRow {
+            key: ObjectKey::new(ns, "p"),
+            scope: PolicyScope::Namespace,
+            deny: false,
+            dry_run: false,
+            groups: vec![],
+        };
+        assert_eq!(world.authorizations[&format!("{ns}/p")], expected);
+        assert_eq!(
+            world.codes(),
+            ["authz-invalid-denies", "invalid-object"]
+                .map(|code| format!("{code} AuthorizationPolicy {ns}/p"))
+        );
+    }
+}
+
+#[test]
+fn principals_that_never_match_are_told_wherever_they_are_enforced() {
+    // Principal, code.
+    let cases = [
+        (SPIFFE, None),
+        ("*", None),
+        ("*/ns/b/sa/c", None),
+        ("spiffe://td/ns/b/sa/c", Some("authz-principal-scheme")),
+        ("b/c", Some("authz-principal-shape")),
+        ("td/ns//sa/c", Some("authz-principal-shape")),
+        ("td/ns/*/sa/c", Some("authz-principal-wildcard-middle")),
+        ("*x*", Some("authz-principal-wildcard-middle")),
+    ];
+    for (text, code) in cases {
+        for target in [
+            "",
+            "targetRefs: [{group: \"\", kind: Service, name: web}], ",
+        ] {
+            let spec =
+                format!("{target}rules: [{{from: [{{source: {{principals: [\"{text}\"]}}}}]}}]");
+            let world = world(&policy("a", "p", &spec));
+            let found: Vec<_> = world.findings.iter().map(|note| note.code).collect();
+            assert_eq!(found, Vec::from_iter(code), "{text} {target}");
+        }
+    }
+}
+
+/// Name of the policy that all STRICT workloads list.
+const STATIC: &str = "istio-system/istio_converted_static_strict";
+/// Name of what is converted from PeerAuthentication `a/w`.
+const CONVERTED: &str = "a/converted_peer_authentication_w";
+
+#[test]
+fn modes_are_resolved_before_they_are_converted() {
+    type Groups = Vec<Vec<Vec<L4Match>>>;
+    let own = |mode: &str, ports: &str| {
+        let spec = format!(
+            "selector: {{matchLabels: {{app: web}}}}, mtls: {{mode: {mode}}}, portLevelMtls: {{{ports}}}"
+        );
+        peer("a", "w", &spec)
+    };
+    let mesh = |mode: &str| peer("istio-system", "m", &format!("mtls: {{mode: {mode}}}"));
+    let ns = |mode: &str| peer("a", "ns", &format!("mtls: {{mode: {mode}}}"));
+    let except = |port: u16| -> Groups {
+        let exempt = L4Match {
+            not_destination_ports: vec![port],
+            ..L4Match::default()
+        };
+        vec![vec![vec![plaintext()], vec![exempt]]]
+    };
+    let strict_port = |port: u16| L4Match {
+        destination_ports: vec![port],
+        ..plaintext()
+    };
+    let only = |port: u16| -> Groups { vec![vec![vec![strict_port(port)]]] };
+    // Objects; references of the pod; content of the converted policy, if any.
+    let cases: Vec<(String, Option<&str>, Option<Groups>)> = vec![
+        (mesh("STRICT"), Some(STATIC), None),
+        (mesh("PERMISSIVE"), None, None),
+        (mesh("STRICT") + &ns("PERMISSIVE"), None, None),
+        (mesh("STRICT") + &ns("UNSET"), Some(STATIC), None),
+        (ns("STRICT"), Some(STATIC), None),
+        (ns("STRICT") + &own("DISABLE", ""), None, None),
+        (
+            own("STRICT", "8080: {mode: PERMISSIVE}"),
+            Some(CONVERTED),
+            Some(except(8080)),
+        ),
+        (own("STRICT", "8080: {mode: STRICT}"), Some(STATIC), None),
+        (
+            own("PERMISSIVE", "9090: {mode: STRICT}"),
+            Some(CONVERTED),
+            Some(only(9090)),
+        ),
+        (
+            own("UNSET", "9090: {mode: STRICT}"),
+            Some(CONVERTED),
+            Some(only(9090)),
+        ),
+        (
+            own(
+                "DISABLE",
+                "9090: {mode: STRICT}, 9091: {mode: STRICT}, 9092: {mode: DISABLE}",
+            ),
+            Some(CONVERTED),
+            Some(vec![
+                vec![vec![strict_port(9090)]],
+                vec![vec![strict_port(9091)]],
+            ]),
+        ),
+        (
+            mesh("STRICT") + &own("UNSET", "8080: {mode: DISABLE}"),
+            Some(CONVERTED),
+            Some(except(8080)),
+        ),
+        (
+            mesh("STRICT") + &ns("UNSET") + &own("UNSET", "8080: {mode: PERMISSIVE}"),
+            Some(CONVERTED),
+            Some(except(8080)),
+        ),
+        (
+            mesh("STRICT") + &own("PERMISSIVE", "9090: {mode: STRICT}"),
+            Some(CONVERTED),
+            Some(only(9090)),
+        ),
+    ];
+    for (yaml, reference, converted) in cases {
+        let world = world(&(yaml.clone() + &pod("a")));
+        assert_eq!(listed(&world, "a/web"), Vec::from_iter(reference), "{yaml}");
+        let row = world.authorizations.get(CONVERTED);
+        assert_eq!(row.map(|row| row.groups.clone()), converted, "{yaml}");
+        assert!(row.is_none_or(|row| row.deny && row.scope == PolicyScope::Selector));
+        assert_eq!(
+            world.authorizations[STATIC].groups,
+            [vec![vec![plaintext()]]],
+            "{yaml}"
+        );
+        // Whatever a workload lists exists: ztunnel skips names that it does not know.
+        for name in listed(&world, "a/web") {
+            assert!(world.authorizations.contains_key(&name), "{name} {yaml}");
+        }
+    }
+}
+
+#[test]
+fn without_peer_authentication_there_is_no_static_policy() {
+    let world = world(&pod("a"));
+    assert!(world.authorizations.is_empty());
+    assert_eq!(listed(&world, "a/web"), Vec::<String>::new());
+}
+
+#[test]
+fn the_oldest_peer_authentication_of_a_level_wins() {
+    let at = |name: &str, time: &str, mode: &str| {
+        format!(
+            "---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{namespace: a, name: {name}, creationTimestamp: \"{time}\"}}\nspec: {{mtls: {{mode: {mode}}}}}\n"
+        )
+    };
+    let yaml = at("a-young", "2021-01-01T00:00:00Z", "PERMISSIVE")
+        + &at("old", "2020-01-01T00:00:00Z", "STRICT")
+        + &pod("a");
+    assert_eq!(listed(&world(&yaml), "a/web"), [STATIC]);
+}
+
+#[test]
+fn what_peer_authentication_cannot_do_is_told() {
+    let selector = "selector: {matchLabels: {app: web}}, mtls: {mode: STRICT}";
+    let ignored = world(&(peer("istio-system", "p", selector) + &pod("istio-system")));
+    assert_eq!(listed(&ignored, "istio-system/web"), Vec::<String>::new());
+    assert_eq!(
+        ignored.codes(),
+        ["pa-root-selector PeerAuthentication istio-system/p"]
+    );
+    let disabled = world(&(peer("a", "p", "mtls: {mode: DISABLE}") + &pod("a")));
+    assert_eq!(
+        disabled.codes(),
+        ["pa-disable-ambient PeerAuthentication a/p"]
+    );
+    let unreadable = world(&(peer("a", "p", "mtls: {mode: NONSENSE}") + &pod("a") + &pod("b")));
+    assert_eq!(listed(&unreadable, "a/web"), [STATIC]);
+    assert_eq!(listed(&unreadable, "b/web"), Vec::<String>::new());
+    assert_eq!(
+        unreadable.codes(),
+        [
+            "invalid-object PeerAuthentication a/p",
+            "pa-invalid-strict PeerAuthentication a/p"
+        ]
+    );
+}

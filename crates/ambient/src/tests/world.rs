@@ -1,0 +1,294 @@
+//! Every stage wired in order over the objects of a YAML text.
+
+use std::collections::BTreeMap;
+
+use flow::{Derived, Output, Reads, Table};
+use model::parse::{Recognised, recognise};
+use model::{
+    AuthorizationRow, Finding, MeshRow, NamespacedHostname, Object, ObjectKey, Parsed, ServiceRow,
+    WaypointRow, WorkloadRow,
+};
+
+use crate::attach::AttachView;
+use crate::authorization::{self, AuthorizationSource, AuthorizationView};
+use crate::claim::{self, ClaimView, ClaimsByHost, ClaimsByHostname, ServiceSource};
+use crate::mesh::{self, MeshDefaults, MeshView};
+use crate::namespace_binding::{self, NamespaceBindingView};
+use crate::node_locality::{self, NodeLocalityView};
+use crate::peer_binding::{self, PeerBindingView, PeersBySelector};
+use crate::pod_link::{self, LinksByPod, PodLinkView};
+use crate::policy_binding::{self, PoliciesBySelector, PolicyBindingView};
+use crate::service::{self, ServiceView, ServicesBySelector};
+use crate::tables::{InputTable, PodsByNamespace};
+use crate::waypoint::{self, PodsByGateway, WaypointView};
+use crate::workload::{self, WorkloadSource, WorkloadView};
+
+/// What the stages made of a text.
+pub(super) struct World {
+    pub(super) mesh: MeshRow,
+    pub(super) waypoints: BTreeMap<String, WaypointRow>,
+    pub(super) services: BTreeMap<String, ServiceRow>,
+    pub(super) authorizations: BTreeMap<String, AuthorizationRow>,
+    pub(super) workloads: BTreeMap<String, WorkloadRow>,
+    pub(super) findings: Vec<Finding>,
+}
+
+impl World {
+    /// `code kind/key` of each finding, sorted.
+    pub(super) fn codes(&self) -> Vec<String> {
+        let one = |f: &Finding| format!("{} {} {}", f.code, f.object.kind, f.object.key);
+        let mut codes: Vec<String> = self.findings.iter().map(one).collect();
+        codes.sort();
+        codes
+    }
+
+    pub(super) fn pod(&self, key: &str) -> &WorkloadRow {
+        &self.workloads[&format!("Kubernetes//Pod/{key}")]
+    }
+
+    /// The service `name` of namespace `ns`, given as `ns/name`.
+    pub(super) fn service(&self, key: &str) -> &ServiceRow {
+        let (ns, name) = key.split_once('/').unwrap();
+        &self.services[&format!("{ns}/{name}.{ns}.svc.cluster.local")]
+    }
+}
+
+#[derive(Default)]
+struct Objects {
+    all: Vec<Object>,
+}
+
+fn objects(yaml: &str) -> Objects {
+    let mut objects = Objects::default();
+    for text in yaml.split("\n---\n").filter(|text| !text.trim().is_empty()) {
+        let value: serde_json::Value = serde_saphyr::from_str(text).expect(text);
+        match recognise(&value, "test") {
+            Recognised::Object(object) => objects.all.push(object),
+            other => panic!("{other:?}"),
+        }
+    }
+    objects
+}
+
+macro_rules! input {
+    ($objects:ident, $kind:ident $(, $index:ty)*) => {{
+        let mut table = Table::new(stringify!($kind))$(.with_index::<$index>())*;
+        table.commit($objects.all.iter().filter_map(|object| match object {
+            Object::$kind(row) => Some((row.meta.key.clone(), Some(row.clone()))),
+            _ => None,
+        }));
+        table
+    }};
+}
+
+fn run<P: flow::Key, K: flow::Key, V: flow::Row>(
+    mut stage: Derived<P, K, V, Finding>,
+    primaries: impl IntoIterator<Item = P>,
+    findings: &mut Vec<Finding>,
+    derive: impl Fn(&P, &mut Reads) -> Output<K, V, Finding> + Sync,
+) -> Derived<P, K, V, Finding> {
+    stage.update(primaries.into_iter().collect(), derive);
+    findings.extend(stage.notes().flat_map(|(_, notes)| notes.iter().cloned()));
+    stage
+}
+
+fn keys<T: PartialEq + Send + Sync + 'static>(table: &InputTable<T>) -> Vec<ObjectKey> {
+    table
+        .iter()
+        .map(|(key, _): (_, &std::sync::Arc<Parsed<T>>)| key.clone())
+        .collect()
+}
+
+fn rows<P: flow::Key, K: flow::Key + std::fmt::Display, V: flow::Row + Clone>(
+    stage: &Derived<P, K, V, Finding>,
+) -> BTreeMap<String, V> {
+    let rows = stage.table().iter();
+    rows.map(|(key, row)| (key.to_string(), row.as_ref().clone()))
+        .collect()
+}
+
+/// Runs every stage over the objects of the text.
+pub(super) fn world(yaml: &str) -> World {
+    let objects = objects(yaml);
+    let mesh_configs = input!(objects, MeshConfig);
+    let namespaces = input!(objects, Namespace);
+    let nodes = input!(objects, Node);
+    let gateways = input!(objects, Gateway);
+    let gateway_classes = input!(objects, GatewayClass);
+    let services = input!(objects, Service);
+    let service_entries = input!(objects, ServiceEntry);
+    let pods = input!(objects, Pod, PodsByNamespace, PodsByGateway);
+    let workload_entries = input!(objects, WorkloadEntry);
+    let endpoint_slices = input!(objects, EndpointSlice);
+    let policies = input!(objects, AuthorizationPolicy);
+    let peers = input!(objects, PeerAuthentication);
+    let mut findings: Vec<Finding> = objects
+        .all
+        .iter()
+        .flat_map(|object| object.notes().iter().cloned())
+        .collect();
+    let notes = &mut findings;
+
+    let defaults = MeshDefaults::default();
+    let view = MeshView {
+        defaults: &defaults,
+        mesh_configs: mesh_configs.view(),
+        namespaces: namespaces.view(),
+    };
+    let mesh = run(Derived::new("mesh"), [()], notes, |p, r| {
+        mesh::derive(p, &view, r)
+    });
+
+    let view = NodeLocalityView {
+        nodes: nodes.view(),
+    };
+    let localities = run(
+        Derived::new("node_locality"),
+        keys(&nodes),
+        notes,
+        |p, r| node_locality::derive(p, &view, r),
+    );
+
+    let view = WaypointView {
+        gateways: gateways.view(),
+        gateway_classes: gateway_classes.view(),
+        pods: pods.view(),
+        mesh: mesh.view(),
+    };
+    let waypoints = run(Derived::new("waypoint"), keys(&gateways), notes, |p, r| {
+        waypoint::derive(p, &view, r)
+    });
+
+    let view = NamespaceBindingView {
+        namespaces: namespaces.view(),
+        waypoints: waypoints.view(),
+    };
+    let bindings = run(
+        Derived::new("namespace_binding"),
+        keys(&namespaces),
+        notes,
+        |p, r| namespace_binding::derive(p, &view, r),
+    );
+
+    let attach = AttachView {
+        waypoints: waypoints.view(),
+        namespaces: namespaces.view(),
+        namespace_bindings: bindings.view(),
+    };
+    let view = ClaimView {
+        services: services.view(),
+        service_entries: service_entries.view(),
+        mesh: mesh.view(),
+        attach,
+    };
+    let stage = Derived::new("claim").with_index::<ClaimsByHost>();
+    let sources = keys(&services).into_iter().map(ServiceSource::Service);
+    let sources = sources.chain(
+        keys(&service_entries)
+            .into_iter()
+            .map(ServiceSource::ServiceEntry),
+    );
+    let claims = run(
+        stage.with_index::<ClaimsByHostname>(),
+        sources,
+        notes,
+        |p, r| claim::derive(p, &view, r),
+    );
+
+    let view = ServiceView {
+        claims: claims.view(),
+        services: services.view(),
+        service_entries: service_entries.view(),
+        mesh: mesh.view(),
+    };
+    let hosts: Vec<NamespacedHostname> = claims
+        .table()
+        .iter()
+        .map(|(key, _)| service::primary(key))
+        .collect();
+    let stage = Derived::new("service").with_index::<ServicesBySelector>();
+    let service_rows = run(stage, hosts, notes, |p, r| service::derive(p, &view, r));
+
+    let view = PeerBindingView {
+        peers: peers.view(),
+    };
+    let stage = Derived::new("peer_binding").with_index::<PeersBySelector>();
+    let peer_bindings = run(stage, keys(&peers), notes, |p, r| {
+        peer_binding::derive(p, &view, r)
+    });
+
+    let view = PolicyBindingView {
+        policies: policies.view(),
+    };
+    let stage = Derived::new("policy_binding").with_index::<PoliciesBySelector>();
+    let policy_bindings = run(stage, keys(&policies), notes, |p, r| {
+        policy_binding::derive(p, &view, r)
+    });
+
+    let view = AuthorizationView {
+        policies: policies.view(),
+        peers: peers.view(),
+        peer_bindings: peer_bindings.view(),
+        mesh: mesh.view(),
+        pods: pods.view(),
+    };
+    let sources = std::iter::once(AuthorizationSource::Static)
+        .chain(keys(&peers).into_iter().map(AuthorizationSource::Peer))
+        .chain(keys(&policies).into_iter().map(AuthorizationSource::Policy));
+    let authorizations = run(Derived::new("authorization"), sources, notes, |p, r| {
+        authorization::derive(p, &view, r)
+    });
+
+    let view = PodLinkView {
+        endpoint_slices: endpoint_slices.view(),
+        services: service_rows.view(),
+        mesh: mesh.view(),
+    };
+    let stage = Derived::new("pod_link").with_index::<LinksByPod>();
+    let pod_links = run(stage, keys(&endpoint_slices), notes, |p, r| {
+        pod_link::derive(p, &view, r)
+    });
+
+    let view = WorkloadView {
+        mesh: mesh.view(),
+        pods: pods.view(),
+        workload_entries: workload_entries.view(),
+        service_entries: service_entries.view(),
+        endpoint_slices: endpoint_slices.view(),
+        node_localities: localities.view(),
+        services: service_rows.view(),
+        pod_links: pod_links.view(),
+        attach,
+        policy_bindings: policy_bindings.view(),
+        peer_bindings: peer_bindings.view(),
+    };
+    let sources = keys(&pods).into_iter().map(WorkloadSource::Pod);
+    let sources = sources
+        .chain(
+            keys(&workload_entries)
+                .into_iter()
+                .map(WorkloadSource::WorkloadEntry),
+        )
+        .chain(
+            keys(&service_entries)
+                .into_iter()
+                .map(WorkloadSource::ServiceEntry),
+        )
+        .chain(
+            keys(&endpoint_slices)
+                .into_iter()
+                .map(WorkloadSource::EndpointSlice),
+        );
+    let workloads = run(Derived::new("workload"), sources, notes, |p, r| {
+        workload::derive(p, &view, r)
+    });
+
+    World {
+        mesh: mesh.table().row(&()).unwrap().as_ref().clone(),
+        waypoints: rows(&waypoints),
+        services: rows(&service_rows),
+        authorizations: rows(&authorizations),
+        workloads: rows(&workloads),
+        findings,
+    }
+}
