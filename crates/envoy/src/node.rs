@@ -1,1 +1,247 @@
-//! n
+//! Who a node says it is, and the class of configuration that it gets.
+//! Source: spec/envoy-config.md §0.3, §1.1, §1.2; spec/control-plane.md §2.2.
+
+use std::net::IpAddr;
+
+use model::labels::{LABEL_GATEWAY_MANAGED, LABEL_GATEWAY_NAME, MANAGED_EAST_WEST};
+use model::proxy::{SecretSource, StringFactory};
+use model::{ObjectKey, ProxyClass, ProxyRole, Str};
+use proto::core::{Node, node::UserAgentVersionType};
+use proto::{Struct, Value, value::Kind};
+
+use crate::bootstrap::{METADATA_BIND, METADATA_SECRETS};
+
+/// Longest node id, in bytes.
+const ID_BYTES_MAX: usize = 1024;
+/// First Envoy version with `envoy.hashable_string`.
+const HASHABLE_SINCE: (u32, u32) = (1, 38);
+
+/// What kind of client a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NodeKind {
+    /// A node proxy.
+    Ztunnel,
+    /// A waypoint.
+    Waypoint,
+    /// An east-west gateway.
+    EastWest,
+    /// A gateway.
+    Router,
+    /// A sidecar, or a tool that calls itself one.
+    Sidecar,
+    /// An agentgateway.
+    Agentgateway,
+}
+
+/// What a node says of itself. Nothing of it is proven: compare it with the certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeInfo {
+    /// Node id as written.
+    pub id: Str,
+    /// Kind.
+    pub kind: NodeKind,
+    /// First address.
+    pub ip: IpAddr,
+    /// Pod name, without namespace.
+    pub pod: Str,
+    /// Configuration namespace.
+    pub ns: Str,
+    /// Service account, empty when not said.
+    pub service_account: Str,
+    /// Node of the cluster, empty when not said.
+    pub node_name: Str,
+    /// Cluster id, empty when not said.
+    pub cluster_id: Str,
+    /// The class, for clients that get Envoy configuration.
+    pub class: Option<ProxyClass>,
+}
+
+/// Why a node is refused; `InvalidArgument` on the stream.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NodeError {
+    /// Not four parts, or too long.
+    #[error("the node id is not type~ip~pod.namespace~domain")]
+    Id,
+    /// A type that does not exist.
+    #[error("unknown node type {0:?}")]
+    Type(String),
+    /// An address that is none.
+    #[error("{0:?} is not an IP address")]
+    Address(String),
+    /// No namespace in metadata or domain.
+    #[error("the node has no namespace")]
+    Namespace,
+    /// A waypoint that does not say of which Gateway.
+    #[error("the waypoint has no label {LABEL_GATEWAY_NAME}")]
+    Gateway,
+    /// A metadata value of a wrong type.
+    #[error("node metadata {0} is not a {1}")]
+    Metadata(&'static str, &'static str),
+    /// A metadata value that means nothing.
+    #[error("node metadata {0} has the unknown value {1:?}")]
+    Value(&'static str, String),
+}
+
+/// Reads a node.
+///
+/// # Errors
+/// See [`NodeError`].
+pub fn class_from_node(node: &Node) -> Result<NodeInfo, NodeError> {
+    let mut parts = node.id.split('~');
+    let (Some(kind), Some(id_ip), Some(pod), Some(domain), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(NodeError::Id);
+    };
+    if node.id.len() > ID_BYTES_MAX {
+        return Err(NodeError::Id);
+    }
+    let empty = Struct::default();
+    let metadata = Metadata(node.metadata.as_ref().unwrap_or(&empty));
+    let labels = metadata.texts("LABELS")?;
+    let label = |key: &str| labels.iter().find(|(k, _)| *k == key).map(|(_, v)| *v);
+    let kind = kind_of(kind, label(LABEL_GATEWAY_MANAGED))?;
+    let ip = address(metadata.text("INSTANCE_IPS")?, id_ip)?;
+    let ns = match metadata.text("NAMESPACE")? {
+        "" => domain.split('.').next().unwrap_or_default(),
+        ns => ns,
+    };
+    if ns.is_empty() {
+        return Err(NodeError::Namespace);
+    }
+    let class = match kind {
+        NodeKind::Waypoint => {
+            let gateway = label(LABEL_GATEWAY_NAME).filter(|name| !name.is_empty());
+            let gateway = ObjectKey::new(ns, gateway.ok_or(NodeError::Gateway)?);
+            Some(class(node, &metadata, gateway)?)
+        }
+        _ => None,
+    };
+    let pod = pod.strip_suffix(ns).and_then(|rest| rest.strip_suffix('.')).unwrap_or(pod);
+    Ok(NodeInfo {
+        id: node.id.as_str().into(),
+        kind,
+        ip,
+        pod: pod.into(),
+        ns: ns.into(),
+        service_account: metadata.text("SERVICE_ACCOUNT")?.into(),
+        node_name: metadata.text("NODE_NAME")?.into(),
+        cluster_id: metadata.text("CLUSTER_ID")?.into(),
+        class,
+    })
+}
+
+fn kind_of(text: &str, managed: Option<&str>) -> Result<NodeKind, NodeError> {
+    match text {
+        "ztunnel" => Ok(NodeKind::Ztunnel),
+        "waypoint" if managed == Some(MANAGED_EAST_WEST) => Ok(NodeKind::EastWest),
+        "waypoint" => Ok(NodeKind::Waypoint),
+        "router" => Ok(NodeKind::Router),
+        "sidecar" => Ok(NodeKind::Sidecar),
+        "agentgateway" => Ok(NodeKind::Agentgateway),
+        other => Err(NodeError::Type(other.chars().take(100).collect())),
+    }
+}
+
+/// The first of the instance addresses, every one of which must be valid; else that of the id.
+fn address(instance_ips: &str, id_ip: &str) -> Result<IpAddr, NodeError> {
+    let read = |text: &str| {
+        let bad = || NodeError::Address(text.chars().take(100).collect());
+        text.trim().parse::<IpAddr>().map_err(|_| bad())
+    };
+    if instance_ips.is_empty() {
+        return read(id_ip);
+    }
+    let all: Vec<IpAddr> = instance_ips.split(',').map(read).collect::<Result<_, _>>()?;
+    all.first().copied().ok_or_else(|| NodeError::Address(String::new()))
+}
+
+fn class(node: &Node, metadata: &Metadata<'_>, gateway: ObjectKey) -> Result<ProxyClass, NodeError> {
+    let secrets = match metadata.text(METADATA_SECRETS)? {
+        "" | "sds" => SecretSource::SdsGrpc,
+        "static" => SecretSource::Bootstrap,
+        other => return Err(NodeError::Value(METADATA_SECRETS, other.chars().take(100).collect())),
+    };
+    let bind = match metadata.text(METADATA_BIND)? {
+        "" => None,
+        text => {
+            let bad = || NodeError::Value(METADATA_BIND, text.chars().take(100).collect());
+            Some(text.parse().map_err(|_| bad())?)
+        }
+    };
+    Ok(ProxyClass {
+        role: ProxyRole::Waypoint,
+        gateway,
+        network: metadata.text("NETWORK")?.into(),
+        strings: strings(node),
+        secrets,
+        bind,
+    })
+}
+
+/// The string factory: one that the node lists, else by version. A node that says nothing
+/// of itself counts as a current stock Envoy.
+fn strings(node: &Node) -> StringFactory {
+    let lists = |name: &str| {
+        node.extensions.iter().any(|extension| extension.name == name && !extension.disabled)
+    };
+    if lists("envoy.hashable_string") {
+        return StringFactory::EnvoyHashable;
+    }
+    if lists("istio.hashable_string") {
+        return StringFactory::IstioHashable;
+    }
+    let version = match &node.user_agent_version_type {
+        Some(UserAgentVersionType::UserAgentBuildVersion(build)) => {
+            build.version.as_ref().map(|v| (v.major_number, v.minor_number))
+        }
+        Some(UserAgentVersionType::UserAgentVersion(text)) => read_version(text),
+        None => None,
+    };
+    match version {
+        Some(version) if version < HASHABLE_SINCE => StringFactory::EnvoyPlain,
+        _ => StringFactory::EnvoyHashable,
+    }
+}
+
+fn read_version(text: &str) -> Option<(u32, u32)> {
+    let mut parts = text.split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// Typed reading of node metadata.
+struct Metadata<'n>(&'n Struct);
+
+impl<'n> Metadata<'n> {
+    /// A text, empty when absent or null.
+    fn text(&self, key: &'static str) -> Result<&'n str, NodeError> {
+        match self.0.fields.get(key) {
+            None => Ok(""),
+            Some(value) => text_of(value).ok_or(NodeError::Metadata(key, "string")),
+        }
+    }
+
+    /// A map of texts, empty when absent or null.
+    fn texts(&self, key: &'static str) -> Result<Vec<(&'n str, &'n str)>, NodeError> {
+        let wrong = || NodeError::Metadata(key, "map of strings");
+        match self.0.fields.get(key).and_then(|value| value.kind.as_ref()) {
+            None | Some(Kind::NullValue(_)) => Ok(Vec::new()),
+            Some(Kind::StructValue(map)) => {
+                let pair = |(k, v): (&'n String, &'n Value)| Some((k.as_str(), text_of(v)?));
+                map.fields.iter().map(pair).collect::<Option<_>>().ok_or_else(wrong)
+            }
+            Some(_) => Err(wrong()),
+        }
+    }
+}
+
+fn text_of(value: &Value) -> Option<&str> {
+    match &value.kind {
+        Some(Kind::StringValue(text)) => Some(text),
+        None | Some(Kind::NullValue(_)) => Some(""),
+        Some(_) => None,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
