@@ -9,7 +9,7 @@ use model::object::Input;
 use notify::event::{AccessKind, AccessMode, EventKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::directory::{Loader, SourceError};
 use crate::scan::is_hidden;
@@ -22,6 +22,8 @@ const BURST_MAX: Duration = Duration::from_millis(200);
 /// How often to look without being told: targets of links outside the directory and
 /// file systems of other machines send no events.
 const RESCAN_INTERVAL: Duration = Duration::from_secs(30);
+/// How often to look for a directory that is gone.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Events beyond this many paths become one look at the whole directory.
 const PENDING_COUNT_MAX: usize = 10_000;
 
@@ -82,17 +84,18 @@ pub(crate) async fn run(root: &Path, tx: mpsc::Sender<Vec<Input>>) -> Result<(),
     if tx.send(first?).await.is_err() {
         return Ok(());
     }
-    let mut slow = interval(RESCAN_INTERVAL);
-    slow.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    slow.reset();
+    let mut due = Instant::now() + RESCAN_INTERVAL;
     loop {
         let all = tokio::select! {
             () = tx.closed() => return Ok(()),
-            _ = slow.tick() => true,
+            () = sleep_until(due) => true,
             () = burst(&mailbox) => false,
         };
         let mut pending = mailbox.take();
         pending.all |= all;
+        if pending.all {
+            due = Instant::now() + RESCAN_INTERVAL;
+        }
         let at = root.to_owned();
         let (back, (batch, lost)) =
             blocking(loader, move |loader| look(&at, loader, &pending)).await?;
@@ -100,8 +103,9 @@ pub(crate) async fn run(root: &Path, tx: mpsc::Sender<Vec<Input>>) -> Result<(),
         if lost || watcher.is_none() {
             // The directory was replaced, and the old watch follows the old one.
             watcher = watch(root, &mailbox).ok();
-            if watcher.is_some() {
-                mailbox.look_everywhere();
+            match watcher {
+                Some(_) => mailbox.look_everywhere(),
+                None => due = Instant::now() + RETRY_INTERVAL,
             }
         }
         if !batch.is_empty() && tx.send(batch).await.is_err() {

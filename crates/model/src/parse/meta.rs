@@ -28,25 +28,24 @@ pub(super) fn read(
     origin: &str,
 ) -> Result<(Meta, Option<Invalid>), Finding> {
     let metadata = map.get("metadata").and_then(Value::as_object);
-    let name = metadata
-        .and_then(|m| m.get("name"))
-        .and_then(Value::as_str)
-        .filter(|name| !name.is_empty());
-    let (Some(metadata), Some(name)) = (metadata, name) else {
-        return Err(not_an_object(
-            origin,
-            format!("This {kind} has no metadata.name"),
-        ));
+    let (metadata, name) = match metadata.map(|metadata| (metadata, text(metadata, "name"))) {
+        None | Some((_, Ok(None))) => {
+            return Err(not_an_object(
+                origin,
+                format!("This {kind} has no metadata.name"),
+            ));
+        }
+        Some((_, Err(shown))) => return Err(not_text(kind, "", &shown, "metadata.name")),
+        Some((metadata, Ok(Some(name)))) => (metadata, name),
+    };
+    let ns = match (kind.is_namespaced(), text(metadata, "namespace")) {
+        (false, _) => Str::new(),
+        (true, Ok(ns)) => Str::from(ns.unwrap_or(NAMESPACE_DEFAULT)),
+        (true, Err(shown)) => return Err(not_text(kind, &shown, name, "metadata.namespace")),
     };
     let mut reader = Reader {
         metadata,
         problem: None,
-    };
-    let ns = reader.text("namespace");
-    let ns = match (kind.is_namespaced(), ns.is_empty()) {
-        (false, _) => Str::new(),
-        (true, true) => Str::from(NAMESPACE_DEFAULT),
-        (true, false) => ns,
     };
     let bad_ns = kind.is_namespaced() && !is_namespace_name(&ns);
     if bad_ns || !is_object_name(kind, name) {
@@ -62,6 +61,29 @@ pub(super) fn read(
     }
     let meta = reader.meta(ObjectKey::new(ns, name));
     Ok((meta, reader.problem))
+}
+
+/// A name; `None` when absent or empty.
+///
+/// # Errors
+/// What is written instead of a text.
+fn text<'a>(metadata: &'a Map<String, Value>, field: &str) -> Result<Option<&'a str>, String> {
+    match metadata.get(field) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.as_str()).filter(|text| !text.is_empty())),
+        Some(other) => Err(other.to_string()),
+    }
+}
+
+/// A name that YAML reads as something else, such as `n` (no) or `1`: guessing would put
+/// the object where it was not meant to be.
+fn not_text(kind: Kind, ns: &str, name: &str, field: &'static str) -> Finding {
+    let mut finding = invalid_name(
+        ObjectRef::new(kind, ObjectKey::new(clip(ns), clip(name))),
+        field,
+    );
+    finding.fix = arcstr::literal!("Put the name in quotes: YAML reads it as a boolean or number");
+    finding
 }
 
 /// The metadata of an object whose key is fixed, without judging it.

@@ -236,9 +236,18 @@ fn names_that_would_break_wire_names_are_refused() {
             "{name}"
         );
     }
-    let value =
-        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": "a.b"}});
-    assert_eq!(finding(&value).field, "metadata.namespace");
+    // YAML reads an unquoted `n` as false; the default namespace was not meant.
+    for ns in [json!("a.b"), json!(false), json!(7)] {
+        let value =
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": ns}});
+        assert_eq!(finding(&value).field, "metadata.namespace");
+    }
+    let value = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": true}});
+    let found = finding(&value);
+    assert_eq!(
+        (found.code, found.object.key.name.as_str()),
+        ("invalid-name", "true")
+    );
 }
 
 // === Metadata ===
