@@ -1,0 +1,89 @@
+//! How an ADS server is reached.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::codegen::Service;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::hbone::Identity;
+
+/// An ADS server and how to speak to it.
+#[derive(Clone)]
+pub enum XdsTarget {
+    /// Plain text, loopback only.
+    Plain(SocketAddr),
+    /// TLS 1.3 with a client certificate; the server's certificate must carry the name.
+    Tls {
+        /// Where to connect.
+        addr: SocketAddr,
+        /// DNS name that the server's certificate must carry.
+        server_name: String,
+        /// Who connects.
+        identity: Arc<Identity>,
+    },
+}
+
+/// What a byte stream to the server must be able to do.
+trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
+
+impl XdsTarget {
+    /// Connects.
+    pub async fn channel(&self) -> anyhow::Result<Channel> {
+        Endpoint::from_static("http://ads")
+            .connect_timeout(Duration::from_secs(5))
+            .http2_keep_alive_interval(Duration::from_secs(30))
+            .connect_with_connector(Connector(self.clone()))
+            .await
+            .with_context(|| format!("connecting to the control plane at {}", self.addr()))
+    }
+
+    /// Where it connects to.
+    pub fn addr(&self) -> SocketAddr {
+        match self {
+            Self::Plain(addr) | Self::Tls { addr, .. } => *addr,
+        }
+    }
+
+    async fn dial(self) -> anyhow::Result<TokioIo<Box<dyn Io>>> {
+        let tcp = TcpStream::connect(self.addr()).await?;
+        tcp.set_nodelay(true)?;
+        let stream: Box<dyn Io> = match self {
+            Self::Plain(_) => Box::new(tcp),
+            Self::Tls { server_name, identity, .. } => {
+                let name = ServerName::try_from(server_name)?;
+                let connector = TlsConnector::from(identity.xds_client_config()?);
+                Box::new(connector.connect(name, tcp).await.context("TLS handshake")?)
+            }
+        };
+        Ok(TokioIo::new(stream))
+    }
+}
+
+struct Connector(XdsTarget);
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<Box<dyn Io>>;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let target = self.0.clone();
+        Box::pin(async move { target.dial().await.map_err(Into::into) })
+    }
+}

@@ -1,0 +1,83 @@
+//! A sample workload: answers every HTTP/1.1 request with what it saw.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+
+use crate::http_client::AbortOnDrop;
+
+/// A running sample workload; stops when dropped.
+pub struct App {
+    addr: SocketAddr,
+    _task: AbortOnDrop<()>,
+}
+
+impl App {
+    /// Listens on `addr` and answers as `pod` of `version`.
+    pub async fn start(addr: SocketAddr, pod: &str, version: &str) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(addr)
+            .await
+            .with_context(|| format!("the workload {pod} cannot listen on {addr}"))?;
+        let addr = listener.local_addr()?;
+        let (pod, version) = (pod.to_owned(), version.to_owned());
+        let task = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            loop {
+                while connections.try_join_next().is_some() {}
+                let Ok((tcp, from)) = listener.accept().await else {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                };
+                let (pod, version) = (pod.clone(), version.clone());
+                let service = service_fn(move |request| {
+                    let response = answer(&request, &pod, &version, from);
+                    async move { Ok::<_, std::convert::Infallible>(response) }
+                });
+                connections.spawn(async move {
+                    let _ = http1::Builder::new().serve_connection(TokioIo::new(tcp), service).await;
+                });
+            }
+        });
+        Ok(Self { addr, _task: AbortOnDrop(task) })
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+}
+
+fn answer(
+    request: &Request<Incoming>,
+    pod: &str,
+    version: &str,
+    from: SocketAddr,
+) -> Response<Full<Bytes>> {
+    let headers: BTreeMap<&str, String> = request
+        .headers()
+        .iter()
+        .map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+        .collect();
+    let body = serde_json::json!({
+        "pod": pod,
+        "version": version,
+        "method": request.method().as_str(),
+        "path": request.uri().path_and_query().map_or("/", |p| p.as_str()),
+        "peer": from.ip().to_string(),
+        "headers": headers,
+    });
+    Response::builder()
+        .header(http::header::CONTENT_TYPE, "application/json")
+        .body(Full::new(Bytes::from(format!("{body}\n"))))
+        .expect("invariant: constant parts")
+}

@@ -1,0 +1,181 @@
+//! The inbound side: stands in for the ztunnel of a destination pod.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use model::SpiffeId;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use super::{HBONE_PORT, Identity};
+use crate::http_client::AbortOnDrop;
+
+const STEP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What L4 policy may know of a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct L4Connection {
+    /// The identity in the peer's certificate.
+    pub peer: SpiffeId,
+    /// Where the connection comes from.
+    pub source: IpAddr,
+    /// Address and port of the workload that is asked for.
+    pub destination: SocketAddr,
+}
+
+/// The answer of L4 policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Proxy the connection.
+    Allow,
+    /// Answer CONNECT with 401.
+    Deny,
+}
+
+/// Decides on each connection.
+pub type Authorize = Arc<dyn Fn(&L4Connection) -> Verdict + Send + Sync>;
+
+struct Shared {
+    pod: IpAddr,
+    authorize: Authorize,
+    accepted: AtomicUsize,
+    denied: AtomicUsize,
+}
+
+/// An HBONE server on a pod's address; stops when dropped.
+pub struct HboneServer {
+    addr: SocketAddr,
+    shared: Arc<Shared>,
+    _task: AbortOnDrop<()>,
+}
+
+impl HboneServer {
+    /// Listens on `pod:15008` with the pod's certificate.
+    pub async fn start(
+        pod: IpAddr,
+        identity: &Identity,
+        authorize: Authorize,
+    ) -> anyhow::Result<Self> {
+        let addr = SocketAddr::new(pod, HBONE_PORT);
+        let listener =
+            TcpListener::bind(addr).await.with_context(|| format!("listening on {addr}"))?;
+        let acceptor = TlsAcceptor::from(identity.hbone_server_config()?);
+        let shared = Arc::new(Shared {
+            pod,
+            authorize,
+            accepted: AtomicUsize::new(0),
+            denied: AtomicUsize::new(0),
+        });
+        let task = tokio::spawn(accept(listener, acceptor, Arc::clone(&shared)));
+        Ok(Self { addr, shared, _task: AbortOnDrop(task) })
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// How many CONNECTs were proxied.
+    pub fn accepted_count(&self) -> usize {
+        self.shared.accepted.load(Ordering::Relaxed)
+    }
+
+    /// How many CONNECTs were refused by policy.
+    pub fn denied_count(&self) -> usize {
+        self.shared.denied.load(Ordering::Relaxed)
+    }
+}
+
+async fn accept(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared>) {
+    // Dropped with the accept loop: connections do not outlive the server.
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let (tcp, from) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "accepting a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let (acceptor, shared) = (acceptor.clone(), Arc::clone(&shared));
+        connections.spawn(async move {
+            if let Err(error) = serve(tcp, from, acceptor, shared).await {
+                tracing::debug!(%from, error = format!("{error:#}"), "tunnel ended");
+            }
+        });
+    }
+}
+
+async fn serve(
+    tcp: TcpStream,
+    from: SocketAddr,
+    acceptor: TlsAcceptor,
+    shared: Arc<Shared>,
+) -> anyhow::Result<()> {
+    tcp.set_nodelay(true)?;
+    let tls = tokio::time::timeout(STEP_TIMEOUT, acceptor.accept(tcp)).await??;
+    let leaf = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let peer = ca::peer_spiffe_id(leaf.context("the client sent no certificate")?)?;
+    let service = service_fn(move |request| {
+        let (peer, shared) = (peer.clone(), Arc::clone(&shared));
+        async move { Ok::<_, std::convert::Infallible>(tunnel(request, peer, from, &shared).await) }
+    });
+    http2::Builder::new(TokioExecutor::new())
+        .serve_connection(TokioIo::new(tls), service)
+        .await
+        .context("HTTP/2")
+}
+
+/// Answers one CONNECT: 200 and a proxied stream, 400 for what is not for this pod, 401
+/// when policy refuses, 503 when the workload does not answer.
+async fn tunnel(
+    request: Request<Incoming>,
+    peer: SpiffeId,
+    from: SocketAddr,
+    shared: &Shared,
+) -> Response<Empty<Bytes>> {
+    let destination = request.uri().authority().and_then(|a| a.as_str().parse().ok());
+    let destination: SocketAddr = match destination {
+        Some(addr) if request.method() == Method::CONNECT => addr,
+        _ => return status(StatusCode::BAD_REQUEST),
+    };
+    if destination.ip() != shared.pod {
+        return status(StatusCode::BAD_REQUEST);
+    }
+    let connection = L4Connection { peer, source: from.ip(), destination };
+    if (shared.authorize)(&connection) == Verdict::Deny {
+        shared.denied.fetch_add(1, Ordering::Relaxed);
+        return status(StatusCode::UNAUTHORIZED);
+    }
+    let workload = tokio::time::timeout(STEP_TIMEOUT, TcpStream::connect(destination)).await;
+    let Ok(Ok(mut workload)) = workload else {
+        return status(StatusCode::SERVICE_UNAVAILABLE);
+    };
+    shared.accepted.fetch_add(1, Ordering::Relaxed);
+    tokio::spawn(async move {
+        let Ok(upgraded) = hyper::upgrade::on(request).await else { return };
+        let mut stream = TokioIo::new(upgraded);
+        if let Err(error) = tokio::io::copy_bidirectional(&mut stream, &mut workload).await {
+            tracing::debug!(%destination, %error, "stream ended");
+        }
+    });
+    status(StatusCode::OK)
+}
+
+fn status(code: StatusCode) -> Response<Empty<Bytes>> {
+    let mut response = Response::new(Empty::new());
+    *response.status_mut() = code;
+    response
+}
