@@ -1,0 +1,128 @@
+//! Metrics of the xDS server. Names and buckets: spec/control-plane.md §7.
+
+use prometheus::core::Collector;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
+};
+
+const SECONDS: [f64; 9] = [0.01, 0.1, 0.5, 1.0, 3.0, 5.0, 10.0, 20.0, 30.0];
+const CONVERGENCE_SECONDS: [f64; 8] = [0.1, 0.5, 1.0, 3.0, 5.0, 10.0, 20.0, 30.0];
+const BYTES: [f64; 6] = [1.0, 1e4, 1e6, 4e6, 1e7, 4e7];
+
+/// Counters of the xDS server. Labels are bounded: types and versions of proxies.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// Connected clients by version.
+    pub xds: IntGaugeVec,
+    /// Responses by type, and failed sends as `<type>_senderr`.
+    pub pushes: IntCounterVec,
+    /// Time to generate and hand over a response, by type.
+    pub push_time: HistogramVec,
+    /// Time to hand over a response.
+    pub send_time: Histogram,
+    /// Size of responses by type URL.
+    pub config_size_bytes: HistogramVec,
+    /// From a change to its response.
+    pub convergence_time: Histogram,
+    /// Responses by what caused them.
+    pub push_triggers: IntCounterVec,
+    /// Rejections by type.
+    pub rejects: IntCounterVec,
+    /// Ignored messages with an old nonce, by type.
+    pub expired_nonce: IntCounterVec,
+    /// Errors of ours or of the transport.
+    pub internal_errors: IntCounter,
+    /// The largest request, bytes.
+    pub recv_max: IntGauge,
+}
+
+impl Metrics {
+    /// Creates and registers the metrics.
+    ///
+    /// # Errors
+    /// When the registry already has one of them.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counters = |name, help, label| {
+            let metric = IntCounterVec::new(Opts::new(name, help), &[label])?;
+            add(registry, metric)
+        };
+        let times = |name: &str, help: &str, buckets: &[f64]| {
+            HistogramOpts::new(name, help).buckets(buckets.to_vec())
+        };
+        Ok(Self {
+            xds: add(
+                registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "pilot_xds",
+                        "Number of endpoints connected to this pilot using XDS.",
+                    ),
+                    &["version"],
+                )?,
+            )?,
+            pushes: counters("pilot_xds_pushes", "Responses sent, by type.", "type")?,
+            push_time: add(
+                registry,
+                HistogramVec::new(
+                    times(
+                        "pilot_xds_push_time",
+                        "Seconds to generate and send.",
+                        &SECONDS,
+                    ),
+                    &["type"],
+                )?,
+            )?,
+            send_time: add(
+                registry,
+                Histogram::with_opts(times("pilot_xds_send_time", "Seconds to send.", &SECONDS))?,
+            )?,
+            config_size_bytes: add(
+                registry,
+                HistogramVec::new(
+                    times(
+                        "pilot_xds_config_size_bytes",
+                        "Bytes of a response.",
+                        &BYTES,
+                    ),
+                    &["type"],
+                )?,
+            )?,
+            convergence_time: add(
+                registry,
+                Histogram::with_opts(times(
+                    "pilot_proxy_convergence_time",
+                    "Seconds between a change and the response that carries it.",
+                    &CONVERGENCE_SECONDS,
+                ))?,
+            )?,
+            push_triggers: counters("pilot_push_triggers", "Pushes, by reason.", "type")?,
+            rejects: counters(
+                "pilot_total_xds_rejects",
+                "Rejected responses, by type.",
+                "type",
+            )?,
+            expired_nonce: counters(
+                "pilot_xds_expired_nonce",
+                "Stale requests, by type.",
+                "type",
+            )?,
+            internal_errors: add(
+                registry,
+                IntCounter::new("pilot_total_xds_internal_errors", "Internal XDS errors.")?,
+            )?,
+            recv_max: add(
+                registry,
+                IntGauge::new("pilot_xds_recv_max", "The largest request, bytes.")?,
+            )?,
+        })
+    }
+}
+
+fn add<M: Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: M,
+) -> Result<M, prometheus::Error> {
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}

@@ -1,0 +1,137 @@
+//! A discovery response: a small header, shared frames, removed names.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes};
+use model::Str;
+use prost::encoding::{encode_varint, encoded_len_varint};
+use snapshot::{EncodedDelta, ResourceType};
+
+// Field numbers, the same in both flavours. Source: spec/workload-discovery.md §1.2.
+const VERSION: u8 = 1;
+const TYPE_URL: u8 = 4;
+const NONCE: u8 = 5;
+const REMOVED: u8 = 6;
+
+/// Which part of a shared delta is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// New and changed resources.
+    Upserts,
+    /// Names that are gone.
+    Removals,
+    /// Both.
+    All,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Payload {
+    /// Frames that other streams send too.
+    Shared(Arc<EncodedDelta>, Part),
+    /// Frames chosen for this stream; the frames themselves are still shared.
+    Own {
+        chunks: Vec<Bytes>,
+        removed: Vec<Str>,
+    },
+}
+
+/// One response, ready for the wire.
+#[derive(Clone, Debug)]
+pub struct Response {
+    /// Kind of the resources; `None` for a type that we do not serve.
+    pub ty: Option<ResourceType>,
+    /// Type URL.
+    pub type_url: Str,
+    /// Nonce, unique in the life of the process.
+    pub nonce: String,
+    /// `system_version_info` or `version_info`; of no meaning to the protocol.
+    pub version: String,
+    /// How long the client was behind while an earlier response was not yet
+    /// acknowledged, milliseconds.
+    pub behind_ms: u64,
+    /// Whether a request, not a change, caused it.
+    pub requested: bool,
+    pub(crate) payload: Payload,
+}
+
+impl Response {
+    /// Framed resources, each with its tag and length.
+    fn chunks(&self) -> &[Bytes] {
+        match &self.payload {
+            Payload::Shared(_, Part::Removals) => &[],
+            Payload::Shared(delta, _) => &delta.chunks,
+            Payload::Own { chunks, .. } => chunks,
+        }
+    }
+
+    fn removed(&self) -> &[Str] {
+        match &self.payload {
+            Payload::Shared(_, Part::Upserts) => &[],
+            Payload::Shared(delta, _) => &delta.removed,
+            Payload::Own { removed, .. } => removed,
+        }
+    }
+
+    /// Number of resources in it.
+    pub fn resources_count(&self) -> usize {
+        self.chunks().len()
+    }
+
+    /// Number of removed names in it.
+    pub fn removed_count(&self) -> usize {
+        self.removed().len()
+    }
+
+    /// Size of the encoded message, bytes.
+    pub fn encoded_bytes(&self) -> usize {
+        let header = [self.version.len(), self.type_url.len(), self.nonce.len()];
+        let header: usize = header.into_iter().map(field_bytes).sum();
+        let chunks: usize = self.chunks().iter().map(Bytes::len).sum();
+        let removed: usize = match &self.payload {
+            Payload::Shared(delta, Part::Removals | Part::All) => delta.removed_framed.len(),
+            Payload::Shared(_, Part::Upserts) => 0,
+            Payload::Own { removed, .. } => removed.iter().map(|n| field_bytes(n.len())).sum(),
+        };
+        header + chunks + removed
+    }
+
+    /// Appends the encoded message.
+    pub fn encode(&self, out: &mut impl BufMut) {
+        put(VERSION, self.version.as_bytes(), out);
+        put(TYPE_URL, self.type_url.as_bytes(), out);
+        put(NONCE, self.nonce.as_bytes(), out);
+        for chunk in self.chunks() {
+            out.put_slice(chunk);
+        }
+        match &self.payload {
+            Payload::Shared(delta, Part::Removals | Part::All) => {
+                out.put_slice(&delta.removed_framed);
+            }
+            Payload::Shared(_, Part::Upserts) => {}
+            Payload::Own { removed, .. } => {
+                for name in removed {
+                    put(REMOVED, name.as_bytes(), out);
+                }
+            }
+        }
+    }
+}
+
+/// Size of a string field; proto3 omits empty ones.
+fn field_bytes(body: usize) -> usize {
+    if body == 0 {
+        0
+    } else {
+        1 + encoded_len_varint(body as u64) + body
+    }
+}
+
+fn put(field: u8, body: &[u8], out: &mut impl BufMut) {
+    // An element of a repeated field is written even when empty; names never are.
+    if body.is_empty() {
+        return;
+    }
+    out.put_u8(field << 3 | 2);
+    encode_varint(body.len() as u64, out);
+    out.put_slice(body);
+}

@@ -1,0 +1,200 @@
+//! The gRPC service: one task per stream that moves messages between the stream,
+//! the snapshots and a [`Session`].
+//!
+//! Source: spec/control-plane.md §2.2.
+
+mod interest;
+mod stream;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use futures::future::BoxFuture;
+use model::ProxyClass;
+use prost::Message;
+use proto::discovery::{DeltaDiscoveryRequest, DiscoveryRequest};
+use snapshot::{DeltaCache, Snapshot};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::server::{Grpc, NamedService, StreamingService};
+use tonic::{Status, Streaming};
+
+use crate::client::NodeReader;
+use crate::connections::Connections;
+use crate::identity::{IdentityPolicy, Peer};
+use crate::metrics::Metrics;
+use crate::response::Response;
+use crate::session::Request;
+use crate::wire::{AdsCodec, DECODE_BYTES_MAX, ENCODE_BYTES_MAX};
+use interest::Interests;
+
+/// Streams that one replica serves unless told otherwise.
+pub const STREAMS_MAX: usize = 20_000;
+
+/// What the service needs of its surroundings.
+pub struct Deps {
+    /// The newest snapshot; `None` until the first one is complete.
+    pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// Understands nodes.
+    pub node_reader: Arc<dyn NodeReader>,
+    /// Told when the first proxy of a class connects (`true`) and when the last one
+    /// leaves (`false`).
+    pub interest: mpsc::Sender<(ProxyClass, bool)>,
+    /// Where open streams are listed.
+    pub connections: Arc<Connections>,
+    /// Where events are counted.
+    pub metrics: Arc<Metrics>,
+    /// Who may claim to be what.
+    pub identity: IdentityPolicy,
+    /// Shared by all streams.
+    pub cache: Arc<DeltaCache>,
+    /// Streams that may be open at once; see [`STREAMS_MAX`].
+    pub streams_max: usize,
+    /// Ends all streams.
+    pub shutdown: CancellationToken,
+}
+
+struct Shared {
+    deps: Deps,
+    interests: Interests,
+    streams: Arc<Semaphore>,
+    /// Zero of the sessions' clock.
+    started: Instant,
+    /// Makes nonces differ between processes.
+    nonce_salt: String,
+}
+
+/// The service `envoy.service.discovery.v3.AggregatedDiscoveryService`.
+#[derive(Clone)]
+pub struct AdsService(Arc<Shared>);
+
+impl AdsService {
+    /// A service over its surroundings.
+    pub fn new(deps: Deps) -> Self {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let nanos = now.unwrap_or_default().as_nanos().to_le_bytes();
+        Self(Arc::new(Shared {
+            interests: Interests::new(deps.interest.clone()),
+            streams: Arc::new(Semaphore::new(deps.streams_max)),
+            started: Instant::now(),
+            nonce_salt: format!("{:x}", xxhash_rust::xxh64::xxh64(&nanos, 0)),
+            deps,
+        }))
+    }
+
+    /// Ends all streams when cancelled.
+    pub fn shutdown(&self) -> &CancellationToken {
+        &self.0.deps.shutdown
+    }
+}
+
+impl NamedService for AdsService {
+    const NAME: &'static str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
+}
+
+impl Service<http::Request<Body>> for AdsService {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let shared = Arc::clone(&self.0);
+        let method = request
+            .uri()
+            .path()
+            .rsplit('/')
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        Box::pin(async move {
+            Ok(match method.as_str() {
+                "DeltaAggregatedResources" => {
+                    grpc::<DeltaDiscoveryRequest>()
+                        .streaming(Method(shared), request)
+                        .await
+                }
+                "StreamAggregatedResources" => {
+                    grpc::<DiscoveryRequest>()
+                        .streaming(Method(shared), request)
+                        .await
+                }
+                _ => Status::unimplemented("no such method").into_http(),
+            })
+        })
+    }
+}
+
+fn grpc<R: AdsRequest>() -> Grpc<AdsCodec<R>> {
+    // Every stream of this version is authenticated by TLS or by being local, so the
+    // limit may be generous enough for a reconnect in a large mesh.
+    Grpc::new(AdsCodec::default())
+        .max_decoding_message_size(DECODE_BYTES_MAX)
+        .max_encoding_message_size(ENCODE_BYTES_MAX)
+}
+
+/// One of the two request messages.
+trait AdsRequest: Message + Default + Into<Request> + 'static {}
+impl AdsRequest for DeltaDiscoveryRequest {}
+impl AdsRequest for DiscoveryRequest {}
+
+impl From<DeltaDiscoveryRequest> for Request {
+    fn from(request: DeltaDiscoveryRequest) -> Self {
+        Self::Delta(request)
+    }
+}
+
+impl From<DiscoveryRequest> for Request {
+    fn from(request: DiscoveryRequest) -> Self {
+        Self::Sotw(request)
+    }
+}
+
+struct Method(Arc<Shared>);
+
+impl<R: AdsRequest> StreamingService<R> for Method {
+    type Response = Response;
+    type ResponseStream = ReceiverStream<Result<Response, Status>>;
+    type Future = std::future::Ready<Result<tonic::Response<Self::ResponseStream>, Status>>;
+
+    fn call(&mut self, request: tonic::Request<Streaming<R>>) -> Self::Future {
+        std::future::ready(open(&self.0, request))
+    }
+}
+
+/// Starts the task of a stream. Refusals that no message of the client can change
+/// come before the response headers, so that clients back off.
+fn open<R: AdsRequest>(
+    shared: &Arc<Shared>,
+    request: tonic::Request<Streaming<R>>,
+) -> Result<tonic::Response<ReceiverStream<Result<Response, Status>>>, Status> {
+    if shared.deps.snapshots.borrow().is_none() || shared.deps.shutdown.is_cancelled() {
+        return Err(Status::unavailable("the control plane is not ready"));
+    }
+    let permit = Arc::clone(&shared.streams)
+        .try_acquire_owned()
+        .map_err(|_| Status::resource_exhausted("too many streams"))?;
+    let Some(peer) = request.extensions().get::<Peer>().cloned() else {
+        return Err(Status::internal("a connection without a peer"));
+    };
+    // One response in the channel, one being written: the rest waits in the session,
+    // where it is merged.
+    let (responses, receiver) = mpsc::channel(1);
+    let shared = Arc::clone(shared);
+    tokio::spawn(async move {
+        stream::run(shared, peer, request.into_inner(), responses).await;
+        drop(permit);
+    });
+    Ok(tonic::Response::new(ReceiverStream::new(receiver)))
+}
+
+#[cfg(test)]
+mod tests;

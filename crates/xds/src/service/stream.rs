@@ -1,0 +1,347 @@
+//! The task of one stream.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use snapshot::Snapshot;
+use tokio::sync::{mpsc, watch};
+use tonic::{Code, Status, Streaming};
+use tracing::{Instrument, debug, error, info, info_span, warn};
+
+use super::{AdsRequest, Shared};
+use crate::client::Client;
+use crate::identity::Peer;
+use crate::response::Response;
+use crate::session::{Effect, Effects, Flavour, Observation, Request, Session};
+use crate::wire::ENCODE_BYTES_MAX;
+
+/// How long a stream may stay open without saying who it is.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
+/// Length of a node id, bytes.
+const NODE_ID_BYTES_MAX: usize = 1024;
+/// Length of a proxy version that becomes a label, bytes.
+const VERSION_BYTES_MAX: usize = 64;
+
+type Responses = mpsc::Sender<Result<Response, Status>>;
+
+/// Why a stream ends.
+enum End {
+    /// The client left, or cannot be reached any more.
+    Gone,
+    /// The client gets this status.
+    Status(Status),
+}
+
+impl From<Status> for End {
+    fn from(status: Status) -> Self {
+        Self::Status(status)
+    }
+}
+
+/// Serves a stream until either side ends it.
+pub(super) async fn run<R: AdsRequest>(
+    shared: Arc<Shared>,
+    peer: Peer,
+    mut requests: Streaming<R>,
+    responses: Responses,
+) {
+    let end = match first_request(&shared, &mut requests).await {
+        Ok(first) => match identify(&shared, &peer, &first) {
+            Ok(client) => serve(&shared, client, peer, first, requests, &responses).await,
+            Err(status) => End::Status(status),
+        },
+        Err(end) => end,
+    };
+    if let End::Status(status) = end {
+        debug!(code = ?status.code(), message = status.message(), "stream refused or closed");
+        let _ = responses.send(Err(status)).await;
+    }
+}
+
+/// The first request that is not a health report.
+async fn first_request<R: AdsRequest>(
+    shared: &Shared,
+    requests: &mut Streaming<R>,
+) -> Result<Request, End> {
+    let deadline = tokio::time::sleep(FIRST_REQUEST_TIMEOUT);
+    tokio::pin!(deadline);
+    loop {
+        let request = tokio::select! {
+            biased;
+            () = shared.deps.shutdown.cancelled() => return Err(shutting_down().into()),
+            request = receive(shared, requests) => request?,
+            () = &mut deadline => {
+                return Err(Status::deadline_exceeded("no request on this stream").into());
+            }
+        };
+        if request.is_health() {
+            warn!("health report before the first request");
+        } else {
+            return Ok(request);
+        }
+    }
+}
+
+async fn receive<R: AdsRequest>(
+    shared: &Shared,
+    requests: &mut Streaming<R>,
+) -> Result<Request, End> {
+    match requests.message().await {
+        Ok(Some(request)) => {
+            let bytes = i64::try_from(request.encoded_len()).unwrap_or(i64::MAX);
+            let recv_max = &shared.deps.metrics.recv_max;
+            if bytes > recv_max.get() {
+                recv_max.set(bytes);
+            }
+            Ok(request.into())
+        }
+        Ok(None) => Err(End::Gone),
+        Err(status) => match status.code() {
+            Code::Cancelled | Code::Unknown | Code::Unavailable => Err(End::Gone),
+            _ => {
+                shared.deps.metrics.internal_errors.inc();
+                Err(End::Status(status))
+            }
+        },
+    }
+}
+
+/// Who the client is, if it may be that.
+fn identify(shared: &Shared, peer: &Peer, first: &Request) -> Result<Client, Status> {
+    let node = first
+        .node()
+        .filter(|node| !node.id.is_empty())
+        .ok_or_else(|| Status::invalid_argument("missing node information"))?;
+    if node.id.len() > NODE_ID_BYTES_MAX {
+        return Err(Status::invalid_argument("the node id is too long"));
+    }
+    let client = shared
+        .deps
+        .node_reader
+        .read(node)
+        .map_err(|error| Status::invalid_argument(error.to_string()))?;
+    shared.deps.identity.check(peer, &client).map_err(|error| {
+        warn!(peer = %peer.addr, identity = ?peer.identity, ns = %client.ns, %error, "refused");
+        Status::permission_denied("the node does not match the certificate")
+    })?;
+    Ok(client)
+}
+
+async fn serve<R: AdsRequest>(
+    shared: &Arc<Shared>,
+    client: Client,
+    peer: Peer,
+    first: Request,
+    requests: Streaming<R>,
+    responses: &Responses,
+) -> End {
+    let deps = &shared.deps;
+    let flavour = match first {
+        Request::Delta(_) => Flavour::Delta,
+        Request::Sotw(_) => Flavour::Sotw,
+    };
+    let end: usize = client.version.floor_char_boundary(VERSION_BYTES_MAX);
+    let version = client
+        .version
+        .get(..end)
+        .filter(|v| !v.is_empty())
+        .unwrap_or("unknown");
+    let connected = deps.metrics.xds.with_label_values(&[version]);
+    let number = deps.connections.open(client.clone(), peer.clone(), flavour);
+    let span = info_span!(
+        "stream", conn = number, peer = %peer.addr, node = %client.pod, role = client.kind.as_str()
+    );
+    connected.inc();
+    let nonce_prefix = format!("{}-{number:x}-", shared.nonce_salt);
+    let session = Session::new(client, flavour, Arc::clone(&deps.cache), nonce_prefix);
+    let task = Task {
+        shared: Arc::clone(shared),
+        number,
+        session,
+        responses: responses.clone(),
+        snapshots: deps.snapshots.clone(),
+    };
+    let class = task.session.client().class.clone();
+    // A task of its own, so that the bookkeeping below happens however it ends.
+    let served = tokio::spawn(task.serve(first, requests).instrument(span)).await;
+    if let Some(class) = class {
+        shared.interests.lower(class).await;
+    }
+    deps.connections.close(number);
+    connected.dec();
+    served.unwrap_or_else(|error| {
+        error!(%error, "the task of a stream failed");
+        deps.metrics.internal_errors.inc();
+        End::Status(Status::internal("internal error"))
+    })
+}
+
+struct Task {
+    shared: Arc<Shared>,
+    number: u64,
+    session: Session,
+    responses: Responses,
+    snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+}
+
+impl Task {
+    async fn serve<R: AdsRequest>(mut self, first: Request, mut requests: Streaming<R>) -> End {
+        info!("connected");
+        let mut request = Some(first);
+        loop {
+            let result = match request.take() {
+                Some(request) => self.on_request(request).await,
+                None => self.next(&mut requests, &mut request).await,
+            };
+            if let Err(end) = result {
+                info!("disconnected");
+                return end;
+            }
+        }
+    }
+
+    /// Waits for a request or a snapshot. Requests come first; they are answered
+    /// from the newest snapshot, so that neither starves the other.
+    async fn next<R: AdsRequest>(
+        &mut self,
+        requests: &mut Streaming<R>,
+        request: &mut Option<Request>,
+    ) -> Result<(), End> {
+        tokio::select! {
+            biased;
+            () = self.shared.deps.shutdown.cancelled() => Err(shutting_down().into()),
+            received = receive(&self.shared, requests) => {
+                *request = Some(received?);
+                Ok(())
+            }
+            changed = self.snapshots.changed() => match changed {
+                Ok(()) => self.on_snapshot().await,
+                Err(_) => Err(shutting_down().into()),
+            },
+        }
+    }
+
+    async fn on_request(&mut self, request: Request) -> Result<(), End> {
+        let started = Instant::now();
+        let snapshot = self.snapshots.borrow().clone();
+        let Some(snapshot) = snapshot else {
+            return Err(shutting_down().into());
+        };
+        let effects = self.session.on_request(self.now_ms(), request, &snapshot);
+        self.perform(effects, started).await
+    }
+
+    async fn on_snapshot(&mut self) -> Result<(), End> {
+        let started = Instant::now();
+        let snapshot = self.snapshots.borrow_and_update().clone();
+        let Some(snapshot) = snapshot else {
+            return Ok(());
+        };
+        let effects = self.session.on_snapshot(self.now_ms(), &snapshot);
+        self.perform(effects, started).await
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.shared.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    async fn perform(&mut self, effects: Effects, started: Instant) -> Result<(), End> {
+        // Before sending, so that the debug page shows what a slow client owes us.
+        self.shared
+            .deps
+            .connections
+            .update(self.number, self.session.status());
+        for effect in effects {
+            match effect {
+                Effect::Send(response) => self.send(response, started).await?,
+                Effect::Close(code, message) => return Err(Status::new(code, message).into()),
+                Effect::Observe(observation) => self.observe(&observation),
+                Effect::Interest(class) => self.shared.interests.raise(class).await,
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(&self, response: Response, started: Instant) -> Result<(), End> {
+        let metrics = &self.shared.deps.metrics;
+        let short = response.ty.map_or("unknown", |ty| ty.short());
+        let bytes = response.encoded_bytes();
+        if bytes > ENCODE_BYTES_MAX {
+            error!(type_url = %response.type_url, bytes, "a response is too large to send");
+            metrics.internal_errors.inc();
+            metrics
+                .pushes
+                .with_label_values(&[&format!("{short}_senderr")])
+                .inc();
+            return Err(Status::resource_exhausted("the response is too large").into());
+        }
+        info!(
+            type_url = %response.type_url,
+            nonce = response.nonce,
+            resources = response.resources_count(),
+            removed = response.removed_count(),
+            bytes,
+            "push"
+        );
+        let trigger = if response.requested {
+            "proxyrequest"
+        } else {
+            "config"
+        };
+        let behind = (!response.requested || response.behind_ms > 0)
+            .then(|| Duration::from_millis(response.behind_ms));
+        let sizes = response.ty.map(|ty| ty.type_url());
+        let handing_over = Instant::now();
+        tokio::select! {
+            biased;
+            sent = self.responses.send(Ok(response)) => if sent.is_err() {
+                metrics.pushes.with_label_values(&[&format!("{short}_senderr")]).inc();
+                return Err(End::Gone);
+            },
+            () = self.shared.deps.shutdown.cancelled() => return Err(shutting_down().into()),
+        }
+        metrics
+            .send_time
+            .observe(handing_over.elapsed().as_secs_f64());
+        metrics
+            .push_time
+            .with_label_values(&[short])
+            .observe(started.elapsed().as_secs_f64());
+        metrics.pushes.with_label_values(&[short]).inc();
+        metrics.push_triggers.with_label_values(&[trigger]).inc();
+        if let Some(type_url) = sizes {
+            #[allow(clippy::cast_precision_loss, reason = "a histogram of sizes")]
+            metrics
+                .config_size_bytes
+                .with_label_values(&[type_url])
+                .observe(bytes as f64);
+        }
+        if let Some(behind) = behind {
+            metrics
+                .convergence_time
+                .observe((behind + started.elapsed()).as_secs_f64());
+        }
+        Ok(())
+    }
+
+    fn observe(&self, observation: &Observation) {
+        let metrics = &self.shared.deps.metrics;
+        match observation {
+            Observation::Acked { ty, elapsed_ms } => {
+                debug!(type_url = ty.type_url(), elapsed_ms, "accepted");
+            }
+            Observation::Nacked { ty, message } => {
+                warn!(type_url = ty.type_url(), message, "rejected by the client");
+                metrics.rejects.with_label_values(&[ty.short()]).inc();
+            }
+            Observation::StaleNonce { ty } => {
+                debug!(type_url = ty.type_url(), "stale nonce");
+                metrics.expired_nonce.with_label_values(&[ty.short()]).inc();
+            }
+        }
+    }
+}
+
+fn shutting_down() -> Status {
+    Status::unavailable("the control plane is shutting down")
+}

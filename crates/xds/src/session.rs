@@ -1,0 +1,416 @@
+//! The protocol of one stream, without the stream.
+//!
+//! A [`Session`] is told of requests and snapshots and answers with effects.
+//! What a client holds is a map per type (`sent`); what it should hold is in the
+//! snapshot; every response is the difference of the two, in the order of
+//! the push chains. So there is no queue that could overrun and no history that
+//! could go wrong.
+//!
+//! Source: spec/control-plane.md §2.3–§2.7, §10; spec/workload-discovery.md §1.6.
+
+mod push;
+mod subscription;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use model::{ProxyClass, Str};
+use proto::discovery::{DeltaDiscoveryRequest, DiscoveryRequest, Status};
+use snapshot::{DeltaCache, ResourceType, Snapshot};
+use tonic::Code;
+
+use crate::client::Client;
+use crate::response::{Payload, Response};
+use subscription::Subscription;
+pub use subscription::TypeStatus;
+
+/// Names that one subscription may hold.
+pub const NAMES_MAX: usize = 100_000;
+/// Length of a resource name, bytes.
+pub const NAME_BYTES_MAX: usize = 4096;
+/// Entries of `initial_resource_versions`.
+pub const INITIAL_VERSIONS_MAX: usize = 500_000;
+/// Types that one stream may ask for, known or not.
+pub const TYPES_MAX: usize = 32;
+/// Length of the recorded text of a rejection, bytes.
+pub const LAST_ERROR_BYTES_MAX: usize = 1024;
+
+/// Sent by proxies to say that they are healthy; never answered.
+const HEALTH_TYPE: &str = "type.googleapis.com/istio.v1.HealthInformation";
+
+/// The variant of the protocol that a stream speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flavour {
+    /// Incremental.
+    Delta,
+    /// State of the world.
+    Sotw,
+}
+
+/// A request of either flavour.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// Incremental.
+    Delta(DeltaDiscoveryRequest),
+    /// State of the world.
+    Sotw(DiscoveryRequest),
+}
+
+impl Request {
+    /// The sender; only that of the first request counts.
+    pub fn node(&self) -> Option<&proto::core::Node> {
+        match self {
+            Self::Delta(request) => request.node.as_ref(),
+            Self::Sotw(request) => request.node.as_ref(),
+        }
+    }
+
+    /// The type asked for.
+    pub fn type_url(&self) -> &str {
+        match self {
+            Self::Delta(request) => &request.type_url,
+            Self::Sotw(request) => &request.type_url,
+        }
+    }
+
+    /// Whether it only reports health, which opens no subscription.
+    pub fn is_health(&self) -> bool {
+        self.type_url() == HEALTH_TYPE
+    }
+}
+
+/// Something worth counting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Observation {
+    /// The client accepted a response.
+    Acked {
+        /// Kind of the resources.
+        ty: ResourceType,
+        /// From response to acknowledgement, milliseconds.
+        elapsed_ms: u64,
+    },
+    /// The client rejected a response.
+    Nacked {
+        /// Kind of the resources.
+        ty: ResourceType,
+        /// Its reason, bounded.
+        message: String,
+    },
+    /// A message with an old nonce was ignored.
+    StaleNonce {
+        /// Kind of the resources.
+        ty: ResourceType,
+    },
+}
+
+/// What the owner of a session has to do.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Send a response.
+    Send(Response),
+    /// Have this class translated for as long as the stream lives.
+    Interest(ProxyClass),
+    /// End the stream with this status.
+    Close(Code, String),
+    /// Count something.
+    Observe(Observation),
+}
+
+/// Effects, in order.
+pub type Effects = Vec<Effect>;
+
+/// The state of one stream.
+#[derive(Debug)]
+pub struct Session {
+    client: Client,
+    flavour: Flavour,
+    cache: Arc<DeltaCache>,
+    nonce_prefix: String,
+    nonces_count: u64,
+    subscriptions: BTreeMap<ResourceType, Subscription>,
+    /// Types we do not serve and have answered once.
+    unknown: BTreeSet<String>,
+    interest_raised: bool,
+    closed: bool,
+}
+
+// === impl Session ===
+
+impl Session {
+    /// The session of a client that was just identified. `nonce_prefix` must differ
+    /// between streams, so that nonces are unique.
+    pub fn new(
+        client: Client,
+        flavour: Flavour,
+        cache: Arc<DeltaCache>,
+        nonce_prefix: impl Into<String>,
+    ) -> Self {
+        Self {
+            client,
+            flavour,
+            cache,
+            nonce_prefix: nonce_prefix.into(),
+            nonces_count: 0,
+            subscriptions: BTreeMap::new(),
+            unknown: BTreeSet::new(),
+            interest_raised: false,
+            closed: false,
+        }
+    }
+
+    /// The client.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The state of every subscription, by type.
+    pub fn status(&self) -> Vec<TypeStatus> {
+        self.subscriptions
+            .iter()
+            .map(|(ty, sub)| sub.status(*ty))
+            .collect()
+    }
+
+    /// Takes a request of the client. `now_ms` is any monotonic clock.
+    pub fn on_request(
+        &mut self,
+        now_ms: u64,
+        request: Request,
+        snapshot: &Arc<Snapshot>,
+    ) -> Effects {
+        let mut effects = Effects::new();
+        if self.closed {
+            return effects;
+        }
+        if let Err(close) = self.accept(now_ms, request, snapshot, &mut effects) {
+            self.closed = true;
+            effects.push(close);
+            return effects;
+        }
+        self.push(now_ms, snapshot, true, &mut effects);
+        effects
+    }
+
+    /// Takes a new snapshot.
+    pub fn on_snapshot(&mut self, now_ms: u64, snapshot: &Arc<Snapshot>) -> Effects {
+        let mut effects = Effects::new();
+        if !self.closed {
+            self.push(now_ms, snapshot, false, &mut effects);
+        }
+        effects
+    }
+
+    /// Applies a request to the subscriptions; what to send follows from them.
+    fn accept(
+        &mut self,
+        now_ms: u64,
+        request: Request,
+        snapshot: &Snapshot,
+        effects: &mut Effects,
+    ) -> Result<(), Effect> {
+        // Before anything that may close the stream: whoever counts the streams of a
+        // class may rely on one `Interest` each.
+        if !self.interest_raised {
+            self.interest_raised = true;
+            effects.extend(self.client.class.clone().map(Effect::Interest));
+        }
+        check_bounds(&request)?;
+        if request.is_health() {
+            return Ok(());
+        }
+        let Some(ty) = ResourceType::from_type_url(request.type_url()) else {
+            return self.accept_unknown(request.type_url(), snapshot, effects);
+        };
+        match (self.flavour, request) {
+            (Flavour::Delta, Request::Delta(request)) => {
+                self.accept_delta(now_ms, ty, request, effects)
+            }
+            (Flavour::Sotw, Request::Sotw(request)) => {
+                self.accept_sotw(now_ms, ty, request, effects);
+                Ok(())
+            }
+            _ => Err(Effect::Close(
+                Code::Internal,
+                "request of the other flavour".to_owned(),
+            )),
+        }
+    }
+
+    /// A type we do not serve gets one empty response: a client may wait for it.
+    fn accept_unknown(
+        &mut self,
+        type_url: &str,
+        snapshot: &Snapshot,
+        effects: &mut Effects,
+    ) -> Result<(), Effect> {
+        if self.unknown.contains(type_url) {
+            return Ok(());
+        }
+        if self.unknown.len() + self.subscriptions.len() >= TYPES_MAX {
+            return Err(exhausted("too many types on one stream"));
+        }
+        self.unknown.insert(type_url.to_owned());
+        let response = Response {
+            ty: None,
+            type_url: Str::from(type_url),
+            nonce: self.next_nonce(),
+            version: snapshot.generation.to_string(),
+            behind_ms: 0,
+            requested: true,
+            payload: Payload::Own {
+                chunks: Vec::new(),
+                removed: Vec::new(),
+            },
+        };
+        effects.push(Effect::Send(response));
+        Ok(())
+    }
+
+    fn accept_delta(
+        &mut self,
+        now_ms: u64,
+        ty: ResourceType,
+        request: DeltaDiscoveryRequest,
+        effects: &mut Effects,
+    ) -> Result<(), Effect> {
+        let names_count = if let Some(sub) = self.subscriptions.get_mut(&ty) {
+            let nonce = &request.response_nonce;
+            if take_verdict(
+                sub,
+                now_ms,
+                ty,
+                nonce,
+                request.error_detail.as_ref(),
+                effects,
+            ) {
+                sub.change_delta(ty, &request);
+            }
+            sub.names_count()
+        } else if request.error_detail.is_some() {
+            0
+        } else {
+            let sub = Subscription::first_delta(ty, request);
+            self.subscriptions.entry(ty).or_insert(sub).names_count()
+        };
+        if names_count > NAMES_MAX {
+            return Err(exhausted("too many names in one subscription"));
+        }
+        Ok(())
+    }
+
+    fn accept_sotw(
+        &mut self,
+        now_ms: u64,
+        ty: ResourceType,
+        request: DiscoveryRequest,
+        effects: &mut Effects,
+    ) {
+        let is_named = !ty.is_wildcard_class();
+        let Some(sub) = self.subscriptions.get_mut(&ty) else {
+            let unsubscribes = is_named && request.resource_names.is_empty();
+            if request.error_detail.is_none() && !unsubscribes {
+                self.subscriptions
+                    .insert(ty, Subscription::first_sotw(ty, request.resource_names));
+            }
+            return;
+        };
+        if request.error_detail.is_none() && is_named && request.resource_names.is_empty() {
+            self.subscriptions.remove(&ty);
+            return;
+        }
+        if request.error_detail.is_none() && request.response_nonce.is_empty() {
+            sub.restart_sotw(ty, request.resource_names);
+            return;
+        }
+        let nonce = &request.response_nonce;
+        if take_verdict(
+            sub,
+            now_ms,
+            ty,
+            nonce,
+            request.error_detail.as_ref(),
+            effects,
+        ) && is_named
+        {
+            sub.change_sotw(request.resource_names);
+        }
+    }
+
+    fn next_nonce(&mut self) -> String {
+        self.nonces_count += 1;
+        format!("{}{:x}", self.nonce_prefix, self.nonces_count)
+    }
+}
+
+/// Handles the nonce and the error of a request for a watched type; false when the
+/// request is stale and must be ignored as a whole.
+fn take_verdict(
+    sub: &mut Subscription,
+    now_ms: u64,
+    ty: ResourceType,
+    nonce: &str,
+    error: Option<&Status>,
+    effects: &mut Effects,
+) -> bool {
+    if !nonce.is_empty() && nonce != sub.nonce_sent() {
+        effects.push(Effect::Observe(Observation::StaleNonce { ty }));
+        return false;
+    }
+    if let Some(error) = error {
+        let message = bounded(&error.message);
+        sub.nack(nonce, message.clone());
+        effects.push(Effect::Observe(Observation::Nacked { ty, message }));
+    } else if let Some(elapsed_ms) = sub.ack(nonce, now_ms) {
+        effects.push(Effect::Observe(Observation::Acked { ty, elapsed_ms }));
+    }
+    true
+}
+
+fn exhausted(message: &str) -> Effect {
+    Effect::Close(Code::ResourceExhausted, message.to_owned())
+}
+
+fn check_bounds(request: &Request) -> Result<(), Effect> {
+    let too_long = |name: &String| name.len() > NAME_BYTES_MAX;
+    let (names, is_long) = match request {
+        Request::Delta(r) => {
+            if r.initial_resource_versions.len() > INITIAL_VERSIONS_MAX {
+                return Err(exhausted("too many initial resource versions"));
+            }
+            let names = r
+                .resource_names_subscribe
+                .len()
+                .max(r.resource_names_unsubscribe.len());
+            let mut all = r.resource_names_subscribe.iter();
+            let is_long = all.any(too_long)
+                || r.resource_names_unsubscribe.iter().any(too_long)
+                || r.initial_resource_versions.keys().any(too_long);
+            (names, is_long)
+        }
+        Request::Sotw(r) => (
+            r.resource_names.len(),
+            r.resource_names.iter().any(too_long),
+        ),
+    };
+    if names > NAMES_MAX {
+        return Err(exhausted("too many names in one request"));
+    }
+    if is_long || request.type_url().len() > NAME_BYTES_MAX {
+        return Err(Effect::Close(
+            Code::InvalidArgument,
+            "a name is too long".to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// The beginning of a text that a client sent.
+fn bounded(text: &str) -> String {
+    let end = text.floor_char_boundary(LAST_ERROR_BYTES_MAX);
+    text.get(..end).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+pub(crate) mod tests;

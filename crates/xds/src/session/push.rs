@@ -1,0 +1,353 @@
+//! What to send next, and in which order.
+//!
+//! Two chains of steps; a step that has something to say while its type still has
+//! a response in flight holds up the rest of its chain, so that the order also
+//! holds between what was merged meanwhile. Chains do not wait for each other.
+//!
+//! Source: spec/control-plane.md §2.6, spec/workload-discovery.md §1.6.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use model::Str;
+use snapshot::{DeltaCache, EncodedDelta, EncodedResource, ResourceMap, ResourceType, Snapshot};
+
+use super::subscription::Subscription;
+use super::{Effect, Effects, Flavour, Session};
+use crate::response::{Part, Payload, Response};
+
+/// ztunnel skips policies it does not know, so a policy comes before the workloads
+/// that name it and leaves after them. Within one response a client applies the
+/// resources before the removals, so addresses need one step only.
+const MESH: [(ResourceType, Part); 4] = [
+    (ResourceType::Authorization, Part::Upserts),
+    (ResourceType::Address, Part::All),
+    (ResourceType::Workload, Part::All),
+    (ResourceType::Authorization, Part::Removals),
+];
+
+/// Make before break: what is referred to comes first and leaves last.
+const PROXY: [(ResourceType, Part); 8] = [
+    (ResourceType::Cluster, Part::Upserts),
+    (ResourceType::Endpoint, Part::Upserts),
+    (ResourceType::Listener, Part::All),
+    (ResourceType::Route, Part::All),
+    (ResourceType::Secret, Part::All),
+    (ResourceType::ExtensionConfig, Part::All),
+    (ResourceType::Cluster, Part::Removals),
+    (ResourceType::Endpoint, Part::Removals),
+];
+
+/// The next response of a type and the state it leads to.
+struct Next {
+    payload: Payload,
+    /// What the client holds afterwards.
+    sent: ResourceMap,
+    /// `sent` is a clone of the snapshot's map.
+    shared: bool,
+    changed: Arc<[Arc<EncodedResource>]>,
+}
+
+/// What the difference of a subscription is computed from.
+struct Context<'a> {
+    ty: ResourceType,
+    target: &'a ResourceMap,
+    part: Part,
+    flavour: Flavour,
+    cache: &'a DeltaCache,
+}
+
+impl Session {
+    /// Sends whatever may be sent now.
+    pub(super) fn push(
+        &mut self,
+        now_ms: u64,
+        snapshot: &Snapshot,
+        requested: bool,
+        effects: &mut Effects,
+    ) {
+        for chain in [MESH.as_slice(), PROXY.as_slice()] {
+            for (ty, part) in chain {
+                let Ok(next) = self.step(now_ms, *ty, *part, snapshot) else {
+                    break;
+                };
+                let Some(next) = next else { continue };
+                let response = self.commit(now_ms, *ty, next, snapshot, requested);
+                effects.push(Effect::Send(response));
+            }
+        }
+    }
+
+    /// What a step has to send; `Err` when the chain has to wait for it.
+    fn step(
+        &mut self,
+        now_ms: u64,
+        ty: ResourceType,
+        part: Part,
+        snapshot: &Snapshot,
+    ) -> Result<Option<Next>, Waits> {
+        let Some(sub) = self.subscriptions.get_mut(&ty) else {
+            return Ok(None);
+        };
+        let class = self.client.class.as_ref();
+        let is_mesh = MESH.iter().any(|(mesh, _)| *mesh == ty);
+        if class.is_some_and(|class| !is_mesh && !snapshot.proxies.contains_key(class)) {
+            // Not yet translated. An empty answer would make a proxy that
+            // reconnects drop everything it has.
+            return Err(Waits);
+        }
+        let empty = ResourceMap::default();
+        let context = Context {
+            ty,
+            target: snapshot.resources(class, ty).unwrap_or(&empty),
+            // The first response is whole: readiness opens on its acknowledgement.
+            part: if sub.reply { Part::All } else { part },
+            flavour: self.flavour,
+            cache: &self.cache,
+        };
+        let next = if sub.wildcard {
+            next_of_all(sub, &context)
+        } else {
+            next_of_named(sub, &context)
+        };
+        if next.is_some() && sub.in_flight_since_ms.is_some() {
+            sub.behind_since_ms.get_or_insert(now_ms);
+            return Err(Waits);
+        }
+        Ok(next)
+    }
+
+    /// Records a response as sent.
+    fn commit(
+        &mut self,
+        now_ms: u64,
+        ty: ResourceType,
+        next: Next,
+        snapshot: &Snapshot,
+        requested: bool,
+    ) -> Response {
+        let nonce = self.next_nonce();
+        let mut behind_ms = 0;
+        if let Some(sub) = self.subscriptions.get_mut(&ty) {
+            behind_ms = sub
+                .behind_since_ms
+                .map_or(0, |since| now_ms.saturating_sub(since));
+            sub.sent = next.sent;
+            sub.shared = next.shared;
+            sub.note_sent(&nonce, now_ms);
+        }
+        if ty == ResourceType::Cluster {
+            self.warm_endpoints(&next.changed);
+        }
+        Response {
+            ty: Some(ty),
+            type_url: Str::from(ty.type_url()),
+            nonce,
+            version: snapshot.generation.to_string(),
+            behind_ms,
+            requested,
+            payload: next.payload,
+        }
+    }
+
+    /// Envoy warms a changed cluster until its endpoints arrive, and in delta mode
+    /// does not ask for them again.
+    fn warm_endpoints(&mut self, clusters: &[Arc<EncodedResource>]) {
+        let Some(sub) = self.subscriptions.get_mut(&ResourceType::Endpoint) else {
+            return;
+        };
+        for cluster in clusters {
+            let name = cluster.name();
+            if sub.wants(name) && sub.resend(name) {
+                sub.asked.insert(name.clone());
+            }
+        }
+    }
+}
+
+/// A step has something to send and must not yet.
+struct Waits;
+
+/// What the client holds: what it was sent or, on a new stream, what it says.
+/// The flag tells whether the map is one that other streams hold too.
+fn held(sub: &Subscription, context: &Context<'_>) -> (ResourceMap, bool) {
+    match &sub.initial {
+        Some(initial) if !initial.is_empty() => {
+            let pairs = initial
+                .iter()
+                .map(|(name, version)| (name.as_str(), version.as_str()));
+            let held = context.target.held_by_client(pairs);
+            let shared = held.is_same(context.target);
+            (held, shared)
+        }
+        _ => (sub.sent.clone(), sub.shared),
+    }
+}
+
+/// Names asked for that exist nowhere: to be reported as removed.
+fn missing(sub: &Subscription, held: &ResourceMap, target: &ResourceMap) -> Vec<Str> {
+    let is_missing = |name: &&Str| target.get(name).is_none() && held.get(name).is_none();
+    sub.asked.iter().filter(is_missing).cloned().collect()
+}
+
+/// Whether a difference is anything that the step sends.
+fn is_due(sub: &Subscription, part: Part, has_upserts: bool, has_removals: bool) -> bool {
+    let has_upserts = has_upserts || sub.reply || !sub.asked.is_empty();
+    match part {
+        Part::Upserts => has_upserts,
+        Part::Removals => has_removals,
+        Part::All => has_upserts || has_removals,
+    }
+}
+
+fn next_of_all(sub: &mut Subscription, context: &Context<'_>) -> Option<Next> {
+    let target = context.target;
+    let is_idle = !sub.reply && sub.asked.is_empty();
+    if is_idle && sub.sent.is_same(target) {
+        return None;
+    }
+    let (held, shared) = held(sub, context);
+    let delta = if shared {
+        context.cache.between(context.ty, &held, target)
+    } else {
+        Arc::new(EncodedDelta::between(&held, target))
+    };
+    if is_idle && delta.is_empty() {
+        // Equal content with another history: share it from now on.
+        sub.sent = target.clone();
+        sub.shared = true;
+        return None;
+    }
+    if !is_due(
+        sub,
+        context.part,
+        !delta.changed.is_empty(),
+        !delta.removed.is_empty(),
+    ) {
+        return None;
+    }
+    let keeps_removed = context.part == Part::Upserts && !delta.removed.is_empty();
+    let mut sent = target.clone();
+    if keeps_removed {
+        for resource in delta.removed.iter().filter_map(|name| held.get(name)) {
+            sent.insert(Arc::clone(resource));
+        }
+    }
+    let missing = missing(sub, &held, target);
+    let payload = match context.flavour {
+        Flavour::Sotw => {
+            // Frames of removed resources that a snapshot held are still whole.
+            let chunks = sent.iter().map(|resource| resource.framed_sotw()).collect();
+            Payload::Own {
+                chunks,
+                removed: Vec::new(),
+            }
+        }
+        Flavour::Delta if missing.is_empty() => Payload::Shared(
+            Arc::clone(&delta),
+            if keeps_removed {
+                Part::Upserts
+            } else {
+                Part::All
+            },
+        ),
+        Flavour::Delta => {
+            let mut removed: BTreeSet<Str> = missing.into_iter().collect();
+            if !keeps_removed {
+                removed.extend(delta.removed.iter().cloned());
+            }
+            let removed = removed.into_iter().collect();
+            Payload::Own {
+                chunks: delta.chunks.clone(),
+                removed,
+            }
+        }
+    };
+    Some(Next {
+        payload,
+        sent,
+        shared: !keeps_removed,
+        changed: Arc::clone(&delta.changed),
+    })
+}
+
+fn next_of_named(sub: &mut Subscription, context: &Context<'_>) -> Option<Next> {
+    let target = context.target;
+    let is_idle = !sub.reply && sub.asked.is_empty();
+    if is_idle
+        && sub
+            .settled
+            .as_ref()
+            .is_some_and(|settled| settled.is_same(target))
+    {
+        return None;
+    }
+    let (held, _) = held(sub, context);
+    let mut changed = Vec::new();
+    let mut removed = Vec::new();
+    for name in sub.names() {
+        match (held.get(name), target.get(name)) {
+            (Some(old), Some(new)) if old == new => {}
+            (_, Some(new)) => changed.push(Arc::clone(new)),
+            (Some(_), None) => removed.push(name.clone()),
+            (None, None) => {}
+        }
+    }
+    if is_idle && changed.is_empty() && removed.is_empty() {
+        sub.settled = Some(target.clone());
+        return None;
+    }
+    let missing = missing(sub, &held, target);
+    let mut sent = held;
+    for resource in &changed {
+        sent.insert(Arc::clone(resource));
+    }
+    if context.part != Part::Upserts {
+        for name in &removed {
+            sent.remove(name);
+        }
+    }
+    // SotW cannot say that a named resource is gone, and ECDS must not: Envoy
+    // would drop a filter that is in use.
+    let says_removed =
+        context.flavour == Flavour::Delta && context.ty != ResourceType::ExtensionConfig;
+    if !is_due(
+        sub,
+        context.part,
+        !changed.is_empty(),
+        says_removed && !removed.is_empty(),
+    ) {
+        if !says_removed && context.part != Part::Upserts {
+            sub.sent = sent;
+        }
+        return None;
+    }
+    let chunks = changed
+        .iter()
+        .map(|resource| frame(resource, context))
+        .collect();
+    if context.part == Part::Upserts {
+        removed.clear();
+    }
+    removed.extend(missing);
+    if !says_removed {
+        removed.clear();
+    }
+    removed.sort_unstable();
+    Some(Next {
+        payload: Payload::Own { chunks, removed },
+        sent,
+        shared: false,
+        changed: changed.into(),
+    })
+}
+
+fn frame(resource: &EncodedResource, context: &Context<'_>) -> bytes::Bytes {
+    match context.flavour {
+        Flavour::Sotw => resource.framed_sotw(),
+        Flavour::Delta if matches!(context.ty, ResourceType::Address | ResourceType::Workload) => {
+            resource.framed_delta_aliased()
+        }
+        Flavour::Delta => resource.framed_delta(),
+    }
+}
