@@ -1,0 +1,18 @@
+//! Any JSON value is recognised without panic, and an invalid body is always told.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use model::parse::{Recognised, recognise};
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(value) = serde_json::from_slice::<serde_json::Value>(bytes) else {
+        return;
+    };
+    if let Recognised::Object(object) = recognise(&value, "fuzz.json") {
+        let told = object
+            .notes()
+            .iter()
+            .any(|note| note.code == "invalid-object");
+        assert_eq!(object.invalid().is_some(), told);
+    }
+});
