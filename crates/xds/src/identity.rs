@@ -99,7 +99,13 @@ mod tests {
 
     #[test]
     fn a_node_may_claim_only_what_its_certificate_says() {
-        let cases: [(&str, fn(&mut Client), &str, Result<(), IdentityError>); 9] = [
+        type Case = (
+            &'static str,
+            fn(&mut Client),
+            &'static str,
+            Result<(), IdentityError>,
+        );
+        let cases: [Case; 9] = [
             ("trusted ztunnel", |_| {}, "istio-system/ztunnel", Ok(())),
             (
                 "other account as ztunnel",

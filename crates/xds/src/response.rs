@@ -135,3 +135,71 @@ fn put(field: u8, body: &[u8], out: &mut impl BufMut) {
     encode_varint(body.len() as u64, out);
     out.put_slice(body);
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use prost::Message;
+    use proto::discovery::{DeltaDiscoveryResponse, Resource};
+    use snapshot::ResourceType::Address;
+
+    use super::*;
+    use crate::session::tests::map;
+
+    #[test]
+    fn wire_bytes_decode_to_the_message_that_was_meant() {
+        let from = map(Address, "gone=1 kept=1 old=1");
+        let to = map(Address, "kept=1 new=1 old=2");
+        let delta = Arc::new(EncodedDelta::between(&from, &to));
+        let resource = |name: &str, content: &str| Resource {
+            name: name.to_owned(),
+            version: to.get(name).unwrap().version_str().to_string(),
+            resource: Some(proto::Any {
+                type_url: Address.type_url().to_owned(),
+                value: content.as_bytes().to_vec(),
+            }),
+            ..Resource::default()
+        };
+        let changed = vec![resource("new", "1"), resource("old", "2")];
+        let gone = vec!["gone".to_owned()];
+        let own = Payload::Own {
+            chunks: delta.chunks.clone(),
+            removed: vec!["gone".into()],
+        };
+        let shared = |part| Payload::Shared(Arc::clone(&delta), part);
+        for (payload, resources, removed_resources) in [
+            (shared(Part::All), changed.clone(), gone.clone()),
+            (shared(Part::Upserts), changed.clone(), vec![]),
+            (shared(Part::Removals), vec![], gone.clone()),
+            (own, changed, gone),
+        ] {
+            let response = Response {
+                ty: Some(Address),
+                type_url: Address.type_url().into(),
+                nonce: "n-1".to_owned(),
+                version: "7".to_owned(),
+                behind_ms: 0,
+                requested: false,
+                payload,
+            };
+            let mut bytes = Vec::new();
+            response.encode(&mut bytes);
+            assert_eq!(bytes.len(), response.encoded_bytes());
+            assert_eq!(response.resources_count(), resources.len());
+            assert_eq!(response.removed_count(), removed_resources.len());
+            let expected = DeltaDiscoveryResponse {
+                system_version_info: "7".to_owned(),
+                resources,
+                type_url: Address.type_url().to_owned(),
+                nonce: "n-1".to_owned(),
+                removed_resources,
+                control_plane: None,
+            };
+            assert_eq!(
+                DeltaDiscoveryResponse::decode(bytes.as_slice()).unwrap(),
+                expected
+            );
+        }
+    }
+}

@@ -171,7 +171,7 @@ async fn accept_plaintext(
         }
     }
     // The receiver is gone because the server is shutting down; it says when it is done.
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 type TlsStream = tokio_rustls::server::TlsStream<TcpStream>;
@@ -220,7 +220,7 @@ async fn accept_tls(
             }
         });
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// A handshake that ends with HTTP/2 and the identity of the peer, or not at all.

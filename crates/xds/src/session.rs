@@ -357,7 +357,7 @@ fn take_verdict(
         return false;
     }
     if let Some(error) = error {
-        let message = bounded(&error.message);
+        let message = bounded(&error.message, LAST_ERROR_BYTES_MAX).to_owned();
         sub.nack(nonce, message.clone());
         effects.push(Effect::Observe(Observation::Nacked { ty, message }));
     } else if let Some(elapsed_ms) = sub.ack(nonce, now_ms) {
@@ -404,10 +404,13 @@ fn check_bounds(request: &Request) -> Result<(), Effect> {
     Ok(())
 }
 
-/// The beginning of a text that a client sent.
-fn bounded(text: &str) -> String {
-    let end = text.floor_char_boundary(LAST_ERROR_BYTES_MAX);
-    text.get(..end).unwrap_or_default().to_owned()
+/// The beginning of a text that a client sent, cut between characters.
+pub(crate) fn bounded(text: &str, bytes_max: usize) -> &str {
+    let mut end = bytes_max.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default()
 }
 
 #[cfg(test)]

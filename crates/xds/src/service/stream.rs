@@ -12,7 +12,7 @@ use super::{AdsRequest, Shared};
 use crate::client::Client;
 use crate::identity::Peer;
 use crate::response::Response;
-use crate::session::{Effect, Effects, Flavour, Observation, Request, Session};
+use crate::session::{Effect, Effects, Flavour, Observation, Request, Session, bounded};
 use crate::wire::ENCODE_BYTES_MAX;
 
 /// How long a stream may stay open without saying who it is.
@@ -140,12 +140,10 @@ async fn serve<R: AdsRequest>(
         Request::Delta(_) => Flavour::Delta,
         Request::Sotw(_) => Flavour::Sotw,
     };
-    let end: usize = client.version.floor_char_boundary(VERSION_BYTES_MAX);
-    let version = client
-        .version
-        .get(..end)
-        .filter(|v| !v.is_empty())
-        .unwrap_or("unknown");
+    let version = match bounded(&client.version, VERSION_BYTES_MAX) {
+        "" => "unknown",
+        version => version,
+    };
     let connected = deps.metrics.xds.with_label_values(&[version]);
     let number = deps.connections.open(client.clone(), peer.clone(), flavour);
     let span = info_span!(

@@ -182,16 +182,17 @@ impl Model {
             );
             watch.owed.remove(name);
         }
+        // A removal that answers a question may come at any time.
+        let mut removes = false;
         for name in &decoded.removed_resources {
             assert!(
                 !decoded.resources.iter().any(|r| r.name == *name),
                 "{name} in both lists"
             );
             let was_held = held.remove(name).is_some();
-            assert!(
-                watch.owed.remove(name) || was_held,
-                "{ty:?} {name} removed for no reason"
-            );
+            let was_owed = watch.owed.remove(name);
+            assert!(was_owed || was_held, "{ty:?} {name} removed for no reason");
+            removes |= !was_owed;
         }
         if ty == Cluster
             && let Some(endpoints) = self.watches.get_mut(&Endpoint)
@@ -200,7 +201,7 @@ impl Model {
                 .may_repeat
                 .extend(decoded.resources.into_iter().map(|r| r.name));
         }
-        self.check_order(ty, is_first, !decoded.removed_resources.is_empty());
+        self.check_order(ty, is_first, removes);
     }
 
     fn check_order(&self, ty: ResourceType, is_first: bool, removes: bool) {

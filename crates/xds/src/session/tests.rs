@@ -95,13 +95,13 @@ pub(crate) fn brief(response: &Response) -> String {
         .map_or("unknown", ResourceType::short)
         .to_owned();
     for resource in &decoded.resources {
-        text += &format!(" +{}", resource.name);
+        text = text + " +" + &resource.name;
         if !resource.aliases.is_empty() {
             text.push('~');
         }
     }
     for name in &decoded.removed_resources {
-        text += &format!(" -{name}");
+        text = text + " -" + name;
     }
     text
 }
@@ -116,7 +116,7 @@ fn brief_sotw(response: &Response) -> String {
         .to_owned();
     for resource in &decoded.resources {
         assert_eq!(resource.type_url, decoded.type_url);
-        text += &format!(" {}", String::from_utf8_lossy(&resource.value));
+        text = text + " " + &String::from_utf8_lossy(&resource.value);
     }
     text
 }
@@ -135,7 +135,6 @@ impl Stream {
             session,
             snapshot,
             nonces: BTreeMap::new(),
-            log: Vec::new(),
         }
     }
 
@@ -236,11 +235,11 @@ fn sotw(ty: ResourceType, on: &str, nonce: &str) -> DiscoveryRequest {
     }
 }
 
-fn rejection(message: &str) -> Option<Status> {
-    Some(Status {
+fn rejection(message: &str) -> Status {
+    Status {
         message: message.to_owned(),
         ..Default::default()
-    })
+    }
 }
 
 fn version(ty: ResourceType, content: &str) -> String {
@@ -337,7 +336,7 @@ fn stale_nonce_is_ignored_with_everything_in_it() {
     };
     assert_eq!(stream.send(stale.clone()), ["stale wds"]);
     let stale = DeltaDiscoveryRequest {
-        error_detail: rejection("x"),
+        error_detail: Some(rejection("x")),
         ..stale
     };
     assert_eq!(stream.send(stale), ["stale wds"]);
@@ -352,7 +351,7 @@ fn rejection_is_recorded_and_the_same_bytes_never_go_out_again() {
     stream.send(ask(Address));
     let nack = |nonce: &str| DeltaDiscoveryRequest {
         response_nonce: nonce.to_owned(),
-        error_detail: rejection(&"é".repeat(LAST_ERROR_BYTES_MAX)),
+        error_detail: Some(rejection(&"é".repeat(LAST_ERROR_BYTES_MAX))),
         ..ask(Address)
     };
     let nonce = stream.nonces[&Address].clone();
@@ -372,7 +371,7 @@ fn rejection_of_a_type_never_asked_for_is_ignored() {
     // §10.19.
     let mut stream = Stream::delta(ztunnel(), mesh("a", ""));
     let nack = DeltaDiscoveryRequest {
-        error_detail: rejection("x"),
+        error_detail: Some(rejection("x")),
         ..ask(Address)
     };
     assert_eq!(stream.send(nack), NOTHING);
@@ -441,7 +440,7 @@ fn names_in_an_acknowledgement_or_a_rejection_are_answered() {
     let nonce = stream.nonces[&Endpoint].clone();
     let nack = DeltaDiscoveryRequest {
         response_nonce: nonce,
-        error_detail: rejection("bad f"),
+        error_detail: Some(rejection("bad f")),
         ..subscribe(Endpoint, "g", "")
     };
     assert_eq!(stream.send(nack), ["nacked eds", "eds +g"]);
