@@ -30,7 +30,10 @@ pub(crate) fn is_wanted(
     reads: &mut Reads,
     gateway: &ObjectKey,
 ) -> bool {
-    proxies.by::<ClassByGateway>(reads, gateway).next().is_some()
+    proxies
+        .by::<ClassByGateway>(reads, gateway)
+        .next()
+        .is_some()
 }
 
 /// The waypoint of a service, if it is bound to one whose proxies are connected, and if the
@@ -89,7 +92,9 @@ pub fn derive(
         created_s: service.created_s.unwrap_or(i64::MAX),
         host: p.hostname.clone(),
         vips: vips.collect(),
-        ports: ports.filter_map(|port| Some((port.port, port_chains(port)?))).collect(),
+        ports: ports
+            .filter_map(|port| Some((port.port, port_chains(port)?)))
+            .collect(),
     };
     Output::one(p.clone(), row)
 }
@@ -124,14 +129,20 @@ pub mod workload {
         let Some(workload) = view.workloads.get(reads, p) else {
             return Output::gone();
         };
-        let Some(bound) = workload.waypoint.as_ref().filter(|_| !workload.addresses.is_empty())
+        let Some(bound) = workload
+            .waypoint
+            .as_ref()
+            .filter(|_| !workload.addresses.is_empty())
         else {
             return Output::none();
         };
         if !is_wanted(view.proxies, reads, &bound.key) {
             return Output::none();
         }
-        let row = DirectIr { waypoint: bound.key.clone(), ips: workload.addresses.clone() };
+        let row = DirectIr {
+            waypoint: bound.key.clone(),
+            ips: workload.addresses.clone(),
+        };
         Output::one(p.clone(), row)
     }
 }

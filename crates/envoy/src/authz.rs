@@ -20,7 +20,7 @@ use crate::ir::{Expr, RbacAction, RbacIr, RbacRuleIr};
 
 pub(crate) use conditions::{Layer, Scope};
 pub(crate) use identity::bundle;
-pub(crate) use usage::{Usage, usage};
+pub(crate) use usage::usage;
 
 /// The table of policies.
 pub(crate) type Policies<'t> = View<'t, ObjectKey, Parsed<AuthorizationPolicy>>;
@@ -84,7 +84,12 @@ fn filter(
         };
         let dry = policy.dry_run && matches!(action, Action::Allow | Action::Deny);
         let into = if dry { &mut shadow } else { &mut rules };
-        let scope = Scope { mesh, ns: &parsed.key().ns, layer, allow: action == Action::Allow };
+        let scope = Scope {
+            mesh,
+            ns: &parsed.key().ns,
+            layer,
+            allow: action == Action::Allow,
+        };
         add(into.get_or_insert_default(), parsed.key(), policy, &scope);
     }
     if rules.is_none() && shadow.is_none() {
@@ -95,7 +100,11 @@ fn filter(
         Action::Audit => RbacAction::Log,
         Action::Deny | Action::Custom => RbacAction::Deny,
     };
-    Some(RbacIr { action, rules, shadow })
+    Some(RbacIr {
+        action,
+        rules,
+        shadow,
+    })
 }
 
 fn add(
@@ -107,7 +116,10 @@ fn add(
     if policy.rules.is_empty() {
         // An entry that never matches: an ALLOW refuses everything, the others nothing.
         let never = || vec![Expr::never()];
-        let rule = RbacRuleIr { permissions: never(), principals: never() };
+        let rule = RbacRuleIr {
+            permissions: never(),
+            principals: never(),
+        };
         into.insert(rule_key(key, 0, policy), rule);
     }
     for (index, rule) in policy.rules.iter().enumerate() {
@@ -137,14 +149,21 @@ fn compile_rule(rule: &AuthzRule, scope: &Scope<'_>) -> Option<RbacRuleIr> {
     let (mut destination, mut source) = (Vec::new(), Vec::new());
     for (key, values) in &rule.when {
         let about_destination = conditions::is_about_destination(key);
-        let into = if about_destination { &mut destination } else { &mut source };
+        let into = if about_destination {
+            &mut destination
+        } else {
+            &mut source
+        };
         scope.push(into, scope.when(key, values))?;
     }
     let permissions = entries(&rule.to, &destination, |operation, all| {
         scope.operation(operation, all)
     })?;
     let principals = entries(&rule.from, &source, |from, all| scope.source(from, all))?;
-    Some(RbacRuleIr { permissions, principals })
+    Some(RbacRuleIr {
+        permissions,
+        principals,
+    })
 }
 
 /// One conjunction per entry, with the shared conditions at its end; one of the shared

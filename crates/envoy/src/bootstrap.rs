@@ -194,7 +194,11 @@ mod tests {
     #[test]
     fn the_bootstrap_is_a_bootstrap_message() {
         for (sotw, host) in [(true, "127.0.0.1"), (false, "istiod.istio-system.svc")] {
-            let value = bootstrap(&BootstrapOptions { sotw, xds_host: host.into(), ..options() });
+            let value = bootstrap(&BootstrapOptions {
+                sotw,
+                xds_host: host.into(),
+                ..options()
+            });
             proto::json::from_json(proto::type_url::BOOTSTRAP, value).unwrap();
         }
     }

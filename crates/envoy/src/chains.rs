@@ -55,10 +55,17 @@ pub fn derive(
         return Output::none();
     };
     let default_mesh = MeshRow::default();
-    let mesh = view.mesh.get(reads, &()).map_or(&default_mesh, |row| &**row);
+    let mesh = view
+        .mesh
+        .get(reads, &())
+        .map_or(&default_mesh, |row| &**row);
     let attached = authz::attached(view.policies, reads, mesh, waypoint, Some(service));
     let authz = |layer| authz::compile(&attached, mesh, layer);
-    let site = Site { service, waypoint, mesh };
+    let site = Site {
+        service,
+        waypoint,
+        mesh,
+    };
     let mut rows = Vec::new();
     let mut seen = BTreeSet::new();
     for port in &service.ports {
@@ -73,7 +80,11 @@ pub fn derive(
         }
     }
     let key = |chain: &ChainIr| WaypointResource::new(waypoint.key.clone(), chain.name.clone());
-    Output::from(rows.into_iter().map(|chain| (key(&chain), chain)).collect::<Vec<_>>())
+    Output::from(
+        rows.into_iter()
+            .map(|chain| (key(&chain), chain))
+            .collect::<Vec<_>>(),
+    )
 }
 
 fn http(

@@ -12,7 +12,9 @@ use model::{
 
 use crate::attachment::{inbound_name, port_chains, served_by};
 use crate::index::{ChainByDestination, WorkloadByService};
-use crate::ir::{ChainIr, ClusterIr, Direction, Discovery, DnsEndpoint, Upstream, WaypointResource};
+use crate::ir::{
+    ChainIr, ClusterIr, Direction, Discovery, DnsEndpoint, Upstream, WaypointResource,
+};
 use crate::routes::outbound_name;
 
 /// Primary: a service.
@@ -48,8 +50,12 @@ pub fn derive(
     let host = &p.hostname;
     if let Some(waypoint) = served_by(view.proxies, reads, service) {
         for port in &service.ports {
-            let Some(chains) = port_chains(port) else { continue };
-            let Some(discovery) = discovery(view, reads, service, port) else { continue };
+            let Some(chains) = port_chains(port) else {
+                continue;
+            };
+            let Some(discovery) = discovery(view, reads, service, port) else {
+                continue;
+            };
             let inbound = |kind: &'static str, upstream| ClusterIr {
                 name: inbound_name(port.port, kind, host),
                 subset: Str::from(kind),
@@ -119,9 +125,10 @@ fn discovery(
             let targets = dns(view, reads, service, port);
             (!targets.is_empty()).then_some(Discovery::StrictDns(targets))
         }
-        Resolution::DnsRoundRobin => {
-            dns(view, reads, service, port).into_iter().next().map(Discovery::LogicalDns)
-        }
+        Resolution::DnsRoundRobin => dns(view, reads, service, port)
+            .into_iter()
+            .next()
+            .map(Discovery::LogicalDns),
         Resolution::DynamicDns => None,
     }
 }
@@ -140,11 +147,14 @@ fn dns(
             None => workload.hostname.clone(),
         };
         let maps = workload.services.get(&service.key).into_iter().flatten();
-        targets.extend(maps.filter(|map| map.service_port == port.port).map(|map| DnsEndpoint {
-            host: host.clone(),
-            port: map.target_port,
-            weight: workload.capacity.max(1),
-        }));
+        targets.extend(
+            maps.filter(|map| map.service_port == port.port)
+                .map(|map| DnsEndpoint {
+                    host: host.clone(),
+                    port: map.target_port,
+                    weight: workload.capacity.max(1),
+                }),
+        );
     }
     targets.sort();
     targets.dedup_by(|a, b| a.host == b.host && a.port == b.port);

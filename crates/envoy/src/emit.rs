@@ -34,24 +34,40 @@ pub fn chain(chain: &ChainIr) -> Vec<u8> {
 /// A cluster of a service.
 pub fn cluster(cluster: &ClusterIr) -> Resource {
     let bytes = wire::encode(&cluster::service(cluster));
-    Resource { name: cluster.name.clone(), type_url: proto::type_url::CLUSTER, bytes }
+    Resource {
+        name: cluster.name.clone(),
+        type_url: proto::type_url::CLUSTER,
+        bytes,
+    }
 }
 
 /// A cluster that every waypoint has.
 pub fn static_cluster(cluster: &StaticClusterIr) -> Resource {
     let message = cluster::fixed(cluster);
     let name = Str::from(message.name.as_str());
-    Resource { name, type_url: proto::type_url::CLUSTER, bytes: wire::encode(&message) }
+    Resource {
+        name,
+        type_url: proto::type_url::CLUSTER,
+        bytes: wire::encode(&message),
+    }
 }
 
 /// The endpoints of a cluster.
 pub fn endpoints(endpoints: &EndpointsIr) -> Resource {
     let bytes = wire::encode(&endpoint::assignment(endpoints));
-    Resource { name: endpoints.name.clone(), type_url: proto::type_url::ENDPOINT, bytes }
+    Resource {
+        name: endpoints.name.clone(),
+        type_url: proto::type_url::ENDPOINT,
+        bytes,
+    }
 }
 
 /// A listener.
 pub fn listener(listener: &ListenerIr) -> Resource {
     let (name, bytes) = listener::encode(listener);
-    Resource { name, type_url: proto::type_url::LISTENER, bytes }
+    Resource {
+        name,
+        type_url: proto::type_url::LISTENER,
+        bytes,
+    }
 }

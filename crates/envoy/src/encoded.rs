@@ -24,9 +24,12 @@ pub fn derive(
     reads: &mut Reads,
 ) -> Output<WaypointResource, EncodedChain, Finding> {
     match view.chains.get(reads, p) {
-        Some(chain) => {
-            Output::one(p.clone(), EncodedChain { bytes: emit::chain(chain).into() })
-        }
+        Some(chain) => Output::one(
+            p.clone(),
+            EncodedChain {
+                bytes: emit::chain(chain).into(),
+            },
+        ),
         None => Output::gone(),
     }
 }

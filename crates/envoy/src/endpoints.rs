@@ -44,8 +44,11 @@ pub fn derive(
     if clusters.is_empty() {
         return Output::none();
     }
-    let workloads: Vec<_> =
-        view.workloads.by::<WorkloadByService>(reads, p).map(|(_, row)| row).collect();
+    let workloads: Vec<_> = view
+        .workloads
+        .by::<WorkloadByService>(reads, p)
+        .map(|(_, row)| row)
+        .collect();
     let rows = clusters.into_iter().map(|(key, cluster)| {
         let row = EndpointsIr {
             name: cluster.name.clone(),
@@ -65,7 +68,9 @@ fn localities(
 ) -> BTreeMap<Locality, Vec<EndpointIr>> {
     let mut found: BTreeMap<(IpAddr, u16), (&Locality, EndpointIr)> = BTreeMap::new();
     for workload in workloads.iter().filter(|workload| !workload.terminating) {
-        let Some(ip) = workload.addresses.first() else { continue };
+        let Some(ip) = workload.addresses.first() else {
+            continue;
+        };
         let maps = workload.services.get(&service.key).into_iter().flatten();
         for map in maps.filter(|map| map.service_port == port) {
             let row = endpoint(service, workload, *ip, map.target_port);
@@ -88,7 +93,11 @@ fn localities(
 }
 
 fn endpoint(service: &ServiceRow, workload: &WorkloadRow, ip: IpAddr, port: u16) -> EndpointIr {
-    let name = if workload.workload_name.is_empty() { &workload.name } else { &workload.workload_name };
+    let name = if workload.workload_name.is_empty() {
+        &workload.name
+    } else {
+        &workload.workload_name
+    };
     EndpointIr {
         ip,
         port,

@@ -1,1 +1,6 @@
-//! f
+//! Findings: what of routes and policies does not do what it says. They are derived from
+//! the objects alone, so they exist whether or not any proxy is connected.
+//! Source: spec/policy-and-traffic.md §10.1, §10.5.
+
+pub mod policy;
+pub mod route;

@@ -10,9 +10,7 @@ use model::{
     WorkloadRow, WorkloadUid,
 };
 
-use crate::ir::{
-    AttachmentIr, ChainIr, ClusterIr, DirectIr, EncodedChain, WaypointResource,
-};
+use crate::ir::{AttachmentIr, ChainIr, ClusterIr, DirectIr, EncodedChain, WaypointResource};
 
 /// What kind of object a route has as its parent, or a policy as its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -118,7 +116,11 @@ impl Index<ObjectKey, Parsed<AuthorizationPolicy>> for PolicyByTarget {
     type At = Target;
     fn keys(key: &ObjectKey, row: &Parsed<AuthorizationPolicy>, emit: &mut dyn FnMut(&Target)) {
         for target in row.ok().into_iter().flat_map(|policy| &policy.targets) {
-            if target.ns.as_ref().is_some_and(|ns| !ns.is_empty() && *ns != key.ns) {
+            if target
+                .ns
+                .as_ref()
+                .is_some_and(|ns| !ns.is_empty() && *ns != key.ns)
+            {
                 continue;
             }
             if let Some(kind) = TargetKind::of(&target.group, &target.kind) {

@@ -23,7 +23,10 @@ pub struct WaypointResource {
 impl WaypointResource {
     /// From its parts.
     pub fn new(waypoint: ObjectKey, name: impl Into<Str>) -> Self {
-        Self { waypoint, name: name.into() }
+        Self {
+            waypoint,
+            name: name.into(),
+        }
     }
 }
 
@@ -39,7 +42,10 @@ pub struct ClassResource {
 impl ClassResource {
     /// From its parts.
     pub fn new(class: ProxyClass, name: impl Into<Str>) -> Self {
-        Self { class, name: name.into() }
+        Self {
+            class,
+            name: name.into(),
+        }
     }
 }
 

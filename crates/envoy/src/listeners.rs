@@ -64,7 +64,10 @@ pub fn derive(
         return Output::none();
     };
     let default_mesh = MeshRow::default();
-    let mesh = view.mesh.get(reads, &()).map_or(&default_mesh, |row| &**row);
+    let mesh = view
+        .mesh
+        .get(reads, &())
+        .map_or(&default_mesh, |row| &**row);
     let terminate = ListenerIr::ConnectTerminate {
         bind: p.bind,
         tls: tls(p, mesh),
@@ -87,7 +90,10 @@ pub fn derive(
 /// TLS of HBONE for a class.
 pub(crate) fn tls(class: &ProxyClass, mesh: &MeshRow) -> TlsIr {
     let trust_domains = authz::bundle(mesh).into_iter().cloned().collect();
-    TlsIr { trust_domains, secrets: class.secrets }
+    TlsIr {
+        trust_domains,
+        secrets: class.secrets,
+    }
 }
 
 fn main_internal(
@@ -97,12 +103,20 @@ fn main_internal(
     mesh: &MeshRow,
     direct: DirectChains,
 ) -> MainIr {
-    let mut services: Vec<(&NamespacedHostname, &Arc<AttachmentIr>)> =
-        view.attachments.by::<AttachmentByWaypoint>(reads, &class.gateway).collect();
+    let mut services: Vec<(&NamespacedHostname, &Arc<AttachmentIr>)> = view
+        .attachments
+        .by::<AttachmentByWaypoint>(reads, &class.gateway)
+        .collect();
     services.sort_by_key(|(key, row)| (row.created_s, *key));
-    let network = if class.network.is_empty() { &mesh.network } else { &class.network };
-    let mut ranges: Vec<RangeIr> =
-        services.iter().filter_map(|(_, row)| service_range(row, network)).collect();
+    let network = if class.network.is_empty() {
+        &mesh.network
+    } else {
+        &class.network
+    };
+    let mut ranges: Vec<RangeIr> = services
+        .iter()
+        .filter_map(|(_, row)| service_range(row, network))
+        .collect();
     let pods: BTreeSet<IpNet> = view
         .directs
         .by::<DirectByWaypoint>(reads, &class.gateway)
@@ -111,7 +125,10 @@ fn main_internal(
     let any_workload = !pods.is_empty();
     if any_workload {
         let ranges_of_pods = pods.into_iter().collect();
-        ranges.push(RangeIr { ranges: ranges_of_pods, target: RangeTarget::Workloads });
+        ranges.push(RangeIr {
+            ranges: ranges_of_pods,
+            target: RangeTarget::Workloads,
+        });
     }
     let kinds = port_kinds(services.iter().map(|(_, row)| &***row));
     let chains = view.encoded.by::<EncodedByWaypoint>(reads, &class.gateway);
@@ -127,8 +144,12 @@ fn main_internal(
 /// The range matcher of a service; `None` when it has no address here or no port.
 fn service_range(row: &AttachmentIr, network: &Str) -> Option<RangeIr> {
     let here = |on: &Str| on.is_empty() || on == network;
-    let ranges: BTreeSet<IpNet> =
-        row.vips.iter().filter(|(on, _)| here(on)).map(|(_, net)| *net).collect();
+    let ranges: BTreeSet<IpNet> = row
+        .vips
+        .iter()
+        .filter(|(on, _)| here(on))
+        .map(|(_, net)| *net)
+        .collect();
     let target = |port: u16, chains: PortChains| {
         let http = inbound_name(port, "http", &row.host);
         let tcp = inbound_name(port, "tcp", &row.host);
@@ -138,8 +159,11 @@ fn service_range(row: &AttachmentIr, network: &Str) -> Option<RangeIr> {
             PortChains::Sniffed => PortTarget::Sniffed { http, tcp },
         }
     };
-    let ports: BTreeMap<u16, PortTarget> =
-        row.ports.iter().map(|(port, chains)| (*port, target(*port, *chains))).collect();
+    let ports: BTreeMap<u16, PortTarget> = row
+        .ports
+        .iter()
+        .map(|(port, chains)| (*port, target(*port, *chains)))
+        .collect();
     (!ranges.is_empty() && !ports.is_empty()).then(|| RangeIr {
         ranges: ranges.into_iter().collect(),
         target: RangeTarget::Service(ports),
@@ -167,9 +191,13 @@ fn http_inspector_off(
 ) -> BTreeSet<u16> {
     let certain = |kinds: &BTreeSet<PortChains>| {
         kinds.iter().all(|kind| *kind == PortChains::Http)
-            || kinds.iter().all(|kind| matches!(kind, PortChains::Tcp | PortChains::Tls))
+            || kinds
+                .iter()
+                .all(|kind| matches!(kind, PortChains::Tcp | PortChains::Tls))
     };
-    let ports = kinds.iter().filter(|(_, kinds)| !any_workload && certain(kinds));
+    let ports = kinds
+        .iter()
+        .filter(|(_, kinds)| !any_workload && certain(kinds));
     ports.map(|(port, _)| *port).collect()
 }
 
@@ -194,7 +222,11 @@ fn direct_chain(name: &'static str, authz: Vec<RbacIr>) -> ChainIr {
             operation: arcstr::literal!("encap:0/*"),
             from_object: None,
         };
-        ChainBody::Http { http2: false, grpc_web: false, routes: vec![route] }
+        ChainBody::Http {
+            http2: false,
+            grpc_web: false,
+            routes: vec![route],
+        }
     } else {
         ChainBody::Tcp { cluster: ENCAP }
     };

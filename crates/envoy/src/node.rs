@@ -88,9 +88,13 @@ pub enum NodeError {
 /// See [`NodeError`].
 pub fn class_from_node(node: &Node) -> Result<NodeInfo, NodeError> {
     let mut parts = node.id.split('~');
-    let (Some(kind), Some(id_ip), Some(pod), Some(domain), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
-    else {
+    let (Some(kind), Some(id_ip), Some(pod), Some(domain), None) = (
+        parts.next(),
+        parts.next(),
+        parts.next(),
+        parts.next(),
+        parts.next(),
+    ) else {
         return Err(NodeError::Id);
     };
     if node.id.len() > ID_BYTES_MAX {
@@ -117,7 +121,10 @@ pub fn class_from_node(node: &Node) -> Result<NodeInfo, NodeError> {
         }
         _ => None,
     };
-    let pod = pod.strip_suffix(ns).and_then(|rest| rest.strip_suffix('.')).unwrap_or(pod);
+    let pod = pod
+        .strip_suffix(ns)
+        .and_then(|rest| rest.strip_suffix('.'))
+        .unwrap_or(pod);
     Ok(NodeInfo {
         id: node.id.as_str().into(),
         kind,
@@ -152,15 +159,29 @@ fn address(instance_ips: &str, id_ip: &str) -> Result<IpAddr, NodeError> {
     if instance_ips.is_empty() {
         return read(id_ip);
     }
-    let all: Vec<IpAddr> = instance_ips.split(',').map(read).collect::<Result<_, _>>()?;
-    all.first().copied().ok_or_else(|| NodeError::Address(String::new()))
+    let all: Vec<IpAddr> = instance_ips
+        .split(',')
+        .map(read)
+        .collect::<Result<_, _>>()?;
+    all.first()
+        .copied()
+        .ok_or_else(|| NodeError::Address(String::new()))
 }
 
-fn class(node: &Node, metadata: &Metadata<'_>, gateway: ObjectKey) -> Result<ProxyClass, NodeError> {
+fn class(
+    node: &Node,
+    metadata: &Metadata<'_>,
+    gateway: ObjectKey,
+) -> Result<ProxyClass, NodeError> {
     let secrets = match metadata.text(METADATA_SECRETS)? {
         "" | "sds" => SecretSource::SdsGrpc,
         "static" => SecretSource::Bootstrap,
-        other => return Err(NodeError::Value(METADATA_SECRETS, other.chars().take(100).collect())),
+        other => {
+            return Err(NodeError::Value(
+                METADATA_SECRETS,
+                other.chars().take(100).collect(),
+            ));
+        }
     };
     let bind = match metadata.text(METADATA_BIND)? {
         "" => None,
@@ -183,7 +204,9 @@ fn class(node: &Node, metadata: &Metadata<'_>, gateway: ObjectKey) -> Result<Pro
 /// of itself counts as a current stock Envoy.
 fn strings(node: &Node) -> StringFactory {
     let lists = |name: &str| {
-        node.extensions.iter().any(|extension| extension.name == name && !extension.disabled)
+        node.extensions
+            .iter()
+            .any(|extension| extension.name == name && !extension.disabled)
     };
     if lists("envoy.hashable_string") {
         return StringFactory::EnvoyHashable;
@@ -192,9 +215,10 @@ fn strings(node: &Node) -> StringFactory {
         return StringFactory::IstioHashable;
     }
     let version = match &node.user_agent_version_type {
-        Some(UserAgentVersionType::UserAgentBuildVersion(build)) => {
-            build.version.as_ref().map(|v| (v.major_number, v.minor_number))
-        }
+        Some(UserAgentVersionType::UserAgentBuildVersion(build)) => build
+            .version
+            .as_ref()
+            .map(|v| (v.major_number, v.minor_number)),
         Some(UserAgentVersionType::UserAgentVersion(text)) => read_version(text),
         None => None,
     };
@@ -228,7 +252,11 @@ impl<'n> Metadata<'n> {
             None | Some(Kind::NullValue(_)) => Ok(Vec::new()),
             Some(Kind::StructValue(map)) => {
                 let pair = |(k, v): (&'n String, &'n Value)| Some((k.as_str(), text_of(v)?));
-                map.fields.iter().map(pair).collect::<Option<_>>().ok_or_else(wrong)
+                map.fields
+                    .iter()
+                    .map(pair)
+                    .collect::<Option<_>>()
+                    .ok_or_else(wrong)
             }
             Some(_) => Err(wrong()),
         }

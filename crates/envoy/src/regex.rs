@@ -20,10 +20,12 @@ pub(crate) fn check(text: &str) -> Result<(), String> {
     if text.len() > LENGTH_MAX || text.contains(['\0', '\r', '\n']) {
         return Err("the regular expression is too long or has control characters".to_owned());
     }
-    let parsed = ast::parse::ParserBuilder::new().nest_limit(NEST_MAX).build().parse(text);
-    let ast = parsed.map_err(|error| {
-        format!("the regular expression is not valid: {}", error.kind())
-    })?;
+    let parsed = ast::parse::ParserBuilder::new()
+        .nest_limit(NEST_MAX)
+        .build()
+        .parse(text);
+    let ast =
+        parsed.map_err(|error| format!("the regular expression is not valid: {}", error.kind()))?;
     let repeats = ast::visit(&ast, Re2 { product: 1 })?;
     if repeats > u64::from(REPEAT_MAX) {
         return Err("the regular expression repeats too often".to_owned());
@@ -45,7 +47,11 @@ impl ast::Visitor for Re2 {
     }
 
     fn visit_pre(&mut self, ast: &Ast) -> Result<(), String> {
-        let foreign = |what: &str| Err(format!("the regular expression uses {what}, which RE2 lacks"));
+        let foreign = |what: &str| {
+            Err(format!(
+                "the regular expression uses {what}, which RE2 lacks"
+            ))
+        };
         match ast {
             Ast::Flags(set) => flags(&set.flags),
             Ast::Group(group) => match &group.kind {
@@ -96,17 +102,16 @@ impl ast::Visitor for Re2 {
         }
     }
 
-    fn visit_class_set_binary_op_pre(
-        &mut self,
-        _: &ast::ClassSetBinaryOp,
-    ) -> Result<(), String> {
+    fn visit_class_set_binary_op_pre(&mut self, _: &ast::ClassSetBinaryOp) -> Result<(), String> {
         Err("the regular expression combines character classes, which RE2 lacks".to_owned())
     }
 }
 
 fn literal_is_shared(literal: &ast::Literal) -> Result<(), String> {
     match literal.kind {
-        ast::LiteralKind::HexFixed(ast::HexLiteralKind::UnicodeShort | ast::HexLiteralKind::UnicodeLong)
+        ast::LiteralKind::HexFixed(
+            ast::HexLiteralKind::UnicodeShort | ast::HexLiteralKind::UnicodeLong,
+        )
         | ast::LiteralKind::HexBrace(
             ast::HexLiteralKind::UnicodeShort | ast::HexLiteralKind::UnicodeLong,
         ) => Err("the regular expression uses \\u, which RE2 lacks".to_owned()),
@@ -134,11 +139,27 @@ mod tests {
 
     #[test]
     fn what_re2_reads_passes_and_the_rest_is_refused() {
-        for good in ["/a.*", "/v[0-9]{1,3}/x", "(?i)abc", "^/a$", r"/\d+\.html", "(?:a|b)?", ".+"] {
+        for good in [
+            "/a.*",
+            "/v[0-9]{1,3}/x",
+            "(?i)abc",
+            "^/a$",
+            r"/\d+\.html",
+            "(?:a|b)?",
+            ".+",
+        ] {
             assert_eq!(check(good), Ok(()), "{good}");
         }
         for bad in [
-            "(", "a**b", "(?x)a", "[a&&b]", "a{1001}", "(a{100}){100}", r"\u{61}", "(?=a)", "[",
+            "(",
+            "a**b",
+            "(?x)a",
+            "[a&&b]",
+            "a{1001}",
+            "(a{100}){100}",
+            r"\u{61}",
+            "(?=a)",
+            "[",
             r"\<a",
         ] {
             assert!(check(bad).is_err(), "{bad}");

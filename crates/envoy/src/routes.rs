@@ -13,17 +13,13 @@ use std::collections::BTreeSet;
 
 use flow::{Reads, View};
 use model::input::{HttpRoute, Namespace, ReferenceGrant};
-use model::{
-    MeshRow, NamespacedHostname, ObjectKey, Parsed, ServiceRow, Str, WaypointRow,
-};
+use model::{MeshRow, NamespacedHostname, ObjectKey, Parsed, ServiceRow, Str, WaypointRow};
 
 use crate::ir::{RouteAction, RouteIr, RoutePath};
 
 pub(crate) use backend::{Backend, Grants, outbound_name, resolve};
-pub(crate) use entry::{Defect, defect};
-pub(crate) use reach::{
-    Parents, admits, gateway_parent, own_parents, host_rank, reaches_by_gateway,
-};
+pub(crate) use entry::defect;
+pub(crate) use reach::{admits, gateway_parent, host_rank};
 
 /// What routes are read from.
 #[derive(Clone, Copy)]
@@ -58,7 +54,10 @@ pub(crate) fn for_port(
     port: u16,
     cluster: &Str,
 ) -> PortRoutes {
-    let mut out = PortRoutes { routes: Vec::new(), outbound: BTreeSet::new() };
+    let mut out = PortRoutes {
+        routes: Vec::new(),
+        outbound: BTreeSet::new(),
+    };
     let own = reach::own_routes(site, tables, reads, port);
     let own_count = entry::append(site, tables, reads, &own, port, &mut out);
     if own_count > 0 {
@@ -95,6 +94,3 @@ pub(crate) fn default_route(service: &ServiceRow, port: u16, cluster: &Str) -> R
         from_object: None,
     }
 }
-
-#[cfg(test)]
-mod tests;

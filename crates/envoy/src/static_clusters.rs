@@ -34,11 +34,23 @@ pub fn derive(
         return Output::none();
     }
     let default_mesh = MeshRow::default();
-    let mesh = view.mesh.get(reads, &()).map_or(&default_mesh, |row| &**row);
+    let mesh = view
+        .mesh
+        .get(reads, &())
+        .map_or(&default_mesh, |row| &**row);
     let key = |name| ClassResource::new(p.clone(), name);
     Output::from(vec![
-        (key(MAIN_INTERNAL), StaticClusterIr::Internal(MAIN_INTERNAL, MAIN_INTERNAL)),
-        (key(ENCAP), StaticClusterIr::Internal(ENCAP, CONNECT_ORIGINATE)),
-        (key(CONNECT_ORIGINATE), StaticClusterIr::ConnectOriginate(tls(p, mesh))),
+        (
+            key(MAIN_INTERNAL),
+            StaticClusterIr::Internal(MAIN_INTERNAL, MAIN_INTERNAL),
+        ),
+        (
+            key(ENCAP),
+            StaticClusterIr::Internal(ENCAP, CONNECT_ORIGINATE),
+        ),
+        (
+            key(CONNECT_ORIGINATE),
+            StaticClusterIr::ConnectOriginate(tls(p, mesh)),
+        ),
     ])
 }

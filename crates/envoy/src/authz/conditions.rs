@@ -33,9 +33,15 @@ pub(crate) struct Scope<'a> {
 /// `None`: this chain cannot evaluate the condition.
 type Condition = Option<Expr>;
 
+/// The values of an attribute and how they become a condition.
+type Attribute<'v> = (&'v Values, fn(&Scope<'_>, &Values) -> Condition);
+
 /// Whether a `when` key belongs to the permissions.
 pub(super) fn is_about_destination(key: &str) -> bool {
-    matches!(key, "destination.ip" | "destination.port" | "connection.sni")
+    matches!(
+        key,
+        "destination.ip" | "destination.port" | "connection.sni"
+    )
 }
 
 /// The header of a `request.headers[X]` key, in lower case.
@@ -72,7 +78,8 @@ pub(super) fn template(value: &str) -> Option<Str> {
     let segments: Vec<&str> = value.strip_prefix('/')?.split('/').collect();
     let last = segments.len().checked_sub(1)?;
     let literal = |text: &str| {
-        text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~%!$&'()+,;:@=".contains(&b))
+        text.bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._~%!$&'()+,;:@=".contains(&b))
     };
     let mut out = String::with_capacity(value.len());
     for (index, segment) in segments.into_iter().enumerate() {
@@ -124,9 +131,11 @@ impl Scope<'_> {
 
     /// The conditions of a `to` entry.
     pub(super) fn operation(&self, to: &AuthzOperation, all: &mut Vec<Expr>) -> Option<()> {
-        let attributes: [(&Values, fn(&Self, &Values) -> Condition); 4] = [
+        let attributes: [Attribute<'_>; 4] = [
             (&to.hosts, |scope, list| scope.http(|| facts(list, host))),
-            (&to.methods, |scope, list| scope.http(|| facts(list, method))),
+            (&to.methods, |scope, list| {
+                scope.http(|| facts(list, method))
+            }),
             (&to.paths, |scope, list| scope.http(|| facts(list, path))),
             (&to.ports, |_, list| facts(list, port)),
         ];
@@ -135,12 +144,14 @@ impl Scope<'_> {
 
     /// The conditions of a `from` entry.
     pub(super) fn source(&self, from: &AuthzSource, all: &mut Vec<Expr>) -> Option<()> {
-        let attributes: [(&Values, fn(&Self, &Values) -> Condition); 7] = [
-            (&from.principals, Self::principals),
+        let attributes: [Attribute<'_>; 7] = [
+            (&from.principals, |scope, list| scope.principals(list)),
             (&from.request_principals, |_, _| None),
-            (&from.service_accounts, Self::service_accounts),
-            (&from.trust_domains, Self::trust_domains),
-            (&from.namespaces, Self::namespaces),
+            (&from.service_accounts, |scope, list| {
+                scope.service_accounts(list)
+            }),
+            (&from.trust_domains, |scope, list| scope.trust_domains(list)),
+            (&from.namespaces, |scope, list| scope.namespaces(list)),
             (&from.remote_ip_blocks, |_, list| facts(list, source_ip)),
             (&from.ip_blocks, |_, list| facts(list, source_ip)),
         ];
@@ -160,18 +171,12 @@ impl Scope<'_> {
             "source.trustDomain" => self.trust_domains(list),
             _ => {
                 let name = Str::from(header_of(key)?);
-                self.http(|| {
-                    facts(list, |v| Some(Fact::Header(name.clone(), string(v), false)))
-                })
+                self.http(|| facts(list, |v| Some(Fact::Header(name.clone(), string(v), false))))
             }
         }
     }
 
-    fn push_all(
-        &self,
-        all: &mut Vec<Expr>,
-        attributes: &[(&Values, fn(&Self, &Values) -> Condition)],
-    ) -> Option<()> {
+    fn push_all(&self, all: &mut Vec<Expr>, attributes: &[Attribute<'_>]) -> Option<()> {
         for (list, condition) in attributes {
             if !list.is_empty() {
                 self.push(all, condition(self, list))?;
@@ -185,17 +190,23 @@ impl Scope<'_> {
     }
 
     fn principals(&self, list: &Values) -> Condition {
-        values(list, |value| Some(identities(identity::principal(value, self.mesh))))
+        values(list, |value| {
+            Some(identities(identity::principal(value, self.mesh)))
+        })
     }
 
     fn service_accounts(&self, list: &Values) -> Condition {
         values(list, |value| {
-            Some(identities(identity::service_account(value, self.ns, self.mesh)))
+            Some(identities(identity::service_account(
+                value, self.ns, self.mesh,
+            )))
         })
     }
 
     fn trust_domains(&self, list: &Values) -> Condition {
-        values(list, |value| Some(identities(identity::trust_domain(value, self.mesh))))
+        values(list, |value| {
+            Some(identities(identity::trust_domain(value, self.mesh)))
+        })
     }
 
     fn namespaces(&self, list: &Values) -> Condition {
@@ -204,7 +215,9 @@ impl Scope<'_> {
 }
 
 fn identities(list: Vec<StrMatch>) -> Vec<Expr> {
-    list.into_iter().map(|m| Expr::Is(Fact::Identity(m))).collect()
+    list.into_iter()
+        .map(|m| Expr::Is(Fact::Identity(m)))
+        .collect()
 }
 
 fn source_ip(value: &str) -> Option<Fact> {
@@ -217,12 +230,20 @@ fn port(value: &str) -> Option<Fact> {
 
 #[allow(clippy::unnecessary_wraps, reason = "one shape with its neighbours")]
 fn host(value: &str) -> Option<Fact> {
-    Some(Fact::Header(arcstr::literal!(":authority"), string(value), true))
+    Some(Fact::Header(
+        arcstr::literal!(":authority"),
+        string(value),
+        true,
+    ))
 }
 
 #[allow(clippy::unnecessary_wraps, reason = "one shape with its neighbours")]
 fn method(value: &str) -> Option<Fact> {
-    Some(Fact::Header(arcstr::literal!(":method"), string(value), false))
+    Some(Fact::Header(
+        arcstr::literal!(":method"),
+        string(value),
+        false,
+    ))
 }
 
 fn path(value: &str) -> Option<Fact> {

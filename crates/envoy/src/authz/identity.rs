@@ -54,7 +54,10 @@ fn expand(value: &str, mesh: &MeshRow) -> Vec<String> {
     if !known {
         return own;
     }
-    bundle.iter().map(|entry| format!("{entry}/{rest}")).collect()
+    bundle
+        .iter()
+        .map(|entry| format!("{entry}/{rest}"))
+        .collect()
 }
 
 /// One star at either end of a pattern.
@@ -85,7 +88,11 @@ pub(super) fn trust_domain(value: &str, mesh: &MeshRow) -> Vec<StrMatch> {
         vec![StrMatch::Prefix(arcstr::literal!("spiffe://"))]
     } else if value.starts_with('*') || value.ends_with('*') {
         // No other trust domain gets past TLS, so the pattern is decided here.
-        bundle.into_iter().filter(|d| wildcard(value, d)).map(|d| prefix(d)).collect()
+        bundle
+            .into_iter()
+            .filter(|d| wildcard(value, d))
+            .map(|d| prefix(d))
+            .collect()
     } else if bundle.iter().any(|domain| *domain == value) {
         bundle.into_iter().map(|domain| prefix(domain)).collect()
     } else {
@@ -96,7 +103,10 @@ pub(super) fn trust_domain(value: &str, mesh: &MeshRow) -> Vec<StrMatch> {
 /// A namespace, a star at one end allowed. `None` for stars elsewhere: typed matchers
 /// cannot say it exactly.
 pub(super) fn namespace(value: &str, mesh: &MeshRow) -> Option<Vec<Expr>> {
-    let inner = value.strip_prefix('*').or(value.strip_suffix('*')).unwrap_or(value);
+    let inner = value
+        .strip_prefix('*')
+        .or(value.strip_suffix('*'))
+        .unwrap_or(value);
     if inner.contains(['*', '/']) || value.is_empty() {
         return None;
     }
@@ -111,9 +121,13 @@ pub(super) fn namespace(value: &str, mesh: &MeshRow) -> Option<Vec<Expr>> {
                 is(StrMatch::Contains(arcstr::format!("{inner}/sa/"))),
             ])
         } else if value.ends_with('*') {
-            is(StrMatch::Prefix(arcstr::format!("spiffe://{domain}/ns/{inner}")))
+            is(StrMatch::Prefix(arcstr::format!(
+                "spiffe://{domain}/ns/{inner}"
+            )))
         } else {
-            is(StrMatch::Prefix(arcstr::format!("spiffe://{domain}/ns/{inner}/")))
+            is(StrMatch::Prefix(arcstr::format!(
+                "spiffe://{domain}/ns/{inner}/"
+            )))
         }
     };
     Some(bundle(mesh).into_iter().map(one).collect())

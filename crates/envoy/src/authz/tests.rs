@@ -1,1 +1,320 @@
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
 
+use model::Meta;
+use model::input::{AuthzOperation, AuthzSource, Values};
+
+use super::*;
+use crate::ir::{Fact, StrMatch};
+
+fn mesh() -> MeshRow {
+    MeshRow {
+        trust_domain: "td1".into(),
+        trust_domain_aliases: vec!["td2".into()],
+        ..MeshRow::default()
+    }
+}
+
+fn values(list: &[&str]) -> Values {
+    Values {
+        values: list.iter().map(|v| Str::from(*v)).collect(),
+        not_values: Vec::new(),
+    }
+}
+
+fn parsed(name: &str, policy: AuthorizationPolicy) -> Arc<Parsed<AuthorizationPolicy>> {
+    let meta = Meta {
+        key: ObjectKey::new("ns1", name),
+        ..Default::default()
+    };
+    Arc::new(Parsed {
+        meta,
+        body: Ok(policy),
+        notes: Vec::new(),
+    })
+}
+
+fn from(source: AuthzSource) -> AuthzRule {
+    AuthzRule {
+        from: vec![source],
+        ..Default::default()
+    }
+}
+
+fn to(operation: AuthzOperation) -> AuthzRule {
+    AuthzRule {
+        to: vec![operation],
+        ..Default::default()
+    }
+}
+
+fn paths(list: &[&str]) -> AuthzOperation {
+    AuthzOperation {
+        paths: values(list),
+        ..Default::default()
+    }
+}
+
+fn policy(action: Action, rules: Vec<AuthzRule>) -> AuthorizationPolicy {
+    AuthorizationPolicy {
+        action,
+        rules,
+        ..Default::default()
+    }
+}
+
+/// A condition in one line.
+fn show(expr: &Expr) -> String {
+    let list = |all: &[Expr], by: &str| {
+        let shown: Vec<String> = all.iter().map(show).collect();
+        format!("({})", shown.join(by))
+    };
+    match expr {
+        Expr::AllOf(all) if all.is_empty() => "any".into(),
+        Expr::AnyOf(all) if all.is_empty() => "never".into(),
+        Expr::AllOf(all) => list(all, " & "),
+        Expr::AnyOf(all) => list(all, " | "),
+        Expr::Not(inner) => format!("!{}", show(inner)),
+        Expr::Is(Fact::Path(m)) => format!("path{}", text(m)),
+        Expr::Is(Fact::PathTemplate(t)) => format!("template={t}"),
+        Expr::Is(Fact::Header(name, m, case)) => {
+            format!("{name}{}{}", if *case { "~" } else { "" }, text(m))
+        }
+        Expr::Is(Fact::Port(port)) => format!("port={port}"),
+        Expr::Is(Fact::DestinationIp(net)) => format!("dst={net}"),
+        Expr::Is(Fact::Sni(m)) => format!("sni{}", text(m)),
+        Expr::Is(Fact::Identity(m)) => format!("id{}", text(m)),
+        Expr::Is(Fact::SourceIp(net)) => format!("src={net}"),
+    }
+}
+
+fn text(m: &StrMatch) -> String {
+    match m {
+        StrMatch::Exact(text) => format!("={text}"),
+        StrMatch::Prefix(text) => format!("^{text}"),
+        StrMatch::Suffix(text) => format!("${text}"),
+        StrMatch::Contains(text) => format!("?{text}"),
+        StrMatch::Present => "+".into(),
+    }
+}
+
+/// The rules of the only filter: key, permissions, principals.
+fn rules(action: Action, rules: Vec<AuthzRule>, layer: Layer) -> Vec<String> {
+    let policy = parsed("p", policy(action, rules));
+    let filters = compile(&[&policy], &mesh(), layer);
+    let [filter] = &filters[..] else {
+        panic!("{filters:?}")
+    };
+    let shown = |list: &[Expr]| list.iter().map(show).collect::<Vec<_>>().join(" or ");
+    let rules = filter.rules.as_ref().unwrap();
+    rules
+        .values()
+        .map(|r| format!("{} / {}", shown(&r.permissions), shown(&r.principals)))
+        .collect()
+}
+
+#[test]
+fn sources_become_typed_matchers() {
+    let source = |field: fn(&mut AuthzSource) -> &mut Values, list: &[&str]| {
+        let mut source = AuthzSource::default();
+        *field(&mut source) = values(list);
+        from(source)
+    };
+    for (rule, expected) in [
+        (source(|s| &mut s.principals, &["*"]), "(id^spiffe://)"),
+        (source(|s| &mut s.principals, &["*/sa/x"]), "(id$/sa/x)"),
+        (
+            source(|s| &mut s.principals, &["td9/ns/*"]),
+            "(id^spiffe://td9/ns/)",
+        ),
+        (
+            source(|s| &mut s.principals, &["td9/ns/a/sa/b"]),
+            "(id=spiffe://td9/ns/a/sa/b)",
+        ),
+        (
+            source(|s| &mut s.principals, &["cluster.local/ns/a/sa/b"]),
+            "(id=spiffe://td1/ns/a/sa/b | id=spiffe://td2/ns/a/sa/b)",
+        ),
+        (
+            source(|s| &mut s.principals, &["td1/ns/a/sa/*"]),
+            "(id^spiffe://td1/ns/a/sa/ | id^spiffe://td2/ns/a/sa/)",
+        ),
+        (
+            source(|s| &mut s.namespaces, &["a"]),
+            "(id^spiffe://td1/ns/a/ | id^spiffe://td2/ns/a/)",
+        ),
+        (
+            source(|s| &mut s.namespaces, &["a*"]),
+            "(id^spiffe://td1/ns/a | id^spiffe://td2/ns/a)",
+        ),
+        (
+            source(|s| &mut s.namespaces, &["*z"]),
+            "((id^spiffe://td1/ns/ & id?z/sa/) | (id^spiffe://td2/ns/ & id?z/sa/))",
+        ),
+        (
+            source(|s| &mut s.service_accounts, &["b", "x/c"]),
+            "(id=spiffe://td1/ns/ns1/sa/b | id=spiffe://td2/ns/ns1/sa/b | id=spiffe://td1/ns/x/sa/c | id=spiffe://td2/ns/x/sa/c)",
+        ),
+        (
+            source(|s| &mut s.trust_domains, &["td1"]),
+            "(id^spiffe://td1/ | id^spiffe://td2/)",
+        ),
+        (
+            source(|s| &mut s.trust_domains, &["other"]),
+            "(id^spiffe://other/)",
+        ),
+        (
+            source(|s| &mut s.trust_domains, &["*2"]),
+            "(id^spiffe://td2/)",
+        ),
+        (
+            source(|s| &mut s.ip_blocks, &["10.0.0.0/8", "fd00::1"]),
+            "(src=10.0.0.0/8 | src=fd00::1/128)",
+        ),
+        (
+            source(|s| &mut s.remote_ip_blocks, &["10.0.0.1"]),
+            "(src=10.0.0.1/32)",
+        ),
+    ] {
+        let expected = format!("any / ({expected})");
+        assert_eq!(rules(Action::Allow, vec![rule], Layer::Http), [expected]);
+    }
+}
+
+#[test]
+fn operations_become_typed_matchers() {
+    let operation = AuthzOperation {
+        hosts: values(&["*", "Example.com:*"]),
+        methods: Values {
+            values: Vec::new(),
+            not_values: vec!["GET".into()],
+        },
+        paths: values(&["*", "/a*", "*.js", "/x/{*}/y/{**}"]),
+        ports: values(&["80"]),
+    };
+    assert_eq!(
+        rules(Action::Allow, vec![to(operation)], Layer::Http),
+        [
+            "((:authority~+ | :authority~^Example.com:) & !(:method=GET) & (path+ | path^/a | path$.js | template=/x/*/y/**) & (port=80)) / any"
+        ]
+    );
+}
+
+#[test]
+fn when_joins_every_permission_or_every_principal() {
+    let rule = AuthzRule {
+        to: vec![paths(&["/a"]), paths(&["/b"])],
+        from: Vec::new(),
+        when: vec![
+            ("destination.port".into(), values(&["80"])),
+            ("connection.sni".into(), values(&["*.x"])),
+            ("request.headers[X-A]".into(), values(&["1"])),
+        ],
+    };
+    assert_eq!(
+        rules(Action::Allow, vec![rule], Layer::Http),
+        ["((path=/a) & (port=80) & (sni$.x)) or ((path=/b) & (port=80) & (sni$.x)) / ((x-a=1))"]
+    );
+}
+
+#[test]
+fn what_cannot_be_expressed_drops_an_allow_rule_and_widens_a_deny_rule() {
+    let jwt = AuthzSource {
+        request_principals: values(&["i/s"]),
+        ..Default::default()
+    };
+    let odd_ns = AuthzSource {
+        namespaces: values(&["a*b"]),
+        ..Default::default()
+    };
+    let odd_ip = AuthzSource {
+        ip_blocks: values(&["10.0.0.1", "x"]),
+        ..Default::default()
+    };
+    let claim = AuthzRule {
+        when: vec![("request.auth.claims[a]".into(), values(&["b"]))],
+        ..Default::default()
+    };
+    let http = || to(paths(&["/a"]));
+    for (rule, layer, deny) in [
+        (from(jwt), Layer::Http, "any / any"),
+        (from(odd_ns), Layer::Http, "any / any"),
+        (from(odd_ip), Layer::Http, "any / any"),
+        (claim, Layer::Http, "any / any"),
+        (to(paths(&["/a/{*}x"])), Layer::Http, "any / any"),
+        (http(), Layer::Tcp, "any / any"),
+    ] {
+        assert_eq!(
+            rules(Action::Allow, vec![rule.clone()], layer),
+            Vec::<String>::new()
+        );
+        assert_eq!(rules(Action::Deny, vec![rule], layer), [deny]);
+    }
+}
+
+#[test]
+fn empty_policies_refuse_all_or_nothing_and_an_empty_rule_matches_all() {
+    assert_eq!(rules(Action::Allow, vec![], Layer::Http), ["never / never"]);
+    assert_eq!(rules(Action::Deny, vec![], Layer::Http), ["never / never"]);
+    assert_eq!(
+        rules(Action::Allow, vec![AuthzRule::default()], Layer::Http),
+        ["any / any"]
+    );
+}
+
+#[test]
+fn filters_come_in_order_and_dry_run_never_enforces() {
+    let one = |name: &str, action, dry_run| {
+        let rules = vec![AuthzRule::default()];
+        parsed(
+            name,
+            AuthorizationPolicy {
+                dry_run,
+                ..policy(action, rules)
+            },
+        )
+    };
+    let mut custom = policy(Action::Custom, vec![AuthzRule::default()]);
+    custom.provider = Some("opa".into());
+    let all = [
+        one("a", Action::Allow, true),
+        one("d", Action::Deny, false),
+        one("e", Action::Deny, true),
+        one("l", Action::Audit, false),
+        parsed("c", custom),
+    ];
+    let filters = compile(&all.iter().collect::<Vec<_>>(), &mesh(), Layer::Http);
+    let keys = |map: &Option<BTreeMap<Str, RbacRuleIr>>| -> Option<Vec<String>> {
+        map.as_ref()
+            .map(|map| map.keys().map(|key| key.to_string()).collect())
+    };
+    let shown: Vec<_> = filters
+        .iter()
+        .map(|f| (f.action, keys(&f.rules), keys(&f.shadow)))
+        .collect();
+    let key = |name: &str| Some(vec![format!("ns[ns1]-policy[{name}]-rule[0]")]);
+    let bad = "istio-ext-authz-opa-ns[ns1]-policy[c]-rule[0]-deny-due-to-bad-CUSTOM-action";
+    let expected = [
+        (RbacAction::Deny, Some(vec![bad.to_owned()]), None),
+        (RbacAction::Log, key("l"), None),
+        (RbacAction::Deny, key("d"), key("e")),
+        (RbacAction::Allow, None, key("a")),
+    ];
+    assert_eq!(shown, expected);
+}
+
+#[test]
+fn an_allow_whose_rules_all_fell_away_still_refuses() {
+    let policy = parsed("p", policy(Action::Allow, vec![to(paths(&["/a"]))]));
+    let filters = compile(&[&policy], &mesh(), Layer::Tcp);
+    let expected = RbacIr {
+        action: RbacAction::Allow,
+        rules: Some(BTreeMap::new()),
+        shadow: None,
+    };
+    assert_eq!(filters, [expected]);
+}

@@ -25,7 +25,10 @@ pub(crate) fn usage(rule: &AuthzRule) -> Usage {
             .filter(|path| path.contains("{*}") || path.contains("{**}"))
             .any(|path| template(path).is_none());
     }
-    out.jwt |= rule.from.iter().any(|from| !from.request_principals.is_empty());
+    out.jwt |= rule
+        .from
+        .iter()
+        .any(|from| !from.request_principals.is_empty());
     for (key, _) in &rule.when {
         if key.starts_with("request.auth.") {
             out.jwt = true;

@@ -24,7 +24,11 @@ pub(super) fn message(ir: &ChainIr) -> listener::FilterChain {
         filters.push(republish_destination());
     }
     match &ir.body {
-        ChainBody::Http { http2, grpc_web, routes } => {
+        ChainBody::Http {
+            http2,
+            grpc_web,
+            routes,
+        } => {
             filters.push(filter(
                 "envoy.filters.network.http_connection_manager",
                 &manager(ir, *http2, *grpc_web, routes),
@@ -36,23 +40,38 @@ pub(super) fn message(ir: &ChainIr) -> listener::FilterChain {
             filters.push(tcp_proxy(cluster, cluster, None));
         }
     }
-    listener::FilterChain { name: ir.name.to_string(), filters, ..Default::default() }
+    listener::FilterChain {
+        name: ir.name.to_string(),
+        filters,
+        ..Default::default()
+    }
 }
 
 /// A network filter.
 pub(super) fn filter<M: Message + Name>(name: &str, config: &M) -> listener::Filter {
     let config_type = Some(listener::filter::ConfigType::TypedConfig(any(config)));
-    listener::Filter { name: name.into(), config_type }
+    listener::Filter {
+        name: name.into(),
+        config_type,
+    }
 }
 
 /// An HTTP filter.
 pub(super) fn http_filter<M: Message + Name>(name: &str, config: &M) -> hcm::HttpFilter {
     let config_type = Some(hcm::http_filter::ConfigType::TypedConfig(any(config)));
-    hcm::HttpFilter { name: name.into(), config_type, ..Default::default() }
+    hcm::HttpFilter {
+        name: name.into(),
+        config_type,
+        ..Default::default()
+    }
 }
 
 /// A TCP proxy, tunnelled when a CONNECT authority is given.
-pub(super) fn tcp_proxy(stat_prefix: &str, cluster: &str, connect: Option<&str>) -> listener::Filter {
+pub(super) fn tcp_proxy(
+    stat_prefix: &str,
+    cluster: &str,
+    connect: Option<&str>,
+) -> listener::Filter {
     let tunneling_config = connect.map(|hostname| tcp::tcp_proxy::TunnelingConfig {
         hostname: hostname.into(),
         ..Default::default()
@@ -67,13 +86,22 @@ pub(super) fn tcp_proxy(stat_prefix: &str, cluster: &str, connect: Option<&str>)
 }
 
 /// A filter state entry that the next internal connection sees.
-pub(super) fn shared_state(key: &str, format: &str, factory: &str) -> filter_state::FilterStateValue {
+pub(super) fn shared_state(
+    key: &str,
+    format: &str,
+    factory: &str,
+) -> filter_state::FilterStateValue {
     use envoy_types::pb::envoy::config::core::v3 as core;
     use filter_state::filter_state_value::{Key, SharedWithUpstream, Value};
     let text = core::data_source::Specifier::InlineString(format.into());
-    let source = core::DataSource { specifier: Some(text), ..Default::default() };
+    let source = core::DataSource {
+        specifier: Some(text),
+        ..Default::default()
+    };
     let format = core::SubstitutionFormatString {
-        format: Some(core::substitution_format_string::Format::TextFormatSource(source)),
+        format: Some(core::substitution_format_string::Format::TextFormatSource(
+            source,
+        )),
         ..Default::default()
     };
     filter_state::FilterStateValue {
@@ -117,7 +145,10 @@ fn manager(
         use_remote_address: Some(BoolValue { value: false }),
         server_name: SERVER_NAME.into(),
         proxy_100_continue: true,
-        upgrade_configs: vec![UpgradeConfig { upgrade_type: "websocket".into(), ..Default::default() }],
+        upgrade_configs: vec![UpgradeConfig {
+            upgrade_type: "websocket".into(),
+            ..Default::default()
+        }],
         normalize_path: Some(BoolValue { value: true }),
         path_with_escaped_slashes_action: escaped,
         request_id_extension: Some(hcm::RequestIdExtension {
@@ -136,18 +167,25 @@ fn http_filters(ir: &ChainIr, grpc_web: bool) -> Vec<hcm::HttpFilter> {
     let rbac = |ir| http_filter("envoy.filters.http.rbac", &rbac::http(ir));
     let mut out: Vec<hcm::HttpFilter> = ir.authz.iter().map(rbac).collect();
     if grpc_web {
-        out.push(http_filter("envoy.filters.http.grpc_web", &web::v3::GrpcWeb {}));
+        out.push(http_filter(
+            "envoy.filters.http.grpc_web",
+            &web::v3::GrpcWeb {},
+        ));
     }
-    let per_method = grpc_stats::v3::filter_config::PerMethodStatSpecifier::StatsForAllMethods(
-        BoolValue { value: false },
-    );
+    let per_method =
+        grpc_stats::v3::filter_config::PerMethodStatSpecifier::StatsForAllMethods(BoolValue {
+            value: false,
+        });
     let stats = grpc_stats::v3::FilterConfig {
         emit_filter_state: true,
         per_method_stat_specifier: Some(per_method),
         ..Default::default()
     };
     out.push(http_filter("envoy.filters.http.grpc_stats", &stats));
-    out.push(http_filter("envoy.filters.http.fault", &fault::v3::HttpFault::default()));
+    out.push(http_filter(
+        "envoy.filters.http.fault",
+        &fault::v3::HttpFault::default(),
+    ));
     out.push(http_filter("envoy.filters.http.cors", &cors::v3::Cors {}));
     out.push(router());
     out

@@ -1,7 +1,5 @@
 //! Clusters. Source: spec/envoy-config.md §3.
 
-use std::collections::HashMap;
-
 use envoy_types::pb::envoy::config::cluster::v3 as cluster;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
@@ -74,30 +72,30 @@ fn base(name: &str) -> cluster::Cluster {
     }
 }
 
-fn of_type(kind: cluster::cluster::DiscoveryType) -> Option<cluster::cluster::ClusterDiscoveryType> {
-    Some(cluster::cluster::ClusterDiscoveryType::Type(kind as i32))
+fn of_type(kind: cluster::cluster::DiscoveryType) -> cluster::cluster::ClusterDiscoveryType {
+    cluster::cluster::ClusterDiscoveryType::Type(kind as i32)
 }
 
 fn discovery(out: &mut cluster::Cluster, ir: &ClusterIr) {
     use cluster::cluster::{DiscoveryType, EdsClusterConfig, LbPolicy};
     match &ir.discovery {
         Discovery::Eds => {
-            out.cluster_discovery_type = of_type(DiscoveryType::Eds);
+            out.cluster_discovery_type = Some(of_type(DiscoveryType::Eds));
             out.eds_cluster_config = Some(EdsClusterConfig {
                 eds_config: Some(ads()),
                 service_name: ir.name.to_string(),
             });
         }
         Discovery::OriginalDst => {
-            out.cluster_discovery_type = of_type(DiscoveryType::OriginalDst);
+            out.cluster_discovery_type = Some(of_type(DiscoveryType::OriginalDst));
             out.lb_policy = LbPolicy::ClusterProvided as i32;
         }
         Discovery::StrictDns(targets) => {
-            out.cluster_discovery_type = of_type(DiscoveryType::StrictDns);
+            out.cluster_discovery_type = Some(of_type(DiscoveryType::StrictDns));
             dns(out, targets);
         }
         Discovery::LogicalDns(target) => {
-            out.cluster_discovery_type = of_type(DiscoveryType::LogicalDns);
+            out.cluster_discovery_type = Some(of_type(DiscoveryType::LogicalDns));
             dns(out, std::slice::from_ref(target));
         }
     }
@@ -113,6 +111,10 @@ fn ads() -> core::ConfigSource {
     }
 }
 
+#[allow(
+    deprecated,
+    reason = "the successor is a cluster extension that older Envoys lack"
+)]
 fn dns(out: &mut cluster::Cluster, targets: &[DnsEndpoint]) {
     let lb_endpoint = |target: &DnsEndpoint| endpoint::LbEndpoint {
         load_balancing_weight: Some(uint32(target.weight)),
@@ -120,8 +122,10 @@ fn dns(out: &mut cluster::Cluster, targets: &[DnsEndpoint]) {
     };
     out.dns_refresh_rate = Some(seconds(60));
     out.respect_dns_ttl = true;
-    out.dns_jitter =
-        Some(envoy_types::pb::google::protobuf::Duration { seconds: 0, nanos: 100_000_000 });
+    out.dns_jitter = Some(envoy_types::pb::google::protobuf::Duration {
+        seconds: 0,
+        nanos: 100_000_000,
+    });
     out.dns_lookup_family = cluster::cluster::DnsLookupFamily::All as i32;
     out.load_assignment = Some(endpoint::ClusterLoadAssignment {
         cluster_name: out.name.clone(),
@@ -137,7 +141,7 @@ fn dns(out: &mut cluster::Cluster, targets: &[DnsEndpoint]) {
 /// no metadata is passed.
 fn to_listener(name: &str, listener: &str) -> cluster::Cluster {
     let mut out = base(name);
-    out.cluster_discovery_type = of_type(cluster::cluster::DiscoveryType::Static);
+    out.cluster_discovery_type = Some(of_type(cluster::cluster::DiscoveryType::Static));
     out.load_assignment = Some(endpoint::ClusterLoadAssignment {
         cluster_name: name.into(),
         endpoints: vec![endpoint::LocalityLbEndpoints {
@@ -154,14 +158,19 @@ fn to_listener(name: &str, listener: &str) -> cluster::Cluster {
 fn connect_originate(ir: &TlsIr) -> cluster::Cluster {
     use cluster::cluster::{DiscoveryType, LbConfig, LbPolicy, OriginalDstLbConfig};
     use metadata::metadata_key::{PathSegment, path_segment::Segment};
-    let segment = PathSegment { segment: Some(Segment::Key("waypoint".into())) };
+    let segment = PathSegment {
+        segment: Some(Segment::Key("waypoint".into())),
+    };
     let mut out = base("connect_originate");
-    out.cluster_discovery_type = of_type(DiscoveryType::OriginalDst);
+    out.cluster_discovery_type = Some(of_type(DiscoveryType::OriginalDst));
     out.lb_policy = LbPolicy::ClusterProvided as i32;
     out.cleanup_interval = Some(seconds(60));
     out.lb_config = Some(LbConfig::OriginalDstLbConfig(OriginalDstLbConfig {
         upstream_port_override: Some(uint32(HBONE_PORT.into())),
-        metadata_key: Some(metadata::MetadataKey { key: ORIGINAL_DST.into(), path: vec![segment] }),
+        metadata_key: Some(metadata::MetadataKey {
+            key: ORIGINAL_DST.into(),
+            path: vec![segment],
+        }),
         ..Default::default()
     }));
     protocol(&mut out, explicit_http2(true), Some(3600));
@@ -183,17 +192,21 @@ fn protocol(
         upstream_protocol_options: Some(options),
         ..Default::default()
     };
-    out.typed_extension_protocol_options = HashMap::from([(
+    out.typed_extension_protocol_options = [(
         "envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(),
         any(&options),
-    )]);
+    )]
+    .into();
 }
 
 fn explicit_http2(allow_connect: bool) -> http::http_protocol_options::UpstreamProtocolOptions {
     use http::http_protocol_options::{
         ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
     };
-    let http2 = core::Http2ProtocolOptions { allow_connect, ..Default::default() };
+    let http2 = core::Http2ProtocolOptions {
+        allow_connect,
+        ..Default::default()
+    };
     UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
         protocol_config: Some(ProtocolConfig::Http2ProtocolOptions(http2)),
     })
@@ -214,7 +227,9 @@ fn internal_upstream(passed: &[&str]) -> core::TransportSocket {
     use metadata::metadata_kind::{Host, Kind};
     use upstream::internal_upstream_transport::MetadataValueSource;
     let source = |name: &&str| MetadataValueSource {
-        kind: Some(metadata::MetadataKind { kind: Some(Kind::Host(Host {})) }),
+        kind: Some(metadata::MetadataKind {
+            kind: Some(Kind::Host(Host {})),
+        }),
         name: (*name).into(),
     };
     let config = upstream::InternalUpstreamTransport {
@@ -242,12 +257,19 @@ fn socket_matches(tunnel: core::TransportSocket) -> Vec<cluster::cluster::Transp
 }
 
 fn text(text: &str) -> Value {
-    Value { kind: Some(value::Kind::StringValue(text.into())) }
+    Value {
+        kind: Some(value::Kind::StringValue(text.into())),
+    }
 }
 
 /// A struct of texts.
 pub(super) fn text_struct(fields: &[(&str, &str)]) -> Struct {
-    Struct { fields: fields.iter().map(|(key, v)| ((*key).into(), text(v))).collect() }
+    Struct {
+        fields: fields
+            .iter()
+            .map(|(key, v)| ((*key).into(), text(v)))
+            .collect(),
+    }
 }
 
 /// Which service this is, for telemetry.
@@ -258,16 +280,23 @@ fn service_metadata(ir: &ClusterIr) -> core::Metadata {
         ("name", &ir.service_name),
         ("namespace", &ir.service.ns),
     ]);
-    let list = ListValue { values: vec![Value { kind: Some(value::Kind::StructValue(service)) }] };
+    let list = ListValue {
+        values: vec![Value {
+            kind: Some(value::Kind::StructValue(service)),
+        }],
+    };
     let mut istio = Struct::default();
-    istio
-        .fields
-        .insert("services".into(), Value { kind: Some(value::Kind::ListValue(list)) });
+    istio.fields.insert(
+        "services".into(),
+        Value {
+            kind: Some(value::Kind::ListValue(list)),
+        },
+    );
     if !ir.subset.is_empty() {
         istio.fields.insert("subset".into(), text(&ir.subset));
     }
     core::Metadata {
-        filter_metadata: HashMap::from([("istio".to_owned(), istio)]),
+        filter_metadata: [("istio".to_owned(), istio)].into(),
         ..Default::default()
     }
 }

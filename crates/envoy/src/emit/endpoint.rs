@@ -1,7 +1,5 @@
 //! Endpoints. Source: spec/envoy-config.md §4.1, §4.4.
 
-use std::collections::HashMap;
-
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
 use model::derived::Locality;
@@ -12,7 +10,10 @@ use crate::ir::{Direction, EndpointIr, EndpointsIr};
 
 /// An endpoint at an address, nothing else said.
 pub(super) fn at(address: core::Address) -> endpoint::LbEndpoint {
-    let endpoint = endpoint::Endpoint { address: Some(address), ..Default::default() };
+    let endpoint = endpoint::Endpoint {
+        address: Some(address),
+        ..Default::default()
+    };
     endpoint::LbEndpoint {
         host_identifier: Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(endpoint)),
         ..Default::default()
@@ -22,14 +23,19 @@ pub(super) fn at(address: core::Address) -> endpoint::LbEndpoint {
 /// The endpoints of a cluster.
 pub(super) fn assignment(ir: &EndpointsIr) -> endpoint::ClusterLoadAssignment {
     let group = |(locality, list): (&Locality, &Vec<EndpointIr>)| {
-        let weight = list.iter().fold(0_u32, |sum, row| sum.saturating_add(row.weight));
+        let weight = list
+            .iter()
+            .fold(0_u32, |sum, row| sum.saturating_add(row.weight));
         endpoint::LocalityLbEndpoints {
             locality: Some(core::Locality {
                 region: locality.region.to_string(),
                 zone: locality.zone.to_string(),
                 sub_zone: locality.subzone.to_string(),
             }),
-            lb_endpoints: list.iter().map(|row| lb_endpoint(row, ir.direction)).collect(),
+            lb_endpoints: list
+                .iter()
+                .map(|row| lb_endpoint(row, ir.direction))
+                .collect(),
             load_balancing_weight: Some(uint32(weight)),
             ..Default::default()
         }
@@ -43,22 +49,30 @@ pub(super) fn assignment(ir: &EndpointsIr) -> endpoint::ClusterLoadAssignment {
 
 fn lb_endpoint(ir: &EndpointIr, direction: Direction) -> endpoint::LbEndpoint {
     let target = ip_port(ir.ip, ir.port);
-    let mut metadata = HashMap::from([("istio".to_owned(), text_struct(&[("workload", &ir.workload)]))]);
+    let mut metadata = core::Metadata::default();
+    let mut set = |key: &str, fields: &[(&str, &str)]| {
+        metadata
+            .filter_metadata
+            .insert(key.to_owned(), text_struct(fields));
+    };
+    set("istio", &[("workload", &ir.workload)]);
     let address = if ir.tunnel {
-        metadata.insert(ORIGINAL_DST.into(), text_struct(&[("local", &target)]));
+        set(ORIGINAL_DST, &[("local", &target)]);
         if direction == Direction::Outbound {
-            let tunnel = text_struct(&[("tunnel", "http")]);
-            metadata.insert("envoy.transport_socket_match".into(), tunnel);
+            set("envoy.transport_socket_match", &[("tunnel", "http")]);
         }
         internal("connect_originate", target)
     } else {
         socket(&ir.ip.to_string(), ir.port)
     };
-    let health =
-        if ir.healthy { core::HealthStatus::Healthy } else { core::HealthStatus::Unhealthy };
+    let health = if ir.healthy {
+        core::HealthStatus::Healthy
+    } else {
+        core::HealthStatus::Unhealthy
+    };
     endpoint::LbEndpoint {
         health_status: health as i32,
-        metadata: Some(core::Metadata { filter_metadata: metadata, ..Default::default() }),
+        metadata: Some(metadata),
         load_balancing_weight: Some(uint32(ir.weight)),
         ..at(address)
     }

@@ -29,9 +29,10 @@ const FILTER_CHAINS: u32 = 3;
 /// Name and bytes of a listener.
 pub(super) fn encode(ir: &ListenerIr) -> (Str, Vec<u8>) {
     match ir {
-        ListenerIr::ConnectTerminate { bind, tls, strings } => {
-            (CONNECT_TERMINATE, canonical(&connect_terminate(*bind, tls, *strings)))
-        }
+        ListenerIr::ConnectTerminate { bind, tls, strings } => (
+            CONNECT_TERMINATE,
+            canonical(&connect_terminate(*bind, tls, *strings)),
+        ),
         ListenerIr::Main(main) => (MAIN_INTERNAL, main_internal(main)),
         ListenerIr::ConnectOriginate => (CONNECT_ORIGINATE, canonical(&connect_originate())),
     }
@@ -47,7 +48,10 @@ fn connect_terminate(
         connection_balance_config::{BalanceType, ExactBalance},
     };
     let bind = bind.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let manager = filter("envoy.filters.network.http_connection_manager", &terminator(strings));
+    let manager = filter(
+        "envoy.filters.network.http_connection_manager",
+        &terminator(strings),
+    );
     listener::Listener {
         name: CONNECT_TERMINATE.to_string(),
         address: Some(socket(&bind.to_string(), HBONE_PORT)),
@@ -92,7 +96,10 @@ fn terminator(strings: StringFactory) -> hcm::HttpConnectionManager {
             uri: true,
             ..Default::default()
         }),
-        upgrade_configs: vec![UpgradeConfig { upgrade_type: "CONNECT".into(), ..Default::default() }],
+        upgrade_configs: vec![UpgradeConfig {
+            upgrade_type: "CONNECT".into(),
+            ..Default::default()
+        }],
         route_specifier: Some(RouteSpecifier::RouteConfig(connect_routes())),
         ..Default::default()
     }
@@ -147,8 +154,16 @@ fn connect_authority(strings: StringFactory) -> hcm::HttpFilter {
             shared_state(LOCAL_IP, "%REQ(:AUTHORITY)%", ""),
             shared_state("io.istio.connect_authority", "%REQ(:AUTHORITY)%", factory),
             shared_state(remote, "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%", ""),
-            shared_state("io.istio.peer_principal", "%DOWNSTREAM_PEER_URI_SAN%", factory),
-            shared_state("io.istio.local_principal", "%DOWNSTREAM_LOCAL_URI_SAN%", factory),
+            shared_state(
+                "io.istio.peer_principal",
+                "%DOWNSTREAM_PEER_URI_SAN%",
+                factory,
+            ),
+            shared_state(
+                "io.istio.local_principal",
+                "%DOWNSTREAM_LOCAL_URI_SAN%",
+                factory,
+            ),
         ],
         ..Default::default()
     };
@@ -156,11 +171,17 @@ fn connect_authority(strings: StringFactory) -> hcm::HttpFilter {
 }
 
 fn connect_originate() -> listener::Listener {
-    let proxy =
-        tcp_proxy(&CONNECT_ORIGINATE, &CONNECT_ORIGINATE, Some("%DOWNSTREAM_LOCAL_ADDRESS%"));
+    let proxy = tcp_proxy(
+        &CONNECT_ORIGINATE,
+        &CONNECT_ORIGINATE,
+        Some("%DOWNSTREAM_LOCAL_ADDRESS%"),
+    );
     listener::Listener {
         name: CONNECT_ORIGINATE.to_string(),
-        filter_chains: vec![listener::FilterChain { filters: vec![proxy], ..Default::default() }],
+        filter_chains: vec![listener::FilterChain {
+            filters: vec![proxy],
+            ..Default::default()
+        }],
         use_original_dst: Some(BoolValue { value: false }),
         listener_filters: vec![original_dst()],
         listener_specifier: Some(internal()),
@@ -185,7 +206,11 @@ fn main_internal(ir: &MainIr) -> Vec<u8> {
         ..Default::default()
     };
     let direct = [&ir.direct.tcp, &ir.direct.http].map(super::chain);
-    let chains = ir.chains.iter().map(|chain| &chain[..]).chain(direct.iter().map(|c| &c[..]));
+    let chains = ir
+        .chains
+        .iter()
+        .map(|chain| &chain[..])
+        .chain(direct.iter().map(|c| &c[..]));
     let mut out = canonical(&head);
     for chain in chains {
         encode_key(FILTER_CHAINS, WireType::LengthDelimited, &mut out);
@@ -199,7 +224,11 @@ fn listener_filters(ir: &MainIr) -> Vec<listener::ListenerFilter> {
     let http = listener_filters::http_inspector::v3::HttpInspector {};
     let mut out = vec![
         original_dst(),
-        inspector("envoy.filters.listener.http_inspector", &http, &ir.http_inspector_off),
+        inspector(
+            "envoy.filters.listener.http_inspector",
+            &http,
+            &ir.http_inspector_off,
+        ),
     ];
     if let Some(off) = &ir.tls_inspector_off {
         let tls = listener_filters::tls_inspector::v3::TlsInspector {
@@ -213,7 +242,11 @@ fn listener_filters(ir: &MainIr) -> Vec<listener::ListenerFilter> {
 
 fn original_dst() -> listener::ListenerFilter {
     let config = listener_filters::original_dst::v3::OriginalDst {};
-    inspector("envoy.filters.listener.original_dst", &config, &BTreeSet::new())
+    inspector(
+        "envoy.filters.listener.original_dst",
+        &config,
+        &BTreeSet::new(),
+    )
 }
 
 /// A listener filter that is off on some ports.
@@ -226,7 +259,10 @@ fn inspector<M: Message + Name>(
     let wrap = |rule| listener::ListenerFilterChainMatchPredicate { rule: Some(rule) };
     let port = |port: &u16| {
         let start = i32::from(*port);
-        wrap(Rule::DestinationPortRange(Int32Range { start, end: start + 1 }))
+        wrap(Rule::DestinationPortRange(Int32Range {
+            start,
+            end: start + 1,
+        }))
     };
     let mut ports: Vec<_> = off.iter().map(port).collect();
     // A set of alternatives needs two members.
@@ -237,6 +273,8 @@ fn inspector<M: Message + Name>(
     listener::ListenerFilter {
         name: name.into(),
         filter_disabled,
-        config_type: Some(listener::listener_filter::ConfigType::TypedConfig(any(config))),
+        config_type: Some(listener::listener_filter::ConfigType::TypedConfig(any(
+            config,
+        ))),
     }
 }

@@ -1,7 +1,5 @@
 //! The matcher tree of `main_internal`. Source: spec/envoy-config.md §2.3.
 
-use std::collections::HashMap;
-
 use envoy_types::pb::envoy::extensions::matching::common_inputs::network::v3 as inputs;
 use envoy_types::pb::google::protobuf::{Any, StringValue};
 use envoy_types::pb::xds::r#type::matcher::v3 as matcher;
@@ -16,7 +14,9 @@ use matcher::matcher::{MatcherTree, MatcherType, OnMatch, matcher_tree};
 /// By destination address. Without any range nothing matches, which is not the same as no
 /// matcher: then every chain would have to match by itself.
 pub(super) fn tree(ranges: &[RangeIr]) -> matcher::Matcher {
-    let ip = proto::IpMatcher { range_matchers: ranges.iter().map(range).collect() };
+    let ip = proto::IpMatcher {
+        range_matchers: ranges.iter().map(range).collect(),
+    };
     let config = Any {
         type_url: proto::type_url::IP_MATCHER.into(),
         value: ip.encode_to_vec(),
@@ -32,8 +32,11 @@ fn range(ir: &RangeIr) -> proto::IpRangeMatcher {
     };
     let inner = match &ir.target {
         RangeTarget::Service(ports) => {
-            let entry = |(port, target): (&u16, &PortTarget)| (port.to_string(), port_target(target));
-            let map = matcher_tree::MatchMap { map: ports.iter().map(entry).collect() };
+            let entry =
+                |(port, target): (&u16, &PortTarget)| (port.to_string(), port_target(target));
+            let map = matcher_tree::MatchMap {
+                map: ports.iter().map(entry).collect(),
+            };
             let by_port = matcher_tree::TreeType::ExactMatchMap(map);
             tree_of("port", &inputs::DestinationPortInput {}, by_port, None)
         }
@@ -57,7 +60,7 @@ fn port_target(target: &PortTarget) -> OnMatch {
 fn sniff(http: &str, tcp: &str) -> matcher::Matcher {
     let keys = ["'h2c'", "'http/1.1'"];
     let map = keys.map(|key| (key.to_owned(), chain(http)));
-    let map = matcher_tree::MatchMap { map: HashMap::from(map) };
+    let map = matcher_tree::MatchMap { map: map.into() };
     tree_of(
         "application-protocol",
         &inputs::ApplicationProtocolInput {},
@@ -84,9 +87,15 @@ fn tree_of<M: Message + Name>(
 
 fn chain(name: &str) -> OnMatch {
     let value = any(&StringValue { value: name.into() });
-    OnMatch { on_match: Some(On::Action(xds_extension(name, value))), ..Default::default() }
+    OnMatch {
+        on_match: Some(On::Action(xds_extension(name, value))),
+        ..Default::default()
+    }
 }
 
 fn nested(inner: matcher::Matcher) -> OnMatch {
-    OnMatch { on_match: Some(On::Matcher(Box::new(inner))), ..Default::default() }
+    OnMatch {
+        on_match: Some(On::Matcher(Box::new(inner))),
+        ..Default::default()
+    }
 }

@@ -57,7 +57,10 @@ fn config(action: RbacAction, rules: &BTreeMap<Str, RbacRuleIr>) -> rbac::Rbac {
     };
     rbac::Rbac {
         action: action as i32,
-        policies: rules.iter().map(|(key, rule)| (key.to_string(), policy(rule))).collect(),
+        policies: rules
+            .iter()
+            .map(|(key, rule)| (key.to_string(), policy(rule)))
+            .collect(),
         ..Default::default()
     }
 }
@@ -66,7 +69,9 @@ fn permission(expr: &Expr) -> rbac::Permission {
     use rbac::permission::{Rule, Set};
     let wrap = |rule| rbac::Permission { rule: Some(rule) };
     let any = || wrap(Rule::Any(true));
-    let set = |list: &[Expr]| Set { rules: list.iter().map(permission).collect() };
+    let set = |list: &[Expr]| Set {
+        rules: list.iter().map(permission).collect(),
+    };
     wrap(match expr {
         Expr::AllOf(list) if list.is_empty() => Rule::AndRules(Set { rules: vec![any()] }),
         Expr::AllOf(list) => Rule::AndRules(set(list)),
@@ -75,7 +80,9 @@ fn permission(expr: &Expr) -> rbac::Permission {
         Expr::Not(inner) => Rule::NotRule(Box::new(permission(inner))),
         Expr::Is(Fact::Path(condition)) => Rule::UrlPath(path(condition)),
         Expr::Is(Fact::PathTemplate(template)) => {
-            let config = UriTemplateMatchConfig { path_template: template.to_string() };
+            let config = UriTemplateMatchConfig {
+                path_template: template.to_string(),
+            };
             Rule::UriTemplate(extension("uri-template", &config))
         }
         Expr::Is(Fact::Header(name, condition, ignore_case)) => {
@@ -91,9 +98,13 @@ fn permission(expr: &Expr) -> rbac::Permission {
 
 fn principal(expr: &Expr) -> rbac::Principal {
     use rbac::principal::{Identifier, Set};
-    let wrap = |identifier| rbac::Principal { identifier: Some(identifier) };
+    let wrap = |identifier| rbac::Principal {
+        identifier: Some(identifier),
+    };
     let any = || wrap(Identifier::Any(true));
-    let set = |list: &[Expr]| Set { ids: list.iter().map(principal).collect() };
+    let set = |list: &[Expr]| Set {
+        ids: list.iter().map(principal).collect(),
+    };
     wrap(match expr {
         Expr::AllOf(list) if list.is_empty() => Identifier::AndIds(Set { ids: vec![any()] }),
         Expr::AllOf(list) => Identifier::AndIds(set(list)),
@@ -114,7 +125,10 @@ fn principal(expr: &Expr) -> rbac::Principal {
     })
 }
 
-#[allow(deprecated, reason = "direct_remote_ip does not see the restored address")]
+#[allow(
+    deprecated,
+    reason = "direct_remote_ip does not see the restored address"
+)]
 fn source_ip(net: &ipnet::IpNet) -> rbac::principal::Identifier {
     rbac::principal::Identifier::SourceIp(cidr(net))
 }
@@ -122,7 +136,10 @@ fn source_ip(net: &ipnet::IpNet) -> rbac::principal::Identifier {
 fn identity(condition: &StrMatch) -> matcher::FilterStateMatcher {
     use matcher::filter_state_matcher::Matcher;
     let matcher = Some(Matcher::StringMatch(string(condition, false)));
-    matcher::FilterStateMatcher { key: PEER.into(), matcher }
+    matcher::FilterStateMatcher {
+        key: PEER.into(),
+        matcher,
+    }
 }
 
 fn path(condition: &StrMatch) -> matcher::PathMatcher {

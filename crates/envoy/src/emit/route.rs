@@ -101,15 +101,15 @@ fn query((name, value): &(Str, RouteValue)) -> route::QueryParameterMatcher {
 }
 
 /// A string matcher, or `None` for mere presence.
-fn text(
-    value: &RouteValue,
-) -> Option<envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher> {
+fn text(value: &RouteValue) -> Option<envoy_types::pb::envoy::r#type::matcher::v3::StringMatcher> {
     use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
     match value {
         RouteValue::Exact(text) => Some(string(&StrMatch::Exact(text.clone()), false)),
         RouteValue::Regex(text) => Some(matcher::StringMatcher {
             ignore_case: false,
-            match_pattern: Some(matcher::string_matcher::MatchPattern::SafeRegex(regex(text))),
+            match_pattern: Some(matcher::string_matcher::MatchPattern::SafeRegex(regex(
+                text,
+            ))),
         }),
         RouteValue::Present => None,
     }

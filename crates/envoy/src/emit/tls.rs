@@ -14,7 +14,10 @@ use crate::ir::{StrMatch, TlsIr};
 pub(super) fn socket<M: Message + Name>(name: &str, config: &M) -> core::TransportSocket {
     use core::transport_socket::ConfigType;
     let config_type = Some(ConfigType::TypedConfig(any(config)));
-    core::TransportSocket { name: name.into(), config_type }
+    core::TransportSocket {
+        name: name.into(),
+        config_type,
+    }
 }
 
 /// The plain transport socket.
@@ -34,8 +37,10 @@ pub(super) fn downstream(ir: &TlsIr) -> core::TransportSocket {
 
 /// The client side.
 pub(super) fn upstream(ir: &TlsIr) -> core::TransportSocket {
-    let context =
-        tls::UpstreamTlsContext { common_tls_context: Some(common(ir)), ..Default::default() };
+    let context = tls::UpstreamTlsContext {
+        common_tls_context: Some(common(ir)),
+        ..Default::default()
+    };
     socket("envoy.transport_sockets.tls", &context)
 }
 
@@ -44,7 +49,10 @@ fn common(ir: &TlsIr) -> tls::CommonTlsContext {
     let version = tls::tls_parameters::TlsProtocol::TlSv13 as i32;
     let matcher = |domain: &model::Str| tls::SubjectAltNameMatcher {
         san_type: tls::subject_alt_name_matcher::SanType::Uri as i32,
-        matcher: Some(string(&StrMatch::Prefix(arcstr::format!("spiffe://{domain}/")), false)),
+        matcher: Some(string(
+            &StrMatch::Prefix(arcstr::format!("spiffe://{domain}/")),
+            false,
+        )),
         oid: String::new(),
     };
     let default = tls::CertificateValidationContext {
@@ -75,12 +83,18 @@ fn secret(name: &str, source: SecretSource) -> tls::SdsSecretConfig {
         SecretSource::SdsGrpc => Some(agent()),
         SecretSource::Bootstrap => None,
     };
-    tls::SdsSecretConfig { name: name.into(), sds_config }
+    tls::SdsSecretConfig {
+        name: name.into(),
+        sds_config,
+    }
 }
 
 fn agent() -> core::ConfigSource {
     use core::config_source::ConfigSourceSpecifier;
-    let grpc = core::grpc_service::EnvoyGrpc { cluster_name: "sds-grpc".into(), ..Default::default() };
+    let grpc = core::grpc_service::EnvoyGrpc {
+        cluster_name: "sds-grpc".into(),
+        ..Default::default()
+    };
     let service = core::GrpcService {
         target_specifier: Some(core::grpc_service::TargetSpecifier::EnvoyGrpc(grpc)),
         ..Default::default()

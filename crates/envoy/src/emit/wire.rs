@@ -22,17 +22,26 @@ pub(super) fn encode<M: Message + Name>(message: &M) -> Vec<u8> {
 
 /// A message in an `Any`.
 pub(super) fn any<M: Message + Name>(message: &M) -> Any {
-    Any { type_url: M::type_url(), value: message.encode_to_vec() }
+    Any {
+        type_url: M::type_url(),
+        value: message.encode_to_vec(),
+    }
 }
 
 /// An extension of `envoy.config.core`.
 pub(super) fn extension<M: Message + Name>(name: &str, config: &M) -> core::TypedExtensionConfig {
-    core::TypedExtensionConfig { name: name.into(), typed_config: Some(any(config)) }
+    core::TypedExtensionConfig {
+        name: name.into(),
+        typed_config: Some(any(config)),
+    }
 }
 
 /// An extension of `xds.core`.
 pub(super) fn xds_extension(name: &str, config: Any) -> xds::core::v3::TypedExtensionConfig {
-    xds::core::v3::TypedExtensionConfig { name: name.into(), typed_config: Some(config) }
+    xds::core::v3::TypedExtensionConfig {
+        name: name.into(),
+        typed_config: Some(config),
+    }
 }
 
 pub(super) fn seconds(seconds: i64) -> Duration {
@@ -59,7 +68,9 @@ pub(super) fn socket(host: &str, port: u16) -> core::Address {
         port_specifier: Some(PortSpecifier::PortValue(port.into())),
         ..Default::default()
     };
-    core::Address { address: Some(core::address::Address::SocketAddress(socket)) }
+    core::Address {
+        address: Some(core::address::Address::SocketAddress(socket)),
+    }
 }
 
 /// The address of an internal listener.
@@ -69,7 +80,9 @@ pub(super) fn internal(listener: &str, endpoint_id: String) -> core::Address {
         endpoint_id,
         address_name_specifier: Some(AddressNameSpecifier::ServerListenerName(listener.into())),
     };
-    core::Address { address: Some(core::address::Address::EnvoyInternalAddress(address)) }
+    core::Address {
+        address: Some(core::address::Address::EnvoyInternalAddress(address)),
+    }
 }
 
 /// `ip:port`, IPv6 in brackets.
@@ -87,10 +100,16 @@ pub(super) fn string(condition: &StrMatch, ignore_case: bool) -> matcher::String
         StrMatch::Contains(text) => MatchPattern::Contains(text.to_string()),
         StrMatch::Present => MatchPattern::SafeRegex(regex(".+")),
     };
-    matcher::StringMatcher { ignore_case, match_pattern: Some(pattern) }
+    matcher::StringMatcher {
+        ignore_case,
+        match_pattern: Some(pattern),
+    }
 }
 
 /// An RE2 expression.
 pub(super) fn regex(text: &str) -> matcher::RegexMatcher {
-    matcher::RegexMatcher { regex: text.into(), engine_type: None }
+    matcher::RegexMatcher {
+        regex: text.into(),
+        engine_type: None,
+    }
 }

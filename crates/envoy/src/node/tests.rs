@@ -1,4 +1,9 @@
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
 
 use proto::core::{BuildVersion, Extension, SemanticVersion};
 use serde_json::json;
@@ -7,12 +12,20 @@ use super::*;
 
 /// A node with metadata given as JSON.
 pub(crate) fn node(id: &str, metadata: serde_json::Value) -> Node {
-    Node { id: id.into(), metadata: Some(fields(metadata)), ..Default::default() }
+    Node {
+        id: id.into(),
+        metadata: Some(fields(metadata)),
+        ..Default::default()
+    }
 }
 
 fn fields(json: serde_json::Value) -> Struct {
-    let serde_json::Value::Object(map) = json else { panic!("metadata is an object") };
-    Struct { fields: map.into_iter().map(|(key, v)| (key, value(v))).collect() }
+    let serde_json::Value::Object(map) = json else {
+        panic!("metadata is an object")
+    };
+    Struct {
+        fields: map.into_iter().map(|(key, v)| (key, value(v))).collect(),
+    }
 }
 
 fn value(json: serde_json::Value) -> Value {
@@ -46,7 +59,10 @@ fn a_waypoint_node_gives_its_class() {
         service_account: "wp".into(),
         node_name: Str::new(),
         cluster_id: "c1".into(),
-        class: Some(ProxyClass { network: "n1".into(), ..ProxyClass::waypoint(ObjectKey::new("app", "wp")) }),
+        class: Some(ProxyClass {
+            network: "n1".into(),
+            ..ProxyClass::waypoint(ObjectKey::new("app", "wp"))
+        }),
     };
     assert_eq!(info, expected);
 }
@@ -55,9 +71,21 @@ fn a_waypoint_node_gives_its_class() {
 fn other_kinds_have_no_class() {
     let east_west = json!({"LABELS": {"gateway.istio.io/managed": "istio.io-eastwest-controller"}});
     for (id, metadata, kind) in [
-        ("ztunnel~1.1.1.1~zt.istio-system~istio-system.svc.cluster.local", json!({}), NodeKind::Ztunnel),
-        ("router~1.1.1.1~gw.app~app.svc.cluster.local", json!({}), NodeKind::Router),
-        ("sidecar~1.1.1.1~a.app~app.svc.cluster.local", json!({}), NodeKind::Sidecar),
+        (
+            "ztunnel~1.1.1.1~zt.istio-system~istio-system.svc.cluster.local",
+            json!({}),
+            NodeKind::Ztunnel,
+        ),
+        (
+            "router~1.1.1.1~gw.app~app.svc.cluster.local",
+            json!({}),
+            NodeKind::Router,
+        ),
+        (
+            "sidecar~1.1.1.1~a.app~app.svc.cluster.local",
+            json!({}),
+            NodeKind::Sidecar,
+        ),
         (ID, east_west, NodeKind::EastWest),
     ] {
         let info = class_from_node(&node(id, metadata)).unwrap();
@@ -71,13 +99,29 @@ fn a_node_that_cannot_be_right_is_refused() {
     for (id, metadata, error) in [
         ("waypoint~1.1.1.1~a.b", json!({}), NodeError::Id),
         ("waypoint~1.1.1.1~a.b~b.svc~x", json!({}), NodeError::Id),
-        ("proxy~1.1.1.1~a.b~b.svc", json!({}), NodeError::Type("proxy".into())),
-        ("waypoint~host~a.b~b.svc", json!({}), NodeError::Address("host".into())),
+        (
+            "proxy~1.1.1.1~a.b~b.svc",
+            json!({}),
+            NodeError::Type("proxy".into()),
+        ),
+        (
+            "waypoint~host~a.b~b.svc",
+            json!({}),
+            NodeError::Address("host".into()),
+        ),
         (ID, two_ips, NodeError::Address("x".into())),
         ("ztunnel~1.1.1.1~a~", json!({}), NodeError::Namespace),
         (ID, json!({}), NodeError::Gateway),
-        (ID, json!({"NAMESPACE": 3}), NodeError::Metadata("NAMESPACE", "string")),
-        (ID, json!({"LABELS": "x"}), NodeError::Metadata("LABELS", "map of strings")),
+        (
+            ID,
+            json!({"NAMESPACE": 3}),
+            NodeError::Metadata("NAMESPACE", "string"),
+        ),
+        (
+            ID,
+            json!({"LABELS": "x"}),
+            NodeError::Metadata("LABELS", "map of strings"),
+        ),
     ] {
         assert_eq!(class_from_node(&node(id, metadata)), Err(error), "{id}");
     }
@@ -85,21 +129,50 @@ fn a_node_that_cannot_be_right_is_refused() {
 
 #[test]
 fn the_string_factory_follows_extensions_then_version() {
-    let listed = |name: &str| vec![Extension { name: name.into(), ..Default::default() }];
+    let listed = |name: &str| {
+        vec![Extension {
+            name: name.into(),
+            ..Default::default()
+        }]
+    };
     let version = |minor_number| {
         Some(UserAgentVersionType::UserAgentBuildVersion(BuildVersion {
-            version: Some(SemanticVersion { major_number: 1, minor_number, patch: 0 }),
+            version: Some(SemanticVersion {
+                major_number: 1,
+                minor_number,
+                patch: 0,
+            }),
             metadata: None,
         }))
     };
     for (extensions, version, expected) in [
-        (listed("istio.hashable_string"), version(37), StringFactory::IstioHashable),
-        (listed("envoy.hashable_string"), version(37), StringFactory::EnvoyHashable),
-        (listed("envoy.filters.http.router"), version(40), StringFactory::EnvoyHashable),
-        (listed("envoy.filters.http.router"), version(37), StringFactory::EnvoyPlain),
+        (
+            listed("istio.hashable_string"),
+            version(37),
+            StringFactory::IstioHashable,
+        ),
+        (
+            listed("envoy.hashable_string"),
+            version(37),
+            StringFactory::EnvoyHashable,
+        ),
+        (
+            listed("envoy.filters.http.router"),
+            version(40),
+            StringFactory::EnvoyHashable,
+        ),
+        (
+            listed("envoy.filters.http.router"),
+            version(37),
+            StringFactory::EnvoyPlain,
+        ),
         (vec![], None, StringFactory::EnvoyHashable),
     ] {
-        let node = Node { extensions, user_agent_version_type: version, ..node(ID, waypoint_metadata()) };
+        let node = Node {
+            extensions,
+            user_agent_version_type: version,
+            ..node(ID, waypoint_metadata())
+        };
         let class = class_from_node(&node).unwrap().class.unwrap();
         assert_eq!(class.strings, expected);
     }

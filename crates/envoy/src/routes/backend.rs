@@ -47,10 +47,18 @@ impl Backend {
             return (UNKNOWN, None);
         };
         let host = &key.hostname;
-        if service.waypoint.as_ref().is_some_and(|bound| bound.key == *waypoint) {
+        if service
+            .waypoint
+            .as_ref()
+            .is_some_and(|bound| bound.key == *waypoint)
+        {
             let row = service.ports.iter().find(|row| row.port == *port);
             let chains = row.and_then(port_chains);
-            let kind = if chains.is_none_or(|chains| chains.http()) { "http" } else { "tcp" };
+            let kind = if chains.is_none_or(|chains| chains.http()) {
+                "http"
+            } else {
+                "tcp"
+            };
             return (inbound_name(*port, kind, host), None);
         }
         (outbound_name(*port, host), Some((key.clone(), *port)))
@@ -76,9 +84,10 @@ pub(crate) fn resolve(
         return Backend::Missing;
     };
     let key = match (target.group.as_str(), target.kind.as_str()) {
-        ("" | "core", "Service") => {
-            NamespacedHostname::service(&ObjectKey::new(target.ns.clone(), target.name.clone()), domain)
-        }
+        ("" | "core", "Service") => NamespacedHostname::service(
+            &ObjectKey::new(target.ns.clone(), target.name.clone()),
+            domain,
+        ),
         ("networking.istio.io", "Hostname") => host_key(tables, reads, route_ns, domain, target),
         _ => return Backend::Missing,
     };
@@ -108,7 +117,10 @@ fn host_key(
         return own;
     }
     let tail = format!(".svc.{domain}");
-    let short = target.name.strip_suffix(&tail).and_then(|rest| rest.split_once('.'));
+    let short = target
+        .name
+        .strip_suffix(&tail)
+        .and_then(|rest| rest.split_once('.'));
     match short {
         Some((_, ns)) => NamespacedHostname::new(ns, target.name.clone()),
         None => own,
@@ -123,15 +135,19 @@ fn is_granted(
     target: &RouteRef,
 ) -> bool {
     let kind = Kind::HttpRoute;
-    grants.by::<GrantByNamespace>(reads, &target.ns).any(|(_, parsed)| {
-        let Some(grant) = parsed.ok() else { return false };
-        let from = grant.from.iter().any(|(group, from_kind, ns)| {
-            group == kind.group() && from_kind == kind.as_str() && ns == route_ns
-        });
-        from && grant.to.iter().any(|(group, to_kind, name)| {
-            matches!(group.as_str(), "" | "core")
-                && to_kind == "Service"
-                && name.as_ref().is_none_or(|name| *name == target.name)
+    grants
+        .by::<GrantByNamespace>(reads, &target.ns)
+        .any(|(_, parsed)| {
+            let Some(grant) = parsed.ok() else {
+                return false;
+            };
+            let from = grant.from.iter().any(|(group, from_kind, ns)| {
+                group == kind.group() && from_kind == kind.as_str() && ns == route_ns
+            });
+            from && grant.to.iter().any(|(group, to_kind, name)| {
+                matches!(group.as_str(), "" | "core")
+                    && to_kind == "Service"
+                    && name.as_ref().is_none_or(|name| *name == target.name)
+            })
         })
-    })
 }

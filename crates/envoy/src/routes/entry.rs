@@ -42,12 +42,19 @@ pub(crate) fn defect(route: &HttpRoute) -> Option<Defect> {
 type RuleDefect = (String, &'static str, String);
 
 fn rule_defect(rule: &HttpRule) -> Option<RuleDefect> {
-    let filter = rule.unsupported.iter().find(|path| path.contains("filters"));
+    let filter = rule
+        .unsupported
+        .iter()
+        .find(|path| path.contains("filters"));
     if let Some(path) = filter {
         let reason = "the filter is not supported".to_owned();
         return Some((path.to_string(), "route-filter-not-supported", reason));
     }
-    if let Some(path) = rule.unsupported.iter().find(|path| path.starts_with("matches")) {
+    if let Some(path) = rule
+        .unsupported
+        .iter()
+        .find(|path| path.starts_with("matches"))
+    {
         let reason = "the match is not supported".to_owned();
         return Some((path.to_string(), "route-match-not-supported", reason));
     }
@@ -55,7 +62,11 @@ fn rule_defect(rule: &HttpRule) -> Option<RuleDefect> {
         let target = &backend.target;
         let at = format!("backendRefs[{index}]");
         if target.port.is_none() {
-            return Some((at, "route-backend-invalid", "the backend has no port".to_owned()));
+            return Some((
+                at,
+                "route-backend-invalid",
+                "the backend has no port".to_owned(),
+            ));
         }
         if target.kind == "Service" && target.name.contains('.') {
             let reason = "a Service name has no dot".to_owned();
@@ -64,7 +75,11 @@ fn rule_defect(rule: &HttpRule) -> Option<RuleDefect> {
     }
     rule.matches.iter().enumerate().find_map(|(index, m)| {
         let (field, reason) = match_defect(m)?;
-        Some((format!("matches[{index}].{field}"), "route-match-invalid", reason))
+        Some((
+            format!("matches[{index}].{field}"),
+            "route-match-invalid",
+            reason,
+        ))
     })
 }
 
@@ -113,15 +128,20 @@ pub(super) fn append(
             for (index, rule) in reached.route.rules.iter().enumerate() {
                 let action = action(site, tables, reads, reached, rule, out);
                 let all = [HttpMatch::default()];
-                let matches = if rule.matches.is_empty() { &all[..] } else { &rule.matches };
+                let matches = if rule.matches.is_empty() {
+                    &all[..]
+                } else {
+                    &rule.matches
+                };
                 for m in matches {
                     let key = (by_host(reached), precedence(m));
                     entries.push((key, entry(site, reached, (index, rule), m, &action, port)));
                 }
             }
         }
-        entries.sort_by(|a, b| a.0.cmp(&b.0));
-        out.routes.extend(entries.into_iter().map(|(_, route)| route));
+        entries.sort_by_key(|(key, _)| *key);
+        out.routes
+            .extend(entries.into_iter().map(|(_, route)| route));
     }
     out.routes.len() - before
 }
@@ -138,7 +158,13 @@ fn precedence(m: &HttpMatch) -> Precedence {
         RoutePath::Any => (3, 0),
     };
     let (headers, query) = (m.headers.len(), m.query.len());
-    (kind, Reverse(length), m.method.is_none(), Reverse(headers), Reverse(query))
+    (
+        kind,
+        Reverse(length),
+        m.method.is_none(),
+        Reverse(headers),
+        Reverse(query),
+    )
 }
 
 fn path(m: &HttpMatch) -> RoutePath {
@@ -181,7 +207,10 @@ fn entry(
     let mut headers: Vec<_> = m.headers.iter().map(pair).collect();
     headers.sort_by(|a, b| a.0.cmp(&b.0));
     let method = m.method.iter().map(|method| {
-        (arcstr::literal!(":method"), RouteValue::Exact(method.clone()))
+        (
+            arcstr::literal!(":method"),
+            RouteValue::Exact(method.clone()),
+        )
     });
     headers.extend(method);
     RouteIr {
@@ -204,7 +233,11 @@ fn action(
     rule: &HttpRule,
     out: &mut PortRoutes,
 ) -> RouteAction {
-    let grants = if reached.by_gateway { Grants::Checked } else { Grants::Ignored };
+    let grants = if reached.by_gateway {
+        Grants::Checked
+    } else {
+        Grants::Ignored
+    };
     let ns = &reached.parsed.key().ns;
     let mut clusters = Vec::new();
     for backend in rule.backends.iter().filter(|backend| backend.weight > 0) {

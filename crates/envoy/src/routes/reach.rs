@@ -33,7 +33,10 @@ pub(super) fn own_routes<'t>(
     let Some(target) = Target::of_service(site.service) else {
         return Vec::new();
     };
-    let found: Vec<_> = tables.http_routes.by::<RouteByParent>(reads, &target).collect();
+    let found: Vec<_> = tables
+        .http_routes
+        .by::<RouteByParent>(reads, &target)
+        .collect();
     let mut namespaces = vec![&site.waypoint.key.ns];
     if site.service.key.ns != site.waypoint.key.ns {
         namespaces.push(&site.service.key.ns);
@@ -43,12 +46,14 @@ pub(super) fn own_routes<'t>(
         let reached = routes.filter_map(|(_, parsed)| {
             let route = usable(parsed)?;
             let mut parents = own_parents(route, &target);
-            parents.any(|parent| parent.port.is_none_or(|p| p == port)).then_some(Reached {
-                parsed,
-                route,
-                host_rank: (0, 0),
-                by_gateway: false,
-            })
+            parents
+                .any(|parent| parent.port.is_none_or(|p| p == port))
+                .then_some(Reached {
+                    parsed,
+                    route,
+                    host_rank: (0, 0),
+                    by_gateway: false,
+                })
         });
         oldest_first(reached.collect())
     };
@@ -62,17 +67,27 @@ pub(super) fn gateway_routes<'t>(
     reads: &mut Reads,
 ) -> Vec<Vec<Reached<'t>>> {
     let target = Target::new(TargetKind::Gateway, site.waypoint.key.clone());
-    let found: Vec<_> = tables.http_routes.by::<RouteByParent>(reads, &target).collect();
+    let found: Vec<_> = tables
+        .http_routes
+        .by::<RouteByParent>(reads, &target)
+        .collect();
     let mut group = Vec::new();
     for (key, parsed) in found {
-        let Some(route) = usable(parsed) else { continue };
+        let Some(route) = usable(parsed) else {
+            continue;
+        };
         if !reaches_by_gateway(route, site.waypoint)
             || !admits(tables.namespaces, reads, site.waypoint, &key.ns)
         {
             continue;
         }
         if let Some(host_rank) = host_rank(&route.hostnames, site.service) {
-            group.push(Reached { parsed, route, host_rank, by_gateway: true });
+            group.push(Reached {
+                parsed,
+                route,
+                host_rank,
+                by_gateway: true,
+            });
         }
     }
     vec![oldest_first(group)]

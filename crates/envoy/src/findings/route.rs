@@ -1,0 +1,319 @@
+//! Stage `findings::route`: what of an HTTPRoute has no effect or another one.
+
+use std::sync::Arc;
+
+use flow::{Output, Reads, View};
+use model::input::{HttpRoute, Namespace, ReferenceGrant, RouteRef};
+use model::{
+    Finding, Kind, MeshRow, NamespacedHostname, ObjectKey, ObjectRef, Parsed, ServiceRow, Severity,
+    WaypointRow,
+};
+
+use crate::attachment::port_chains;
+use crate::index::{ServiceBySource, ServiceByWaypoint, Target, TargetKind};
+use crate::routes::{
+    self, Backend, Grants, RouteTables, Site, admits, defect, gateway_parent, host_rank, resolve,
+};
+
+/// Primary: an HTTPRoute.
+pub type P = ObjectKey;
+
+/// What the stage reads.
+#[derive(Clone, Copy)]
+pub struct RouteFindingView<'t> {
+    /// Routes; index [`crate::index::RouteByParent`].
+    pub http_routes: View<'t, ObjectKey, Parsed<HttpRoute>>,
+    /// Services; indexes [`ServiceBySource`] and [`ServiceByWaypoint`].
+    pub services: View<'t, NamespacedHostname, ServiceRow>,
+    /// Waypoints.
+    pub waypoints: View<'t, ObjectKey, WaypointRow>,
+    /// Grants; index [`crate::index::GrantByNamespace`].
+    pub reference_grants: View<'t, ObjectKey, Parsed<ReferenceGrant>>,
+    /// Namespaces.
+    pub namespaces: View<'t, ObjectKey, Parsed<Namespace>>,
+    /// Mesh settings.
+    pub mesh: View<'t, (), MeshRow>,
+}
+
+/// Findings as notes; the stage has no rows.
+pub fn derive(p: &P, view: &RouteFindingView<'_>, reads: &mut Reads) -> Output<(), (), Finding> {
+    let Some(parsed) = view.http_routes.get(reads, p) else {
+        return Output::gone();
+    };
+    let Some(route) = parsed.ok() else {
+        return Output::none();
+    };
+    let default_mesh = MeshRow::default();
+    let mesh = view
+        .mesh
+        .get(reads, &())
+        .map_or(&default_mesh, |row| &**row);
+    let mut report = Report {
+        view,
+        mesh,
+        key: p,
+        parsed,
+        route,
+        object: ObjectRef::new(Kind::HttpRoute, p.clone()),
+        out: Vec::new(),
+    };
+    report.rules();
+    let mut grants = Grants::Ignored;
+    for (index, parent) in route.parents.iter().enumerate() {
+        let target = Target::new(
+            match TargetKind::of(&parent.group, &parent.kind) {
+                Some(TargetKind::GatewayClass) | None => continue,
+                Some(kind) => kind,
+            },
+            ObjectKey::new(parent.ns.clone(), parent.name.clone()),
+        );
+        if target.kind == TargetKind::Gateway {
+            grants = Grants::Checked;
+            report.gateway(reads, index, parent, &target);
+        } else {
+            report.service(reads, index, &target);
+        }
+    }
+    report.backends(reads, grants);
+    report.out.sort();
+    report.out.dedup();
+    Output::new(Vec::new(), report.out)
+}
+
+struct Report<'a, 't> {
+    view: &'a RouteFindingView<'t>,
+    mesh: &'a MeshRow,
+    key: &'a ObjectKey,
+    parsed: &'a Arc<Parsed<HttpRoute>>,
+    route: &'a HttpRoute,
+    object: ObjectRef,
+    out: Vec<Finding>,
+}
+
+impl Report<'_, '_> {
+    fn push(&mut self, code: &'static str, severity: Severity, at: &str, what: String, fix: &str) {
+        let finding = Finding::new(code, severity, self.object.clone(), what, fix);
+        self.out.push(finding.at(at));
+    }
+
+    fn tables(&self) -> RouteTables<'_> {
+        RouteTables {
+            services: self.view.services,
+            http_routes: self.view.http_routes,
+            reference_grants: self.view.reference_grants,
+            namespaces: self.view.namespaces,
+        }
+    }
+
+    /// Hard errors, and fields that are left out.
+    fn rules(&mut self) {
+        if let Some(found) = defect(self.route) {
+            let what = format!("No rule of this route applies: {}", found.reason);
+            self.push(
+                found.code,
+                Severity::Error,
+                &found.field,
+                what,
+                "Remove or correct it",
+            );
+        }
+        for (index, rule) in self.route.rules.iter().enumerate() {
+            let hard = |path: &str| path.contains("filters") || path.starts_with("matches");
+            for path in rule.unsupported.iter().filter(|path| !hard(path)) {
+                let at = format!("spec.rules[{index}].{path}");
+                let what = format!("{path} is not applied; the rule works without it");
+                self.push(
+                    "field-not-applied",
+                    Severity::Warning,
+                    &at,
+                    what,
+                    "Remove it",
+                );
+            }
+        }
+    }
+
+    /// A parent Service or ServiceEntry.
+    fn service(&mut self, reads: &mut Reads, index: usize, target: &Target) {
+        let at = format!("spec.parentRefs[{index}]");
+        let kind = if target.kind == TargetKind::Service {
+            Kind::Service
+        } else {
+            Kind::ServiceEntry
+        };
+        let source = ObjectRef::new(kind, target.key.clone());
+        let services: Vec<_> = self
+            .view
+            .services
+            .by::<ServiceBySource>(reads, &source)
+            .collect();
+        if services.is_empty() {
+            let what = format!(
+                "{kind} {} does not exist, so this route reaches nothing",
+                target.key
+            );
+            self.push(
+                "route-parent-missing",
+                Severity::Error,
+                &at,
+                what,
+                "Correct the parent",
+            );
+            return;
+        }
+        if !self.route.hostnames.is_empty() {
+            let what = "hostnames have no meaning with a Service parent".to_owned();
+            let fix = "Match the header Host instead";
+            self.push(
+                "route-hostnames-service-parent",
+                Severity::Warning,
+                "spec.hostnames",
+                what,
+                fix,
+            );
+        }
+        let Some(bound) = services.iter().find_map(|(_, row)| row.waypoint.as_ref()) else {
+            let what = format!(
+                "{kind} {} has no waypoint, so this route is not applied",
+                target.key
+            );
+            let fix = "Label it with istio.io/use-waypoint";
+            self.push(
+                "route-service-without-waypoint",
+                Severity::Warning,
+                &at,
+                what,
+                fix,
+            );
+            return;
+        };
+        if self.key.ns != target.key.ns && self.key.ns != bound.key.ns {
+            let what = format!(
+                "The route is neither in the namespace of {kind} {} nor in that of its waypoint {}, so it is not applied",
+                target.key, bound.key
+            );
+            let fix = "Move it to one of those namespaces";
+            self.push("route-foreign-namespace", Severity::Warning, &at, what, fix);
+        }
+    }
+
+    /// A parent Gateway.
+    fn gateway(&mut self, reads: &mut Reads, index: usize, parent: &RouteRef, target: &Target) {
+        let at = format!("spec.parentRefs[{index}]");
+        let found = self.view.waypoints.get(reads, &target.key);
+        let Some(waypoint) = found.filter(|waypoint| waypoint.is_mesh_class) else {
+            let what = format!("Gateway {} does not exist or is no waypoint", target.key);
+            self.push(
+                "route-parent-missing",
+                Severity::Error,
+                &at,
+                what,
+                "Correct the parent",
+            );
+            return;
+        };
+        let reason = if !gateway_parent(parent, waypoint) {
+            "no HBONE listener has that sectionName and port".to_owned()
+        } else if !admits(self.view.namespaces, reads, waypoint, &self.parsed.key().ns) {
+            format!(
+                "its listener does not admit routes of namespace {}",
+                self.key.ns
+            )
+        } else {
+            match self.unreached(reads, waypoint) {
+                Some(reason) => reason.to_owned(),
+                None => return,
+            }
+        };
+        let what = format!(
+            "The route reaches no service behind waypoint {}: {reason}",
+            target.key
+        );
+        let fix = "Bind a service, correct hostnames, or use the Service as parent";
+        self.push("route-parent-waypoint", Severity::Warning, &at, what, fix);
+    }
+
+    /// Why a route reaches no service behind a waypoint, if it reaches none.
+    fn unreached(&self, reads: &mut Reads, waypoint: &WaypointRow) -> Option<&'static str> {
+        let bound: Vec<_> = self
+            .view
+            .services
+            .by::<ServiceByWaypoint>(reads, &waypoint.key)
+            .collect();
+        if bound.is_empty() {
+            return Some("nothing is bound to it");
+        }
+        let fits = |service: &ServiceRow| host_rank(&self.route.hostnames, service).is_some();
+        let hosts: Vec<_> = bound
+            .into_iter()
+            .filter(|(_, service)| fits(service))
+            .collect();
+        if hosts.is_empty() {
+            return Some("no hostname fits a service bound to it");
+        }
+        let tables = self.tables();
+        let open = hosts.iter().any(|(_, service)| {
+            let site = Site {
+                service,
+                waypoint,
+                mesh: self.mesh,
+            };
+            service.ports.iter().any(|port| {
+                port_chains(port).is_some_and(|chains| chains.http())
+                    && !routes::has_own(&site, &tables, reads, port.port)
+            })
+        });
+        (!open).then_some("each of its HTTP ports has routes of its own")
+    }
+
+    fn backends(&mut self, reads: &mut Reads, grants: Grants) {
+        for (i, rule) in self.route.rules.iter().enumerate() {
+            for (j, backend) in rule.backends.iter().enumerate() {
+                let at = format!("spec.rules[{i}].backendRefs[{j}]");
+                let (target, ns) = (&backend.target, &self.key.ns);
+                let name = format!("{} {}/{}", target.kind, target.ns, target.name);
+                let found = resolve(
+                    &self.tables(),
+                    reads,
+                    ns,
+                    &self.mesh.domain,
+                    backend,
+                    grants,
+                );
+                match found {
+                    Backend::NotPermitted => {
+                        let what =
+                            format!("{name} is not permitted; its share of requests gets 500");
+                        let fix = format!("Create a ReferenceGrant in namespace {}", target.ns);
+                        self.push("route-ref-not-permitted", Severity::Error, &at, what, &fix);
+                    }
+                    Backend::Missing => {
+                        let what = format!("{name} does not exist; its share of requests gets 500");
+                        self.push(
+                            "route-backend-missing",
+                            Severity::Error,
+                            &at,
+                            what,
+                            "Correct it",
+                        );
+                    }
+                    Backend::Service(key, port) => {
+                        let row = self.view.services.get(reads, &key);
+                        if row.is_some_and(|row| row.ports.iter().all(|p| p.port != port)) {
+                            let what = format!(
+                                "{name} has no port {port}; its share of requests gets 500"
+                            );
+                            self.push(
+                                "route-backend-missing",
+                                Severity::Error,
+                                &at,
+                                what,
+                                "Correct the port",
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

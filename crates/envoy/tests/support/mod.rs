@@ -1,0 +1,550 @@
+//! A small world that runs every stage once, as the pipeline does.
+
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ambientd_envoy as envoy;
+use envoy::emit::{self, Resource};
+use envoy::ir::{
+    AttachmentIr, ChainIr, ClassResource, ClusterIr, DirectIr, EncodedChain, EndpointsIr,
+    ListenerIr, StaticClusterIr, WaypointResource,
+};
+use envoy::{
+    attachment, chains, clusters, encoded, endpoints, findings, index, listeners, static_clusters,
+};
+use flow::{Derived, Key, Row, Table};
+use model::derived::{
+    AppProtocol, BoundWaypoint, Locality, PortMap, PortRow, Vip, WaypointFor, WdsProtocol,
+};
+use model::input::{
+    AllowedNamespaces, AuthorizationPolicy, BackendRef, HttpMatch, HttpRoute, HttpRule, Namespace,
+    PathMatch, ReferenceGrant, Resolution, RouteRef, TargetPort, TargetRef, Transport,
+};
+use model::{
+    Finding, Kind, MeshRow, Meta, NamespacedHostname, ObjectKey, ObjectRef, Parsed, ProxyClass,
+    ServiceRow, Str, WaypointRow, WorkloadRow, WorkloadUid,
+};
+
+/// Input tables.
+pub struct World {
+    pub services: BTreeMap<NamespacedHostname, ServiceRow>,
+    pub workloads: BTreeMap<WorkloadUid, WorkloadRow>,
+    pub waypoints: BTreeMap<ObjectKey, WaypointRow>,
+    pub http_routes: BTreeMap<ObjectKey, Parsed<HttpRoute>>,
+    pub policies: BTreeMap<ObjectKey, Parsed<AuthorizationPolicy>>,
+    pub reference_grants: BTreeMap<ObjectKey, Parsed<ReferenceGrant>>,
+    pub namespaces: BTreeMap<ObjectKey, Parsed<Namespace>>,
+    pub mesh: MeshRow,
+    pub proxies: Vec<ProxyClass>,
+}
+
+/// What the stages made of it.
+pub struct Derivation {
+    pub attachments: BTreeMap<NamespacedHostname, AttachmentIr>,
+    pub chains: BTreeMap<WaypointResource, ChainIr>,
+    pub clusters: BTreeMap<WaypointResource, ClusterIr>,
+    pub endpoints: BTreeMap<WaypointResource, EndpointsIr>,
+    pub listeners: BTreeMap<ClassResource, ListenerIr>,
+    pub static_clusters: BTreeMap<ClassResource, StaticClusterIr>,
+    pub findings: Vec<Finding>,
+}
+
+/// Resources of one class.
+pub struct Resources {
+    pub clusters: Vec<Resource>,
+    pub endpoints: Vec<Resource>,
+    pub listeners: Vec<Resource>,
+}
+
+fn fill<K: Key, V: Row + Clone>(mut table: Table<K, V>, rows: &BTreeMap<K, V>) -> Table<K, V> {
+    table.commit(
+        rows.iter()
+            .map(|(key, row)| (key.clone(), Some(Arc::new(row.clone())))),
+    );
+    table
+}
+
+fn rows<P: Key, K: Key, V: Row + Clone>(derived: &Derived<P, K, V, Finding>) -> BTreeMap<K, V> {
+    derived
+        .table()
+        .iter()
+        .map(|(key, row)| (key.clone(), (**row).clone()))
+        .collect()
+}
+
+macro_rules! stage {
+    ($derived:expr, $table:expr, $derive:path, $view:expr) => {{
+        let mut derived = $derived;
+        let view = $view;
+        let dirty = $table.iter().map(|(key, _)| key.clone()).collect();
+        derived.update(dirty, |p, reads| $derive(p, &view, reads));
+        derived
+    }};
+}
+
+impl World {
+    /// A mesh with one ready waypoint `app/wp` and one connected proxy of it.
+    pub fn new() -> Self {
+        let key = waypoint_key();
+        Self {
+            services: BTreeMap::new(),
+            workloads: BTreeMap::new(),
+            waypoints: BTreeMap::from([(key.clone(), waypoint(&key))]),
+            http_routes: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            reference_grants: BTreeMap::new(),
+            namespaces: BTreeMap::new(),
+            mesh: MeshRow::default(),
+            proxies: vec![ProxyClass::waypoint(key)],
+        }
+    }
+
+    pub fn service(&mut self, row: ServiceRow) -> &mut Self {
+        self.services.insert(row.key.clone(), row);
+        self
+    }
+
+    pub fn workload(&mut self, row: WorkloadRow) -> &mut Self {
+        self.workloads.insert(row.uid.clone(), row);
+        self
+    }
+
+    pub fn route(&mut self, key: &ObjectKey, route: HttpRoute) -> &mut Self {
+        self.http_routes.insert(key.clone(), parsed(key, route));
+        self
+    }
+
+    pub fn policy(&mut self, key: &ObjectKey, policy: AuthorizationPolicy) -> &mut Self {
+        self.policies.insert(key.clone(), parsed(key, policy));
+        self
+    }
+
+    /// Runs every stage.
+    pub fn derive(&self) -> Derivation {
+        use index as i;
+        let services = fill(
+            Table::new("services")
+                .with_index::<i::ServiceByWaypoint>()
+                .with_index::<i::ServiceBySource>(),
+            &self.services,
+        );
+        let workloads = fill(
+            Table::new("workloads").with_index::<i::WorkloadByService>(),
+            &self.workloads,
+        );
+        let waypoints = fill(
+            Table::new("waypoints").with_index::<i::WaypointByClass>(),
+            &self.waypoints,
+        );
+        let http_routes = fill(
+            Table::new("routes").with_index::<i::RouteByParent>(),
+            &self.http_routes,
+        );
+        let policies = fill(
+            Table::new("policies")
+                .with_index::<i::PolicyByTarget>()
+                .with_index::<i::UntargetedPolicyByNamespace>(),
+            &self.policies,
+        );
+        let reference_grants = fill(
+            Table::new("grants").with_index::<i::GrantByNamespace>(),
+            &self.reference_grants,
+        );
+        let namespaces = fill(Table::new("namespaces"), &self.namespaces);
+        let mesh = fill(
+            Table::new("mesh"),
+            &BTreeMap::from([((), self.mesh.clone())]),
+        );
+        let classes = self
+            .proxies
+            .iter()
+            .map(|class| (class.clone(), ()))
+            .collect();
+        let proxies = fill(
+            Table::new("proxies").with_index::<i::ClassByGateway>(),
+            &classes,
+        );
+
+        let attachments = stage!(
+            Derived::new("attachment").with_index::<i::AttachmentByWaypoint>(),
+            services,
+            attachment::derive,
+            attachment::AttachmentView {
+                services: services.view(),
+                proxies: proxies.view()
+            }
+        );
+        let directs: Derived<_, _, DirectIr, _> = stage!(
+            Derived::new("direct").with_index::<i::DirectByWaypoint>(),
+            workloads,
+            attachment::workload::derive,
+            attachment::workload::DirectView {
+                workloads: workloads.view(),
+                proxies: proxies.view()
+            }
+        );
+        let chains = stage!(
+            Derived::new("chains").with_index::<i::ChainByDestination>(),
+            services,
+            chains::derive,
+            chains::ChainView {
+                services: services.view(),
+                waypoints: waypoints.view(),
+                http_routes: http_routes.view(),
+                policies: policies.view(),
+                reference_grants: reference_grants.view(),
+                namespaces: namespaces.view(),
+                mesh: mesh.view(),
+                proxies: proxies.view(),
+            }
+        );
+        let encoded: Derived<_, _, EncodedChain, _> = stage!(
+            Derived::new("encoded").with_index::<i::EncodedByWaypoint>(),
+            chains.table(),
+            encoded::derive,
+            encoded::EncodedView {
+                chains: chains.view()
+            }
+        );
+        let clusters = stage!(
+            Derived::new("clusters").with_index::<i::ClusterByService>(),
+            services,
+            clusters::derive,
+            clusters::ClusterView {
+                services: services.view(),
+                workloads: workloads.view(),
+                chains: chains.view(),
+                proxies: proxies.view(),
+            }
+        );
+        let endpoints = stage!(
+            Derived::new("endpoints"),
+            services,
+            endpoints::derive,
+            endpoints::EndpointView {
+                services: services.view(),
+                workloads: workloads.view(),
+                clusters: clusters.view(),
+            }
+        );
+        let listeners = stage!(
+            Derived::new("listeners"),
+            proxies,
+            listeners::derive,
+            listeners::ListenerView {
+                proxies: proxies.view(),
+                mesh: mesh.view(),
+                waypoints: waypoints.view(),
+                policies: policies.view(),
+                attachments: attachments.view(),
+                directs: directs.view(),
+                encoded: encoded.view(),
+            }
+        );
+        let static_clusters = stage!(
+            Derived::new("static"),
+            proxies,
+            static_clusters::derive,
+            static_clusters::StaticClusterView {
+                proxies: proxies.view(),
+                waypoints: waypoints.view(),
+                mesh: mesh.view(),
+            }
+        );
+        let route_findings = stage!(
+            Derived::<_, (), (), _>::new("route-findings"),
+            http_routes,
+            findings::route::derive,
+            findings::route::RouteFindingView {
+                http_routes: http_routes.view(),
+                services: services.view(),
+                waypoints: waypoints.view(),
+                reference_grants: reference_grants.view(),
+                namespaces: namespaces.view(),
+                mesh: mesh.view(),
+            }
+        );
+        let policy_findings = stage!(
+            Derived::<_, (), (), _>::new("policy-findings"),
+            policies,
+            findings::policy::derive,
+            findings::policy::PolicyFindingView {
+                policies: policies.view(),
+                services: services.view(),
+                workloads: workloads.view(),
+                waypoints: waypoints.view(),
+                mesh: mesh.view(),
+            }
+        );
+        let mut all: Vec<Finding> = route_findings
+            .notes()
+            .flat_map(|(_, notes)| notes.to_vec())
+            .chain(
+                policy_findings
+                    .notes()
+                    .flat_map(|(_, notes)| notes.to_vec()),
+            )
+            .collect();
+        all.sort();
+        Derivation {
+            attachments: rows(&attachments),
+            chains: rows(&chains),
+            clusters: rows(&clusters),
+            endpoints: rows(&endpoints),
+            listeners: rows(&listeners),
+            static_clusters: rows(&static_clusters),
+            findings: all,
+        }
+    }
+}
+
+impl Derivation {
+    /// Everything that a class receives.
+    pub fn resources(&self, class: &ProxyClass) -> Resources {
+        let waypoint = &class.gateway;
+        let mut clusters: Vec<Resource> = self
+            .static_clusters
+            .iter()
+            .filter(|(key, _)| key.class == *class)
+            .map(|(_, row)| emit::static_cluster(row))
+            .collect();
+        let own = self
+            .clusters
+            .iter()
+            .filter(|(key, _)| key.waypoint == *waypoint);
+        clusters.extend(own.map(|(_, row)| emit::cluster(row)));
+        let endpoints = self
+            .endpoints
+            .iter()
+            .filter(|(key, _)| key.waypoint == *waypoint);
+        let listeners = self.listeners.iter().filter(|(key, _)| key.class == *class);
+        Resources {
+            clusters,
+            endpoints: endpoints.map(|(_, row)| emit::endpoints(row)).collect(),
+            listeners: listeners.map(|(_, row)| emit::listener(row)).collect(),
+        }
+    }
+
+    /// Codes of the findings about an object, sorted.
+    pub fn codes(&self, key: &ObjectKey) -> Vec<&'static str> {
+        let about = self
+            .findings
+            .iter()
+            .filter(|finding| finding.object.key == *key);
+        about.map(|finding| finding.code).collect()
+    }
+
+    /// A chain of the one waypoint.
+    pub fn chain(&self, name: &str) -> &ChainIr {
+        &self.chains[&WaypointResource::new(waypoint_key(), name)]
+    }
+}
+
+/// `app/wp`.
+pub fn waypoint_key() -> ObjectKey {
+    ObjectKey::new("app", "wp")
+}
+
+pub fn waypoint(key: &ObjectKey) -> WaypointRow {
+    WaypointRow {
+        key: key.clone(),
+        class: "istio-waypoint".into(),
+        is_mesh_class: true,
+        ready: true,
+        address: None,
+        serves: WaypointFor::All,
+        allowed: AllowedNamespaces::Same,
+        listener: Some("mesh".into()),
+        service_accounts: vec!["wp".into()],
+        binding: None,
+    }
+}
+
+pub fn parsed<T>(key: &ObjectKey, body: T) -> Parsed<T> {
+    let meta = Meta {
+        key: key.clone(),
+        created_s: Some(1),
+        ..Default::default()
+    };
+    Parsed {
+        meta,
+        body: Ok(body),
+        notes: Vec::new(),
+    }
+}
+
+pub fn port(number: u16, protocol: AppProtocol) -> PortRow {
+    PortRow {
+        name: Str::new(),
+        port: number,
+        target: TargetPort::Number(number + 8000),
+        transport: if protocol == AppProtocol::Udp {
+            Transport::Udp
+        } else {
+            Transport::Tcp
+        },
+        protocol,
+        wds_protocol: WdsProtocol::default(),
+    }
+}
+
+/// A Kubernetes Service that is not bound.
+pub fn unbound(ns: &str, name: &str, vip: &str, ports: Vec<PortRow>) -> ServiceRow {
+    let object = ObjectKey::new(ns, name);
+    ServiceRow {
+        key: NamespacedHostname::service(&object, "cluster.local"),
+        source: ObjectRef::new(Kind::Service, object),
+        name: name.into(),
+        created_s: Some(1),
+        vips: vec![Vip {
+            network: Str::new(),
+            ip: vip.parse().unwrap(),
+            prefix: None,
+        }],
+        ports,
+        selector: None,
+        resolution: Resolution::Static,
+        external: false,
+        waypoint: None,
+        ingress_use_waypoint: false,
+        distribution: model::derived::Distribution::Any,
+        publish_not_ready: false,
+        ip_families: Vec::new(),
+        subject_alt_names: Vec::new(),
+        canonical: true,
+    }
+}
+
+/// A Kubernetes Service behind `app/wp`.
+pub fn service(ns: &str, name: &str, vip: &str, ports: Vec<PortRow>) -> ServiceRow {
+    let waypoint = Some(BoundWaypoint {
+        key: waypoint_key(),
+        address: None,
+    });
+    ServiceRow {
+        waypoint,
+        ..unbound(ns, name, vip, ports)
+    }
+}
+
+/// A captured pod in a service, each port mapped to itself + 8000.
+pub fn pod(ns: &str, name: &str, ip: &str, service: Option<&ServiceRow>) -> WorkloadRow {
+    let map = |port: &PortRow| PortMap {
+        service_port: port.port,
+        target_port: port.port + 8000,
+    };
+    WorkloadRow {
+        uid: WorkloadUid::pod("Kubernetes", &ObjectKey::new(ns, name)),
+        name: name.into(),
+        ns: ns.into(),
+        addresses: vec![ip.parse().unwrap()],
+        hostname: Str::new(),
+        network: Str::new(),
+        hbone: true,
+        native_tunnel: false,
+        trust_domain: Str::new(),
+        service_account: "default".into(),
+        waypoint: None,
+        application_tunnel: None,
+        node: "n1".into(),
+        canonical_name: name.into(),
+        canonical_revision: "v1".into(),
+        workload_name: name.into(),
+        policies: Vec::new(),
+        healthy: true,
+        terminating: false,
+        host_network: false,
+        is_slice_endpoint: false,
+        locality: Locality::default(),
+        capacity: 0,
+        cluster_id: "Kubernetes".into(),
+        services: service
+            .map(|row| (row.key.clone(), row.ports.iter().map(map).collect()))
+            .into_iter()
+            .collect(),
+        labels: BTreeMap::new(),
+    }
+}
+
+pub fn reference(kind: &str, ns: &str, name: &str, port: Option<u16>) -> RouteRef {
+    let group = match kind {
+        "Service" => "",
+        "ServiceEntry" => "networking.istio.io",
+        _ => "gateway.networking.k8s.io",
+    };
+    RouteRef {
+        group: group.into(),
+        kind: kind.into(),
+        ns: ns.into(),
+        name: name.into(),
+        section: None,
+        port,
+    }
+}
+
+pub fn backend(ns: &str, name: &str, port: u16, weight: u32) -> BackendRef {
+    BackendRef {
+        target: reference("Service", ns, name, Some(port)),
+        weight,
+    }
+}
+
+pub fn prefix(path: &str) -> HttpMatch {
+    HttpMatch {
+        path: Some(PathMatch::Prefix(path.into())),
+        ..Default::default()
+    }
+}
+
+pub fn rule(matches: Vec<HttpMatch>, backends: Vec<BackendRef>) -> HttpRule {
+    HttpRule {
+        matches,
+        backends,
+        ..Default::default()
+    }
+}
+
+pub fn route(parent: RouteRef, rules: Vec<HttpRule>) -> HttpRoute {
+    HttpRoute {
+        parents: vec![parent],
+        hostnames: Vec::new(),
+        rules,
+    }
+}
+
+pub fn target(kind: &str, name: &str) -> TargetRef {
+    let reference = reference(kind, "", name, None);
+    TargetRef {
+        group: reference.group,
+        kind: reference.kind,
+        name: reference.name,
+        ns: None,
+    }
+}
+
+/// One string per route: name, what it matches, where it goes.
+pub fn shown(chain: &ChainIr) -> Vec<String> {
+    use envoy::ir::{ChainBody, RouteAction, RoutePath};
+    let ChainBody::Http { routes, .. } = &chain.body else {
+        panic!("not HTTP: {}", chain.name)
+    };
+    let one = |route: &envoy::ir::RouteIr| {
+        let path = match &route.path {
+            RoutePath::Any => "*".to_owned(),
+            RoutePath::Exact(path) => format!("={path}"),
+            RoutePath::Prefix(path) => format!("{path}/*"),
+            RoutePath::Regex(path) => format!("~{path}"),
+        };
+        let action = match &route.action {
+            RouteAction::Respond(status) => status.to_string(),
+            RouteAction::Forward(list) => {
+                let one = |(name, weight): &(Str, u32)| format!("{name}@{weight}");
+                list.iter().map(one).collect::<Vec<_>>().join(" ")
+            }
+        };
+        format!("{} {path} -> {action}", route.name)
+    };
+    routes.iter().map(one).collect()
+}
