@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::{envoy, steps, test, workspace};
 
 /// The crates that have benchmarks.
-const BENCHED: &[&str] = &["ambientd-flow", "ambientd-snapshot", "ambientd-pipeline"];
+const BENCHED: &[&str] = &["ambientd-flow", "ambientd-snapshot", "ambientd"];
 
 /// Builds the control plane and runs the demo against it, with `args` passed on.
 ///

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use envoy::emit::Resource;
 use imbl::OrdMap;
-use model::{Finding, ObjectKey, ProxyClass, Str};
+use model::{Finding, ObjectKey, ProxyClass, Str, WorkloadRow};
 use prost::Message as _;
 use snapshot::{EncodedResource, ProxyResources, ResourceMap, ResourceType, Snapshot};
 
@@ -25,8 +25,8 @@ pub(crate) struct Resources {
 
 impl Resources {
     /// Encodes what changed; says whether anything served differs.
-    pub(crate) fn update(&mut self, _stages: &Stages, changes: &DerivedChanges) -> bool {
-        let mut differs = self.update_addresses(changes);
+    pub(crate) fn update(&mut self, stages: &Stages, changes: &DerivedChanges) -> bool {
+        let mut differs = self.update_addresses(stages, changes);
         differs |= self.update_authorizations(changes);
         differs |= self.update_proxies(changes);
         differs
@@ -43,25 +43,48 @@ impl Resources {
         }
     }
 
-    fn update_addresses(&mut self, changes: &DerivedChanges) -> bool {
+    fn update_addresses(&mut self, stages: &Stages, changes: &DerivedChanges) -> bool {
         let ty = ResourceType::Address;
         let mut differs = false;
+        // A changed service is sent with all its members, also with those that did not change.
+        let mut members = BTreeMap::new();
         for change in changes.services.rows() {
             let encoded = change.new.as_ref().map(|row| {
                 let message = ambient::emit::address_of_service(row);
                 (message.encode_to_vec(), ambient::emit::service_aliases(row))
             });
             let name = arcstr::format!("{}", change.key);
-            differs |= put(&mut self.addresses, ty, name, encoded);
+            if put(&mut self.addresses, ty, name, encoded) {
+                differs = true;
+                members.extend(stages.members(&change.key));
+            }
         }
         for change in changes.workloads.rows() {
-            let encoded = change.new.as_ref().map(|row| {
-                let message = ambient::emit::address_of_workload(row);
-                (message.encode_to_vec(), ambient::emit::workload_aliases(row))
-            });
-            differs |= put(&mut self.addresses, ty, change.key.0.clone(), encoded);
+            members.remove(&change.key);
+            match &change.new {
+                Some(row) => differs |= self.put_workload(row),
+                None => differs |= self.addresses.remove(&change.key.0),
+            }
+        }
+        for row in members.values() {
+            differs |= self.put_workload(row);
         }
         differs
+    }
+
+    fn put_workload(&mut self, row: &WorkloadRow) -> bool {
+        let message = ambient::emit::address_of_workload(row);
+        let seed = row.services.keys().fold(0_u64, |seed, host| {
+            let service = self.addresses.get(&arcstr::format!("{host}"));
+            seed.rotate_left(1) ^ service.map_or(0, |service| service.version())
+        });
+        self.addresses.insert(Arc::new(EncodedResource::depending(
+            row.uid.0.clone(),
+            ResourceType::Address.type_url(),
+            &message.encode_to_vec(),
+            ambient::emit::workload_aliases(row),
+            seed,
+        )))
     }
 
     fn update_authorizations(&mut self, changes: &DerivedChanges) -> bool {

@@ -1,5 +1,7 @@
 //! All derived tables and their order.
 
+use std::sync::Arc;
+
 use ambient::authorization::{self, AuthorizationSource, AuthorizationView};
 use ambient::attach::AttachView;
 use ambient::claim::{self, ClaimKey, ClaimRow, ClaimView, ServiceSource};
@@ -23,7 +25,8 @@ use envoy::ir::{
 };
 use envoy::listeners::{self, ListenerView};
 use envoy::static_clusters::{self, StaticClusterView};
-use flow::{Changes, Derived, Dirty, Touched};
+use envoy::index::WorkloadByService;
+use flow::{Changes, Derived, Dirty, Reads, Touched};
 use model::derived::Locality;
 use model::{
     AuthorizationRow, Finding, MeshRow, NamespacedHostname, ObjectKey, ProxyClass, ServiceRow,
@@ -129,6 +132,16 @@ impl Stages {
     /// The mesh row in force.
     pub(crate) fn mesh_row(&self) -> MeshRow {
         self.mesh.table().row(&()).map(|row| MeshRow::clone(row)).unwrap_or_default()
+    }
+
+    /// The workloads of a service.
+    pub(crate) fn members(
+        &self,
+        host: &NamespacedHostname,
+    ) -> impl Iterator<Item = (WorkloadUid, Arc<WorkloadRow>)> {
+        // Encoding is not a derivation: it is told of every change, so nothing need be recorded.
+        let members = self.workloads.view().by::<WorkloadByService>(&mut Reads::detached(), host);
+        members.map(|(uid, row)| (uid.clone(), Arc::clone(row)))
     }
 
     /// Every stage, top to bottom. Reading it is reading the architecture.

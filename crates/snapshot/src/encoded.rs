@@ -45,7 +45,21 @@ impl EncodedResource {
     /// Frames an encoded message; `aliases` are further names that on-demand
     /// clients may have asked for.
     pub fn new(name: Str, type_url: &'static str, payload: &[u8], aliases: Vec<Str>) -> Self {
-        let version = xxh64(payload, 0);
+        Self::depending(name, type_url, payload, aliases, 0)
+    }
+
+    /// A resource that must be sent again whenever something else changes, although its
+    /// own payload does not: `seed` stands for that other content and joins the version.
+    /// (A ztunnel that receives a changed service must receive its workloads again.
+    /// Source: spec/workload-discovery.md §1.6, step (c).)
+    pub fn depending(
+        name: Str,
+        type_url: &'static str,
+        payload: &[u8],
+        aliases: Vec<Str>,
+        seed: u64,
+    ) -> Self {
+        let version = xxh64(payload, seed);
         let any_size = field_size(type_url.len()) + field_size(payload.len());
         let mut any = Vec::with_capacity(field_size(any_size));
         put_header(RESOURCE_ANY, any_size, &mut any);

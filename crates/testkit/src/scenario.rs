@@ -175,7 +175,7 @@ fn check_variants(scenario: &Scenario, last: &Snapshot, failures: &mut Vec<Strin
         world.step(step)?;
     }
     let want = fingerprint(last);
-    let mut check = |name: &str, got: &Snapshot| {
+    let mut check = |name: &str, got: &Arc<Snapshot>| {
         let got = fingerprint(got);
         if got != want {
             failures.push(format!("{name}: {}", first_difference(&want, &got)));
