@@ -96,6 +96,11 @@ impl Session {
             // reconnects drop everything it has.
             return Err(Waits);
         }
+        let owes_answer = sub.reply || !sub.asked.is_empty();
+        if owes_answer && sub.in_flight_since_ms.is_some() {
+            sub.behind_since_ms.get_or_insert(now_ms);
+            return Err(Waits);
+        }
         let empty = ResourceMap::default();
         let context = Context {
             ty,

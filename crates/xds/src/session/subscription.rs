@@ -1,6 +1,6 @@
 //! What a client wants of one type, and what it holds.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::Str;
 use proto::discovery::DeltaDiscoveryRequest;
@@ -48,7 +48,7 @@ pub(super) struct Subscription {
     /// A response is owed even if it says nothing.
     pub(super) reply: bool,
     /// What a reconnecting client says it holds, until the first response.
-    pub(super) initial: Option<Vec<(String, String)>>,
+    pub(super) initial: Option<BTreeMap<String, String>>,
     /// The map that was last compared with a named subscription in full.
     pub(super) settled: Option<ResourceMap>,
     /// When the response was sent that is not yet acknowledged.
@@ -119,7 +119,7 @@ impl Subscription {
     pub(super) fn first_sotw(ty: ResourceType, names: Vec<String>) -> Self {
         let mut sub = Self {
             shared: true,
-            initial: Some(Vec::new()),
+            initial: Some(BTreeMap::new()),
             ..Self::default()
         };
         sub.restart_sotw(ty, names);
@@ -202,7 +202,7 @@ impl Subscription {
     fn unsubscribe(&mut self, name: &str) {
         let was_named = self.names.remove(name);
         if !self.wildcard {
-            self.sent.remove(name);
+            self.forget(name);
             self.asked.remove(name);
         } else if was_named {
             // The wildcard still covers it, while the client may have dropped it.
@@ -213,12 +213,20 @@ impl Subscription {
 
     /// Forgets that the client holds a resource, so that it is sent again.
     pub(super) fn resend(&mut self, name: &str) -> bool {
-        let held = self.sent.remove(name);
+        let held = self.forget(name);
         if held {
             self.shared = false;
             self.settled = None;
         }
         held
+    }
+
+    fn forget(&mut self, name: &str) -> bool {
+        let said = self
+            .initial
+            .as_mut()
+            .is_some_and(|initial| initial.remove(name).is_some());
+        self.sent.remove(name) || said
     }
 
     fn resend_all(&mut self) {
