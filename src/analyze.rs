@@ -17,7 +17,11 @@ impl Palette {
     }
 
     fn paint(self, code: &str, text: &str) -> String {
-        if self.on { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.on {
+            format!("\x1b[{code}m{text}\x1b[0m")
+        } else {
+            text.to_owned()
+        }
     }
 }
 
@@ -67,7 +71,11 @@ pub fn report(findings: &[Finding], palette: Palette) -> String {
 }
 
 fn plural(count: usize, word: &str) -> String {
-    if count == 1 { format!("1 {word}") } else { format!("{count} {word}s") }
+    if count == 1 {
+        format!("1 {word}")
+    } else {
+        format!("{count} {word}s")
+    }
 }
 
 #[cfg(test)]
@@ -80,9 +88,21 @@ mod tests {
     fn findings_read_object_by_object_with_the_worst_first() {
         let object = |name| ObjectRef::new(Kind::Service, ObjectKey::new("shop", name));
         let findings = [
-            Finding::new("b-code", Severity::Warning, object("web"), "It is odd.", "Do this."),
-            Finding::new("a-code", Severity::Error, object("web"), "It is bad.", "Do that.")
-                .at("spec.ports[0]"),
+            Finding::new(
+                "b-code",
+                Severity::Warning,
+                object("web"),
+                "It is odd.",
+                "Do this.",
+            ),
+            Finding::new(
+                "a-code",
+                Severity::Error,
+                object("web"),
+                "It is bad.",
+                "Do that.",
+            )
+            .at("spec.ports[0]"),
             Finding::new("c-code", Severity::Info, object("api"), "Look.", ""),
         ];
         let expected = "\
@@ -102,6 +122,9 @@ Service shop/web
 1 error, 1 warning, 1 note
 ";
         assert_eq!(report(&findings, Palette::new(false)), expected);
-        assert_eq!(report(&[], Palette::new(false)), "0 errors, 0 warnings, 0 notes\n");
+        assert_eq!(
+            report(&[], Palette::new(false)),
+            "0 errors, 0 warnings, 0 notes\n"
+        );
     }
 }

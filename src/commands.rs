@@ -17,9 +17,7 @@ use snapshot::Snapshot;
 use source::Directory;
 
 use crate::analyze::{Palette, report};
-use crate::config::{
-    AnalyzeArgs, AnalyzeFormat, BootstrapArgs, Format, MeshArgs, RenderArgs,
-};
+use crate::config::{AnalyzeArgs, AnalyzeFormat, BootstrapArgs, Format, MeshArgs, RenderArgs};
 use crate::render;
 use crate::target::Target;
 
@@ -75,8 +73,11 @@ pub fn render(args: &RenderArgs) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// When the directory cannot be read.
 pub fn analyze(args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
-    let snapshot =
-        render::snapshot(pipeline(&args.mesh), load(&args.config_dir)?, &Target::Findings)?;
+    let snapshot = render::snapshot(
+        pipeline(&args.mesh),
+        load(&args.config_dir)?,
+        &Target::Findings,
+    )?;
     let terminal = std::io::stdout().is_terminal();
     let text = match args.output {
         Some(AnalyzeFormat::Text) => true,
@@ -92,8 +93,15 @@ pub fn analyze(args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn exit_code(snapshot: &Arc<Snapshot>) -> ExitCode {
-    let failed = snapshot.findings.iter().any(|f| f.severity == Severity::Error);
-    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    let failed = snapshot
+        .findings
+        .iter()
+        .any(|f| f.severity == Severity::Error);
+    if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
 /// `ambientd bootstrap`: issues the waypoint's certificate and prints its bootstrap.
@@ -103,14 +111,25 @@ fn exit_code(snapshot: &Arc<Snapshot>) -> ExitCode {
 /// cannot be used.
 pub fn bootstrap(args: &BootstrapArgs) -> anyhow::Result<ExitCode> {
     let Target::Waypoint(gateway) = &args.target else {
-        bail!("--for {}: only waypoint/NAMESPACE/NAME can be bootstrapped", args.target);
+        bail!(
+            "--for {}: only waypoint/NAMESPACE/NAME can be bootstrapped",
+            args.target
+        );
     };
-    let inputs = args.config_dir.as_deref().map(load).transpose()?.unwrap_or_default();
+    let inputs = args
+        .config_dir
+        .as_deref()
+        .map(load)
+        .transpose()?
+        .unwrap_or_default();
     let pod = waypoint_pod(&inputs, gateway);
     let trust_domain = trust_domain(args, inputs.clone())?;
-    let ip = args.ip.or_else(|| pod.as_ref().and_then(|pod| pod.ip)).with_context(|| {
-        format!("no pod of Gateway {gateway} with an address is known; give --ip")
-    })?;
+    let ip = args
+        .ip
+        .or_else(|| pod.as_ref().and_then(|pod| pod.ip))
+        .with_context(|| {
+            format!("no pod of Gateway {gateway} with an address is known; give --ip")
+        })?;
     let service_account = args
         .service_account
         .clone()
@@ -118,8 +137,11 @@ pub fn bootstrap(args: &BootstrapArgs) -> anyhow::Result<ExitCode> {
         .unwrap_or_else(|| gateway.name.to_string());
     let ca = ca::DevCa::load_or_create(&args.state_dir, &trust_domain, SystemTime::now())
         .with_context(|| format!("--state-dir {}", args.state_dir.display()))?;
-    let identity =
-        SpiffeId::new(trust_domain.as_str(), gateway.ns.clone(), service_account.as_str());
+    let identity = SpiffeId::new(
+        trust_domain.as_str(),
+        gateway.ns.clone(),
+        service_account.as_str(),
+    );
     let dir = args
         .state_dir
         .join("workloads")
@@ -147,7 +169,10 @@ pub fn bootstrap(args: &BootstrapArgs) -> anyhow::Result<ExitCode> {
         private_key: absolute(&files.key)?,
         root: absolute(&files.root)?,
     };
-    print(&format(&envoy::bootstrap::bootstrap(&options), args.output)?)?;
+    print(&format(
+        &envoy::bootstrap::bootstrap(&options),
+        args.output,
+    )?)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -199,7 +224,9 @@ fn trust_domain(args: &BootstrapArgs, inputs: Vec<Input>) -> anyhow::Result<Stri
         return Ok(model::defaults::TRUST_DOMAIN.to_owned());
     }
     let mut pipeline = pipeline(&args.mesh);
-    pipeline.apply(inputs).context("the source did not deliver every kind")?;
+    pipeline
+        .apply(inputs)
+        .context("the source did not deliver every kind")?;
     Ok(pipeline.mesh().trust_domain.to_string())
 }
 
@@ -209,8 +236,14 @@ mod tests {
 
     #[test]
     fn control_plane_addresses_are_read_with_and_without_brackets() {
-        assert_eq!(host_port("127.0.0.1:1").ok(), Some(("127.0.0.1".to_owned(), 1)));
-        assert_eq!(host_port("[::1]:15012").ok(), Some(("::1".to_owned(), 15012)));
+        assert_eq!(
+            host_port("127.0.0.1:1").ok(),
+            Some(("127.0.0.1".to_owned(), 1))
+        );
+        assert_eq!(
+            host_port("[::1]:15012").ok(),
+            Some(("::1".to_owned(), 15012))
+        );
         assert!(host_port("localhost").is_err());
         assert!(host_port(":1").is_err());
     }

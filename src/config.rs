@@ -76,7 +76,12 @@ pub struct ServeArgs {
     #[arg(long, env = "ISTIOD_CUSTOM_HOST", value_delimiter = ',')]
     pub serving_name: Vec<String>,
     /// `namespace/account` of node proxies that may subscribe as ztunnel (comma-separated).
-    #[arg(long, env = "CA_TRUSTED_NODE_ACCOUNTS", value_delimiter = ',', default_value = "istio-system/ztunnel")]
+    #[arg(
+        long,
+        env = "CA_TRUSTED_NODE_ACCOUNTS",
+        value_delimiter = ',',
+        default_value = "istio-system/ztunnel"
+    )]
     pub trusted_node_account: Vec<String>,
     /// Quiet time after a change before later changes are applied, in milliseconds.
     #[arg(long, env = "PILOT_DEBOUNCE_AFTER", default_value = "25ms", value_parser = millis)]
@@ -108,7 +113,12 @@ pub struct RenderArgs {
     #[arg(long = "for", value_name = "TARGET")]
     pub target: Target,
     /// Only resources of these types (`ADDRESS`, `AUTHORIZATION`, `LDS`, `RDS`, `CDS`, `EDS`).
-    #[arg(long = "type", value_name = "TYPE", value_delimiter = ',', ignore_case = true)]
+    #[arg(
+        long = "type",
+        value_name = "TYPE",
+        value_delimiter = ',',
+        ignore_case = true
+    )]
     pub types: Vec<RenderType>,
     /// Output form.
     #[arg(short, long, default_value = "json")]
@@ -207,9 +217,15 @@ fn millis(text: &str) -> Result<u64, String> {
         (None, Some(number)) => (number, 1000.0),
         (None, None) => (text, 1.0),
     };
-    let value: f64 = number.trim().parse().map_err(|_| format!("{text:?} is not a duration"))?;
+    let value: f64 = number
+        .trim()
+        .parse()
+        .map_err(|_| format!("{text:?} is not a duration"))?;
     if value.is_finite() && (0.0..=600_000.0).contains(&(value * scale)) {
-        #[allow(clippy::cast_sign_loss, reason = "checked to be within 0..=600000 above")]
+        #[allow(
+            clippy::cast_sign_loss,
+            reason = "checked to be within 0..=600000 above"
+        )]
         Ok((value * scale) as u64)
     } else {
         Err(format!("{text:?} must lie between 0 and 10 minutes"))

@@ -27,10 +27,16 @@ use crate::metrics::ProcessMetrics;
 use crate::render;
 
 /// istioctl looks for exactly this text.
-const NOT_CONNECTED: &str = "Proxy not connected to this Pilot instance. It may be connected to another instance.";
+const NOT_CONNECTED: &str =
+    "Proxy not connected to this Pilot instance. It may be connected to another instance.";
 /// Paths under `/debug`, for the index.
-const PATHS: [&str; 5] =
-    ["/debug/config", "/debug/config_dump", "/debug/findings", "/debug/list", "/debug/syncz"];
+const PATHS: [&str; 5] = [
+    "/debug/config",
+    "/debug/config_dump",
+    "/debug/findings",
+    "/debug/list",
+    "/debug/syncz",
+];
 
 /// What the handlers read.
 #[derive(Clone)]
@@ -108,7 +114,11 @@ fn is_loopback(ip: IpAddr) -> bool {
 }
 
 async fn ready(State(state): State<DebugState>) -> StatusCode {
-    if state.snapshot().is_some() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+    if state.snapshot().is_some() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    }
 }
 
 async fn metrics(State(state): State<DebugState>) -> Response {
@@ -119,8 +129,12 @@ async fn metrics(State(state): State<DebugState>) -> Response {
 }
 
 async fn index() -> Response {
-    let links: String = PATHS.iter().map(|path| format!("<li><a href=\"{path}\">{path}</a></li>")).collect();
-    let page = format!("<!doctype html><title>ambientd debug</title><h1>ambientd</h1><ul>{links}</ul>");
+    let links: String = PATHS
+        .iter()
+        .map(|path| format!("<li><a href=\"{path}\">{path}</a></li>"))
+        .collect();
+    let page =
+        format!("<!doctype html><title>ambientd debug</title><h1>ambientd</h1><ul>{links}</ul>");
     ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], page).into_response()
 }
 
@@ -148,16 +162,26 @@ struct PrettyQuery {
 }
 
 async fn findings(State(state): State<DebugState>, Query(query): Query<PrettyQuery>) -> Response {
-    let all = state.snapshot().map_or_else(|| json!([]), |s| render::findings(&s.findings));
+    let all = state
+        .snapshot()
+        .map_or_else(|| json!([]), |s| render::findings(&s.findings));
     answer(&all, query.pretty.is_some())
 }
 
 async fn syncz(State(state): State<DebugState>, Query(query): Query<SyncQuery>) -> Response {
     let wanted = |connection: &&Connection| {
-        query.namespace.as_ref().is_none_or(|ns| connection.client.ns.as_str() == ns)
+        query
+            .namespace
+            .as_ref()
+            .is_none_or(|ns| connection.client.ns.as_str() == ns)
     };
-    let all: Vec<Value> =
-        state.connections.list().iter().filter(wanted).map(sync_status).collect();
+    let all: Vec<Value> = state
+        .connections
+        .list()
+        .iter()
+        .filter(wanted)
+        .map(sync_status)
+        .collect();
     answer(&Value::Array(all), query.pretty.is_some())
 }
 
@@ -202,7 +226,11 @@ fn sync_status(connection: &Connection) -> Value {
 
 async fn config_dump(State(state): State<DebugState>, Query(query): Query<DumpQuery>) -> Response {
     let Some(proxy_id) = query.proxy_id.filter(|id| !id.is_empty()) else {
-        return (StatusCode::BAD_REQUEST, "You must provide a proxyID in the query string").into_response();
+        return (
+            StatusCode::BAD_REQUEST,
+            "You must provide a proxyID in the query string",
+        )
+            .into_response();
     };
     let mut connections = state.connections.list();
     connections.sort_by(|a, b| a.id.cmp(&b.id));
@@ -210,7 +238,11 @@ async fn config_dump(State(state): State<DebugState>, Query(query): Query<DumpQu
         return (StatusCode::NOT_FOUND, NOT_CONNECTED).into_response();
     };
     let Some(snapshot) = state.snapshot() else {
-        return (StatusCode::SERVICE_UNAVAILABLE, "no snapshot is published yet").into_response();
+        return (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no snapshot is published yet",
+        )
+            .into_response();
     };
     match dump(&snapshot, &connection, query.types.as_deref()) {
         Ok(value) => answer(&value, query.pretty.is_some()),
@@ -219,10 +251,19 @@ async fn config_dump(State(state): State<DebugState>, Query(query): Query<DumpQu
 }
 
 /// Type URL → resource name → proto-JSON of everything that the proxy's class receives now.
-fn dump(snapshot: &Snapshot, connection: &Connection, types: Option<&str>) -> anyhow::Result<Value> {
+fn dump(
+    snapshot: &Snapshot,
+    connection: &Connection,
+    types: Option<&str>,
+) -> anyhow::Result<Value> {
     let class = connection.client.class.as_ref();
     let offered: &[ResourceType] = if class.is_some() {
-        &[ResourceType::Cluster, ResourceType::Endpoint, ResourceType::Listener, ResourceType::Route]
+        &[
+            ResourceType::Cluster,
+            ResourceType::Endpoint,
+            ResourceType::Listener,
+            ResourceType::Route,
+        ]
     } else {
         &[ResourceType::Address, ResourceType::Authorization]
     };
@@ -232,14 +273,21 @@ fn dump(snapshot: &Snapshot, connection: &Connection, types: Option<&str>) -> an
             continue;
         }
         if let Some(resources) = snapshot.resources(class, *ty) {
-            out.insert(ty.type_url().to_owned(), render::resources_json(*ty, resources)?);
+            out.insert(
+                ty.type_url().to_owned(),
+                render::resources_json(*ty, resources)?,
+            );
         }
     }
     Ok(Value::Object(out))
 }
 
 fn answer(value: &Value, pretty: bool) -> Response {
-    let text = if pretty { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };
+    let text = if pretty {
+        serde_json::to_string_pretty(value)
+    } else {
+        serde_json::to_string(value)
+    };
     match text {
         Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),

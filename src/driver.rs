@@ -122,7 +122,9 @@ async fn next_batch(
     }
     let deadline = Instant::now() + debounce.max;
     while !urgent {
-        let wait = debounce.after.min(deadline.saturating_duration_since(Instant::now()));
+        let wait = debounce
+            .after
+            .min(deadline.saturating_duration_since(Instant::now()));
         match tokio::time::timeout(wait, next_event(channels)).await {
             Ok(Some((more, is_urgent))) => {
                 batch.extend(more);

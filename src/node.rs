@@ -15,7 +15,9 @@ impl NodeReader for EnvoyNodes {
             NodeKind::Ztunnel => ClientKind::Ztunnel,
             NodeKind::Waypoint => ClientKind::Envoy,
             other => {
-                return Err(NodeError(format!("{other:?} proxies are not served by this version")));
+                return Err(NodeError(format!(
+                    "{other:?} proxies are not served by this version"
+                )));
             }
         };
         Ok(Client {
@@ -34,8 +36,13 @@ impl NodeReader for EnvoyNodes {
 
 /// `ISTIO_VERSION` of the metadata, else the build version that the client reports.
 fn version(node: &proto::core::Node) -> String {
-    let stated = node.metadata.as_ref().and_then(|metadata| metadata.fields.get("ISTIO_VERSION"));
-    if let Some(proto::value::Kind::StringValue(text)) = stated.and_then(|value| value.kind.as_ref()) {
+    let stated = node
+        .metadata
+        .as_ref()
+        .and_then(|metadata| metadata.fields.get("ISTIO_VERSION"));
+    if let Some(proto::value::Kind::StringValue(text)) =
+        stated.and_then(|value| value.kind.as_ref())
+    {
         return text.chars().take(64).collect();
     }
     match &node.user_agent_version_type {

@@ -39,7 +39,9 @@ pub fn snapshot(
     if let Some(class) = class_of(target) {
         inputs.push(Input::Interest(class, true));
     }
-    pipeline.apply(inputs).context("the source did not deliver every kind")
+    pipeline
+        .apply(inputs)
+        .context("the source did not deliver every kind")
 }
 
 /// The class that `render` assumes: stock Envoy with its certificate from `sds-grpc`.
@@ -71,7 +73,10 @@ pub fn render(snapshot: &Snapshot, target: &Target, types: &[RenderType]) -> any
     };
     let (class, offered) = match target {
         Target::Findings => return Ok(findings(&snapshot.findings)),
-        Target::Ztunnel => (None, vec![ResourceType::Address, ResourceType::Authorization]),
+        Target::Ztunnel => (
+            None,
+            vec![ResourceType::Address, ResourceType::Authorization],
+        ),
         Target::Waypoint(_) => (
             class_of(target),
             vec![
@@ -109,5 +114,10 @@ pub fn resources_json(ty: ResourceType, resources: &ResourceMap) -> anyhow::Resu
 
 /// Findings as an array of `{code, severity, kind, namespace, name, field, message, fix}`.
 pub fn findings(findings: &[Finding]) -> Value {
-    Value::Array(findings.iter().filter_map(|f| serde_json::to_value(f).ok()).collect())
+    Value::Array(
+        findings
+            .iter()
+            .filter_map(|f| serde_json::to_value(f).ok())
+            .collect(),
+    )
 }

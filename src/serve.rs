@@ -58,8 +58,16 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let mut tasks = JoinSet::new();
     let ready_listener = bind("--ready-addr", args.ready_addr).await?;
     let debug_listener = bind("--debug-addr", args.debug_addr).await?;
-    tasks.spawn(debug_http::serve(ready_listener, debug_http::ready_only(debug.clone()), shutdown.clone()));
-    tasks.spawn(debug_http::serve(debug_listener, debug_http::router(debug), shutdown.clone()));
+    tasks.spawn(debug_http::serve(
+        ready_listener,
+        debug_http::ready_only(debug.clone()),
+        shutdown.clone(),
+    ));
+    tasks.spawn(debug_http::serve(
+        debug_listener,
+        debug_http::router(debug),
+        shutdown.clone(),
+    ));
 
     let trust_domain = trust_domain(&args)?;
     let server = listeners(&args, &trust_domain).await?;
@@ -79,7 +87,11 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         max: Duration::from_millis(args.debounce_max.max(args.debounce_after)),
     };
     let pipeline = crate::commands::pipeline(&args.mesh);
-    let channels = Channels { inputs, interest, snapshots: snapshots_tx };
+    let channels = Channels {
+        inputs,
+        interest,
+        snapshots: snapshots_tx,
+    };
     let owner = driver::spawn(pipeline, debounce, channels)?;
 
     let config_dir = args.config_dir.clone();
@@ -89,7 +101,9 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
             .with_context(|| format!("--config-dir {}", config_dir.display()))
     });
     tasks.spawn(async move {
-        xds::serve(server, AdsService::new(deps), metrics).await.context("xDS server")
+        xds::serve(server, AdsService::new(deps), metrics)
+            .await
+            .context("xDS server")
     });
     tasks.spawn(watch_owner(owner));
     tracing::info!(
@@ -132,7 +146,9 @@ async fn watch_owner(owner: std::thread::JoinHandle<()>) -> anyhow::Result<()> {
 }
 
 async fn bind(flag: &str, addr: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(addr).await.with_context(|| format!("{flag} {addr}: cannot listen there"))
+    TcpListener::bind(addr)
+        .await
+        .with_context(|| format!("{flag} {addr}: cannot listen there"))
 }
 
 async fn listeners(args: &ServeArgs, trust_domain: &str) -> anyhow::Result<ServerConfig> {
@@ -152,7 +168,10 @@ async fn listeners(args: &ServeArgs, trust_domain: &str) -> anyhow::Result<Serve
         .server_config(&names, &ips, SystemTime::now())
         .context("cannot issue the serving certificate")?;
     tracing::info!(root = %ca.root_path().display(), "clients must trust this root");
-    Ok(ServerConfig { tls: Some((bind("--xds-addr", args.xds_addr).await?, tls)), plaintext })
+    Ok(ServerConfig {
+        tls: Some((bind("--xds-addr", args.xds_addr).await?, tls)),
+        plaintext,
+    })
 }
 
 /// DNS names and addresses of the serving certificate.
@@ -161,11 +180,19 @@ fn serving_names(args: &ServeArgs) -> (Vec<String>, Vec<IpAddr>) {
     let ns = &args.mesh.system_namespace;
     let mut names = vec!["localhost".to_owned()];
     names.extend(["istiod", "istiod-remote", "istio-pilot"].map(|name| format!("{name}.{ns}.svc")));
-    let mut ips = vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])];
+    let mut ips = vec![
+        IpAddr::from([127, 0, 0, 1]),
+        IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]),
+    ];
     if !args.xds_addr.ip().is_unspecified() {
         ips.push(args.xds_addr.ip());
     }
-    for name in args.serving_name.iter().map(|name| name.trim()).filter(|name| !name.is_empty()) {
+    for name in args
+        .serving_name
+        .iter()
+        .map(|name| name.trim())
+        .filter(|name| !name.is_empty())
+    {
         match name.parse() {
             Ok(ip) => ips.push(ip),
             Err(_) => names.push(name.to_owned()),
@@ -181,11 +208,15 @@ fn serving_names(args: &ServeArgs) -> (Vec<String>, Vec<IpAddr>) {
 fn identity_policy(args: &ServeArgs) -> anyhow::Result<IdentityPolicy> {
     let mut accounts = Vec::new();
     for text in args.trusted_node_account.iter().map(|text| text.trim()) {
-        let (ns, name) = text.split_once('/').filter(|(ns, name)| !ns.is_empty() && !name.is_empty())
+        let (ns, name) = text
+            .split_once('/')
+            .filter(|(ns, name)| !ns.is_empty() && !name.is_empty())
             .with_context(|| format!("--trusted-node-account {text:?} is not NAMESPACE/ACCOUNT"))?;
         accounts.push((Str::from(ns), Str::from(name)));
     }
-    Ok(IdentityPolicy { ztunnel_accounts: accounts })
+    Ok(IdentityPolicy {
+        ztunnel_accounts: accounts,
+    })
 }
 
 /// The trust domain that mesh config names when the process starts.

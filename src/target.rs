@@ -32,7 +32,9 @@ impl FromStr for Target {
             }
             _ => {}
         }
-        Err(format!("{text:?} is not `ztunnel`, `waypoint/NAMESPACE/NAME` or `findings`"))
+        Err(format!(
+            "{text:?} is not `ztunnel`, `waypoint/NAMESPACE/NAME` or `findings`"
+        ))
     }
 }
 
@@ -53,9 +55,19 @@ mod tests {
     #[test]
     fn targets_round_trip_and_bad_ones_are_refused() {
         for text in ["ztunnel", "findings", "waypoint/bookinfo/reviews"] {
-            assert_eq!(text.parse::<Target>().map(|t| t.to_string()), Ok(text.to_owned()));
+            assert_eq!(
+                text.parse::<Target>().map(|t| t.to_string()),
+                Ok(text.to_owned())
+            );
         }
-        for text in ["", "waypoint", "waypoint/x", "waypoint//x", "waypoint/a/b/c", "envoy"] {
+        for text in [
+            "",
+            "waypoint",
+            "waypoint/x",
+            "waypoint//x",
+            "waypoint/a/b/c",
+            "envoy",
+        ] {
             assert!(text.parse::<Target>().is_err(), "{text:?}");
         }
     }

@@ -17,6 +17,8 @@ use crate::ir::{
 };
 use crate::routes::outbound_name;
 
+use crate::ir::ENDPOINT_WEIGHT_MAX as WEIGHT_MAX;
+
 /// Primary: a service.
 pub type P = NamespacedHostname;
 
@@ -152,7 +154,7 @@ fn dns(
                 .map(|map| DnsEndpoint {
                     host: host.clone(),
                     port: map.target_port,
-                    weight: workload.capacity.max(1),
+                    weight: workload.capacity.clamp(1, WEIGHT_MAX),
                 }),
         );
     }

@@ -13,6 +13,8 @@ use model::{Finding, NamespacedHostname, ServiceRow, WorkloadRow, WorkloadUid};
 use crate::index::{ClusterByService, WorkloadByService};
 use crate::ir::{ClusterIr, Discovery, EndpointIr, EndpointsIr, WaypointResource};
 
+use crate::ir::ENDPOINT_WEIGHT_MAX as WEIGHT_MAX;
+
 /// Primary: a service.
 pub type P = NamespacedHostname;
 
@@ -103,7 +105,7 @@ fn endpoint(service: &ServiceRow, workload: &WorkloadRow, ip: IpAddr, port: u16)
         port,
         tunnel: workload.hbone,
         healthy: workload.healthy || service.publish_not_ready,
-        weight: workload.capacity.max(1),
+        weight: workload.capacity.clamp(1, WEIGHT_MAX),
         workload: arcstr::format!(
             "{name};{};{};{};{}",
             workload.ns,

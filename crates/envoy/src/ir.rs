@@ -308,6 +308,9 @@ pub struct DirectChains {
 
 // === Clusters and endpoints ===
 
+/// Largest weight of an endpoint: Envoy refuses endpoints whose weights sum beyond 32 bits.
+pub const ENDPOINT_WEIGHT_MAX: u32 = 65_535;
+
 /// How a cluster finds its endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Discovery {

@@ -9,6 +9,12 @@ use regex_syntax::ast::{self, Ast, ClassSetItem, Flag, FlagsItemKind};
 const LENGTH_MAX: usize = 4096;
 /// Largest repetition count of RE2.
 const REPEAT_MAX: u32 = 1000;
+/// Largest estimate of RE2 instructions; Envoy is told to accept 32768.
+const PROGRAM_MAX: u64 = 30_000;
+/// Estimate of a class or a dot, in instructions.
+const CLASS_WEIGHT: u64 = 12;
+/// Estimate of a Unicode class.
+const UNICODE_WEIGHT: u64 = 1000;
 /// Depth of nesting.
 const NEST_MAX: u32 = 100;
 
@@ -17,8 +23,10 @@ const NEST_MAX: u32 = 100;
 /// # Errors
 /// Why RE2 would or might refuse it, as a clause.
 pub(crate) fn check(text: &str) -> Result<(), String> {
-    if text.len() > LENGTH_MAX || text.contains(['\0', '\r', '\n']) {
-        return Err("the regular expression is too long or has control characters".to_owned());
+    if text.is_empty() || text.len() > LENGTH_MAX || text.contains(['\0', '\r', '\n']) {
+        return Err(
+            "the regular expression is empty, too long or has control characters".to_owned(),
+        );
     }
     let parsed = ast::parse::ParserBuilder::new()
         .nest_limit(NEST_MAX)
@@ -26,16 +34,42 @@ pub(crate) fn check(text: &str) -> Result<(), String> {
         .parse(text);
     let ast =
         parsed.map_err(|error| format!("the regular expression is not valid: {}", error.kind()))?;
-    let repeats = ast::visit(&ast, Re2 { product: 1 })?;
-    if repeats > u64::from(REPEAT_MAX) {
-        return Err("the regular expression repeats too often".to_owned());
+    let start = Re2 {
+        repeats: 1,
+        program: 0,
+    };
+    if ast::visit(&ast, start)? > PROGRAM_MAX {
+        return Err("the regular expression is too complex".to_owned());
     }
     Ok(())
 }
 
 /// Refuses what regex-syntax reads and RE2 does not.
 struct Re2 {
-    product: u64,
+    /// Product of the repetition counts around the current node.
+    repeats: u64,
+    /// Estimated instructions so far.
+    program: u64,
+}
+
+impl Re2 {
+    fn add(&mut self, weight: u64) {
+        self.program = self
+            .program
+            .saturating_add(weight.saturating_mul(self.repeats));
+    }
+}
+
+/// How often a repetition copies its body.
+fn copies(repetition: &ast::Repetition) -> u64 {
+    match &repetition.op.kind {
+        ast::RepetitionKind::Range(
+            ast::RepetitionRange::Exactly(n)
+            | ast::RepetitionRange::AtLeast(n)
+            | ast::RepetitionRange::Bounded(_, n),
+        ) => u64::from(*n).max(1),
+        _ => 1,
+    }
 }
 
 impl ast::Visitor for Re2 {
@@ -43,7 +77,7 @@ impl ast::Visitor for Re2 {
     type Err = String;
 
     fn finish(self) -> Result<u64, String> {
-        Ok(self.product)
+        Ok(self.program)
     }
 
     fn visit_pre(&mut self, ast: &Ast) -> Result<(), String> {
@@ -58,7 +92,10 @@ impl ast::Visitor for Re2 {
                 ast::GroupKind::NonCapturing(set) => flags(set),
                 _ => Ok(()),
             },
-            Ast::Literal(literal) => literal_is_shared(literal),
+            Ast::Literal(literal) => {
+                self.add(1);
+                literal_is_shared(literal)
+            }
             Ast::Assertion(assertion) => match assertion.kind {
                 ast::AssertionKind::StartLine
                 | ast::AssertionKind::EndLine
@@ -72,20 +109,29 @@ impl ast::Visitor for Re2 {
                 if matches!(*repetition.ast, Ast::Repetition(_)) {
                     return foreign("a repetition of a repetition");
                 }
-                // Nested counts multiply in RE2's program; bounding the product of all of
-                // them is coarser and safe.
-                if let ast::RepetitionKind::Range(range) = &repetition.op.kind {
-                    let count = match range {
-                        ast::RepetitionRange::Exactly(n)
-                        | ast::RepetitionRange::AtLeast(n)
-                        | ast::RepetitionRange::Bounded(_, n) => *n,
-                    };
-                    self.product = self.product.saturating_mul(u64::from(count.max(1)));
+                self.repeats = self.repeats.saturating_mul(copies(repetition));
+                if self.repeats > u64::from(REPEAT_MAX) {
+                    return Err("the regular expression repeats too often".to_owned());
                 }
+                Ok(())
+            }
+            Ast::Dot(_) | Ast::ClassPerl(_) | Ast::ClassBracketed(_) => {
+                self.add(CLASS_WEIGHT);
+                Ok(())
+            }
+            Ast::ClassUnicode(_) => {
+                self.add(UNICODE_WEIGHT);
                 Ok(())
             }
             _ => Ok(()),
         }
+    }
+
+    fn visit_post(&mut self, ast: &Ast) -> Result<(), String> {
+        if let Ast::Repetition(repetition) = ast {
+            self.repeats /= copies(repetition);
+        }
+        Ok(())
     }
 
     fn visit_class_set_item_pre(&mut self, item: &ClassSetItem) -> Result<(), String> {
@@ -93,7 +139,14 @@ impl ast::Visitor for Re2 {
             ClassSetItem::Bracketed(_) => {
                 Err("the regular expression nests character classes, which RE2 lacks".to_owned())
             }
-            ClassSetItem::Literal(literal) => literal_is_shared(literal),
+            ClassSetItem::Unicode(_) => {
+                self.add(UNICODE_WEIGHT);
+                Ok(())
+            }
+            ClassSetItem::Literal(literal) => {
+                self.add(1);
+                literal_is_shared(literal)
+            }
             ClassSetItem::Range(range) => {
                 literal_is_shared(&range.start)?;
                 literal_is_shared(&range.end)
@@ -147,6 +200,8 @@ mod tests {
             r"/\d+\.html",
             "(?:a|b)?",
             ".+",
+            "[a-z]{1,63}-[a-z]{1,63}",
+            r"(?:[a-z0-9-]{1,63}\.){1,10}example\.com",
         ] {
             assert_eq!(check(good), Ok(()), "{good}");
         }
@@ -161,6 +216,8 @@ mod tests {
             "(?=a)",
             "[",
             r"\<a",
+            r"\pL{40}",
+            "",
         ] {
             assert!(check(bad).is_err(), "{bad}");
         }

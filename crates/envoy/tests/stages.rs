@@ -244,7 +244,7 @@ fn only_gateway_parents_need_a_grant() {
         assert_eq!(
             derived
                 .codes(&key("r"))
-                .contains(&"route-ref-not-permitted"),
+                .contains(&"route-backend-no-grant"),
             missing
         );
     }
@@ -317,7 +317,7 @@ fn parents_that_cannot_work_are_reported() {
         ),
         (
             reference("Service", "other", "api", None),
-            "route-service-without-waypoint",
+            "route-service-no-waypoint",
         ),
         (
             reference("Gateway", "app", "wp", Some(80)),

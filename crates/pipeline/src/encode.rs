@@ -91,10 +91,18 @@ impl Resources {
         let mut differs = false;
         for change in changes.authorizations.rows() {
             let encoded = change.new.as_ref().map(|row| {
-                (ambient::emit::authorization(row).encode_to_vec(), Vec::new())
+                (
+                    ambient::emit::authorization(row).encode_to_vec(),
+                    Vec::new(),
+                )
             });
             let name = arcstr::format!("{}", change.key);
-            differs |= put(&mut self.authorizations, ResourceType::Authorization, name, encoded);
+            differs |= put(
+                &mut self.authorizations,
+                ResourceType::Authorization,
+                name,
+                encoded,
+            );
         }
         differs
     }
@@ -106,7 +114,12 @@ impl Resources {
             let resource = change.new.as_ref().map(|row| envoy::emit::cluster(row));
             let waypoint = change.key.waypoint.clone();
             let shared = self.waypoints.entry(waypoint.clone()).or_default();
-            if put_resource(&mut shared.clusters, ResourceType::Cluster, &change.key.name, resource) {
+            if put_resource(
+                &mut shared.clusters,
+                ResourceType::Cluster,
+                &change.key.name,
+                resource,
+            ) {
                 dirty_waypoints.insert(waypoint);
             }
         }
@@ -114,7 +127,12 @@ impl Resources {
             let resource = change.new.as_ref().map(|row| envoy::emit::endpoints(row));
             let waypoint = change.key.waypoint.clone();
             let shared = self.waypoints.entry(waypoint.clone()).or_default();
-            if put_resource(&mut shared.endpoints, ResourceType::Endpoint, &change.key.name, resource) {
+            if put_resource(
+                &mut shared.endpoints,
+                ResourceType::Endpoint,
+                &change.key.name,
+                resource,
+            ) {
                 dirty_waypoints.insert(waypoint);
             }
         }
@@ -122,15 +140,28 @@ impl Resources {
             let resource = change.new.as_ref().map(|row| envoy::emit::listener(row));
             let class = change.key.class.clone();
             let own = self.classes.entry(class.clone()).or_default();
-            if put_resource(&mut own.listeners, ResourceType::Listener, &change.key.name, resource) {
+            if put_resource(
+                &mut own.listeners,
+                ResourceType::Listener,
+                &change.key.name,
+                resource,
+            ) {
                 dirty_classes.insert(class);
             }
         }
         for change in changes.static_clusters.rows() {
-            let resource = change.new.as_ref().map(|row| envoy::emit::static_cluster(row));
+            let resource = change
+                .new
+                .as_ref()
+                .map(|row| envoy::emit::static_cluster(row));
             let class = change.key.class.clone();
             let own = self.classes.entry(class.clone()).or_default();
-            if put_resource(&mut own.clusters, ResourceType::Cluster, &change.key.name, resource) {
+            if put_resource(
+                &mut own.clusters,
+                ResourceType::Cluster,
+                &change.key.name,
+                resource,
+            ) {
                 dirty_classes.insert(class);
             }
         }
@@ -154,15 +185,18 @@ impl Resources {
             differs = true;
             self.proxies.insert(class, Arc::new(assembled));
         }
-        self.waypoints.retain(|_, shared| {
-            !(shared.clusters.is_empty() && shared.endpoints.is_empty())
-        });
+        self.waypoints
+            .retain(|_, shared| !(shared.clusters.is_empty() && shared.endpoints.is_empty()));
         differs
     }
 
     /// What a class receives: its own resources over those of its waypoint.
     fn assemble(&self, class: &ProxyClass) -> ProxyResources {
-        let mut all = self.waypoints.get(&class.gateway).cloned().unwrap_or_default();
+        let mut all = self
+            .waypoints
+            .get(&class.gateway)
+            .cloned()
+            .unwrap_or_default();
         if let Some(own) = self.classes.get(class) {
             for resource in own.clusters.iter() {
                 all.clusters.insert(Arc::clone(resource));
@@ -181,9 +215,12 @@ fn put(
 ) -> bool {
     match encoded {
         None => map.remove(&name),
-        Some((bytes, aliases)) => {
-            map.insert(Arc::new(EncodedResource::new(name, ty.type_url(), &bytes, aliases)))
-        }
+        Some((bytes, aliases)) => map.insert(Arc::new(EncodedResource::new(
+            name,
+            ty.type_url(),
+            &bytes,
+            aliases,
+        ))),
     }
 }
 
@@ -193,5 +230,10 @@ fn put_resource(
     name: &Str,
     resource: Option<Resource>,
 ) -> bool {
-    put(map, ty, name.clone(), resource.map(|resource| (resource.bytes, Vec::new())))
+    put(
+        map,
+        ty,
+        name.clone(),
+        resource.map(|resource| (resource.bytes, Vec::new())),
+    )
 }

@@ -58,8 +58,8 @@ impl Pipeline {
         changes.add_to(&mut touched);
         let derived = self.stages.update(&self.inputs, &changes, touched);
         let resources_changed = self.resources.update(&self.stages, &derived);
-        let findings_changed =
-            (changes.source_findings || changes.any_object() || derived.notes) && self.collect_findings();
+        let findings_changed = (changes.source_findings || changes.any_object() || derived.notes)
+            && self.collect_findings();
         if self.waiting().next().is_some() {
             return None;
         }
@@ -68,7 +68,10 @@ impl Pipeline {
         }
         self.published = true;
         self.generation += 1;
-        Some(Arc::new(self.resources.snapshot(self.generation, Arc::clone(&self.findings))))
+        Some(Arc::new(
+            self.resources
+                .snapshot(self.generation, Arc::clone(&self.findings)),
+        ))
     }
 
     /// Kinds whose first complete list has not arrived.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use ambient::authorization::{self, AuthorizationSource, AuthorizationView};
 use ambient::attach::AttachView;
+use ambient::authorization::{self, AuthorizationSource, AuthorizationView};
 use ambient::claim::{self, ClaimKey, ClaimRow, ClaimView, ServiceSource};
 use ambient::mesh::{self, MeshDefaults, MeshView};
 use ambient::namespace_binding::{self, NamespaceBinding, NamespaceBindingView};
@@ -19,13 +19,16 @@ use envoy::chains::{self, ChainView};
 use envoy::clusters::{self, ClusterView};
 use envoy::encoded::{self, EncodedView};
 use envoy::endpoints::{self, EndpointView};
+use envoy::findings;
+use envoy::findings::policy::PolicyFindingView;
+use envoy::findings::route::RouteFindingView;
+use envoy::index::WorkloadByService;
 use envoy::ir::{
     AttachmentIr, ChainIr, ClassResource, ClusterIr, DirectIr, EncodedChain, EndpointsIr,
     ListenerIr, StaticClusterIr, WaypointResource,
 };
 use envoy::listeners::{self, ListenerView};
 use envoy::static_clusters::{self, StaticClusterView};
-use envoy::index::WorkloadByService;
 use flow::{Changes, Derived, Dirty, Reads, Touched};
 use model::derived::Locality;
 use model::{
@@ -61,6 +64,8 @@ pub(crate) struct Stages {
     pub(crate) endpoints: Stage<NamespacedHostname, WaypointResource, EndpointsIr>,
     pub(crate) listeners: Stage<ProxyClass, ClassResource, ListenerIr>,
     pub(crate) static_clusters: Stage<ProxyClass, ClassResource, StaticClusterIr>,
+    route_findings: Stage<ObjectKey, (), ()>,
+    policy_findings: Stage<ObjectKey, (), ()>,
 }
 
 /// What of the derived tables is encoded, and whether notes changed.
@@ -126,12 +131,18 @@ impl Stages {
             endpoints: Derived::new("endpoints"),
             listeners: Derived::new("listeners"),
             static_clusters: Derived::new("static_clusters"),
+            route_findings: Derived::new("route_findings"),
+            policy_findings: Derived::new("policy_findings"),
         }
     }
 
     /// The mesh row in force.
     pub(crate) fn mesh_row(&self) -> MeshRow {
-        self.mesh.table().row(&()).map(|row| MeshRow::clone(row)).unwrap_or_default()
+        self.mesh
+            .table()
+            .row(&())
+            .map(|row| MeshRow::clone(row))
+            .unwrap_or_default()
     }
 
     /// The workloads of a service.
@@ -140,7 +151,10 @@ impl Stages {
         host: &NamespacedHostname,
     ) -> impl Iterator<Item = (WorkloadUid, Arc<WorkloadRow>)> {
         // Encoding is not a derivation: it is told of every change, so nothing need be recorded.
-        let members = self.workloads.view().by::<WorkloadByService>(&mut Reads::detached(), host);
+        let members = self
+            .workloads
+            .view()
+            .by::<WorkloadByService>(&mut Reads::detached(), host);
         members.map(|(uid, row)| (uid.clone(), Arc::clone(row)))
     }
 
@@ -152,74 +166,181 @@ impl Stages {
         mut touched: Touched,
     ) -> DerivedChanges {
         let first = !std::mem::replace(&mut self.started, true);
-        update!(touched, self.mesh, first.then_some(()).into_iter(), mesh::derive, MeshView {
-            defaults: &self.defaults,
-            mesh_configs: inputs.mesh_configs.view(),
-            namespaces: inputs.namespaces.view(),
-        });
+        update!(
+            touched,
+            self.mesh,
+            first.then_some(()).into_iter(),
+            mesh::derive,
+            MeshView {
+                defaults: &self.defaults,
+                mesh_configs: inputs.mesh_configs.view(),
+                namespaces: inputs.namespaces.view(),
+            }
+        );
         let mesh = self.mesh.view();
-        update!(touched, self.node_localities, changed.nodes.keys().cloned(),
-            node_locality::derive, NodeLocalityView { nodes: inputs.nodes.view() });
-        update!(touched, self.waypoints, changed.gateways.keys().cloned(),
-            waypoint::derive, WaypointView {
+        update!(
+            touched,
+            self.node_localities,
+            changed.nodes.keys().cloned(),
+            node_locality::derive,
+            NodeLocalityView {
+                nodes: inputs.nodes.view()
+            }
+        );
+        update!(
+            touched,
+            self.waypoints,
+            changed.gateways.keys().cloned(),
+            waypoint::derive,
+            WaypointView {
                 gateways: inputs.gateways.view(),
                 gateway_classes: inputs.gateway_classes.view(),
                 pods: inputs.pods.view(),
                 mesh,
-            });
+            }
+        );
         let waypoints = self.waypoints.view();
-        update!(touched, self.namespace_bindings, changed.namespaces.keys().cloned(),
-            namespace_binding::derive, NamespaceBindingView {
+        update!(
+            touched,
+            self.namespace_bindings,
+            changed.namespaces.keys().cloned(),
+            namespace_binding::derive,
+            NamespaceBindingView {
                 namespaces: inputs.namespaces.view(),
                 waypoints,
-            });
+            }
+        );
         let attach = AttachView {
             waypoints,
             namespaces: inputs.namespaces.view(),
             namespace_bindings: self.namespace_bindings.view(),
         };
-        let service_sources = changed.services.keys().cloned().map(ServiceSource::Service)
-            .chain(changed.service_entries.keys().cloned().map(ServiceSource::ServiceEntry));
-        let claimed = update!(touched, self.claims, service_sources, claim::derive, ClaimView {
-            services: inputs.services.view(),
-            service_entries: inputs.service_entries.view(),
-            mesh,
-            attach,
-        });
-        let services = update!(touched, self.services,
-            claimed.keys().map(|(host, _)| host.clone()), service::derive, ServiceView {
+        let service_sources = changed
+            .services
+            .keys()
+            .cloned()
+            .map(ServiceSource::Service)
+            .chain(
+                changed
+                    .service_entries
+                    .keys()
+                    .cloned()
+                    .map(ServiceSource::ServiceEntry),
+            );
+        let claimed = update!(
+            touched,
+            self.claims,
+            service_sources,
+            claim::derive,
+            ClaimView {
+                services: inputs.services.view(),
+                service_entries: inputs.service_entries.view(),
+                mesh,
+                attach,
+            }
+        );
+        let services = update!(
+            touched,
+            self.services,
+            claimed.keys().map(|(host, _)| host.clone()),
+            service::derive,
+            ServiceView {
                 claims: self.claims.view(),
                 services: inputs.services.view(),
                 service_entries: inputs.service_entries.view(),
                 mesh,
-            });
-        update!(touched, self.peer_bindings, changed.peer_authentications.keys().cloned(),
-            peer_binding::derive, PeerBindingView { peers: inputs.peer_authentications.view() });
-        update!(touched, self.policy_bindings, changed.authorization_policies.keys().cloned(),
+            }
+        );
+        update!(
+            touched,
+            self.peer_bindings,
+            changed.peer_authentications.keys().cloned(),
+            peer_binding::derive,
+            PeerBindingView {
+                peers: inputs.peer_authentications.view()
+            }
+        );
+        update!(
+            touched,
+            self.policy_bindings,
+            changed.authorization_policies.keys().cloned(),
             policy_binding::derive,
-            PolicyBindingView { policies: inputs.authorization_policies.view() });
-        let policy_sources = first.then_some(AuthorizationSource::Static).into_iter()
-            .chain(changed.peer_authentications.keys().cloned().map(AuthorizationSource::Peer))
-            .chain(changed.authorization_policies.keys().cloned().map(AuthorizationSource::Policy));
-        let authorizations = update!(touched, self.authorizations, policy_sources,
-            authorization::derive, AuthorizationView {
+            PolicyBindingView {
+                policies: inputs.authorization_policies.view()
+            }
+        );
+        let policy_sources = first
+            .then_some(AuthorizationSource::Static)
+            .into_iter()
+            .chain(
+                changed
+                    .peer_authentications
+                    .keys()
+                    .cloned()
+                    .map(AuthorizationSource::Peer),
+            )
+            .chain(
+                changed
+                    .authorization_policies
+                    .keys()
+                    .cloned()
+                    .map(AuthorizationSource::Policy),
+            );
+        let authorizations = update!(
+            touched,
+            self.authorizations,
+            policy_sources,
+            authorization::derive,
+            AuthorizationView {
                 policies: inputs.authorization_policies.view(),
                 peers: inputs.peer_authentications.view(),
                 peer_bindings: self.peer_bindings.view(),
                 mesh,
                 pods: inputs.pods.view(),
-            });
-        update!(touched, self.pod_links, changed.endpoint_slices.keys().cloned(),
-            pod_link::derive, PodLinkView {
+            }
+        );
+        update!(
+            touched,
+            self.pod_links,
+            changed.endpoint_slices.keys().cloned(),
+            pod_link::derive,
+            PodLinkView {
                 endpoint_slices: inputs.endpoint_slices.view(),
                 services: self.services.view(),
                 mesh,
-            });
-        let workload_sources = changed.pods.keys().cloned().map(WorkloadSource::Pod)
-            .chain(changed.workload_entries.keys().cloned().map(WorkloadSource::WorkloadEntry))
-            .chain(changed.service_entries.keys().cloned().map(WorkloadSource::ServiceEntry))
-            .chain(changed.endpoint_slices.keys().cloned().map(WorkloadSource::EndpointSlice));
-        let workloads = update!(touched, self.workloads, workload_sources, workload::derive,
+            }
+        );
+        let workload_sources = changed
+            .pods
+            .keys()
+            .cloned()
+            .map(WorkloadSource::Pod)
+            .chain(
+                changed
+                    .workload_entries
+                    .keys()
+                    .cloned()
+                    .map(WorkloadSource::WorkloadEntry),
+            )
+            .chain(
+                changed
+                    .service_entries
+                    .keys()
+                    .cloned()
+                    .map(WorkloadSource::ServiceEntry),
+            )
+            .chain(
+                changed
+                    .endpoint_slices
+                    .keys()
+                    .cloned()
+                    .map(WorkloadSource::EndpointSlice),
+            );
+        let workloads = update!(
+            touched,
+            self.workloads,
+            workload_sources,
+            workload::derive,
             WorkloadView {
                 mesh,
                 pods: inputs.pods.view(),
@@ -232,13 +353,34 @@ impl Stages {
                 attach,
                 policy_bindings: self.policy_bindings.view(),
                 peer_bindings: self.peer_bindings.view(),
-            });
+            }
+        );
         let proxies = inputs.proxies.view();
-        update!(touched, self.attachments, services.keys().cloned(), attachment::derive,
-            AttachmentView { services: self.services.view(), proxies });
-        update!(touched, self.directs, workloads.keys().cloned(), attachment::workload::derive,
-            attachment::workload::DirectView { workloads: self.workloads.view(), proxies });
-        let chain_changes = update!(touched, self.chains, services.keys().cloned(), chains::derive,
+        update!(
+            touched,
+            self.attachments,
+            services.keys().cloned(),
+            attachment::derive,
+            AttachmentView {
+                services: self.services.view(),
+                proxies
+            }
+        );
+        update!(
+            touched,
+            self.directs,
+            workloads.keys().cloned(),
+            attachment::workload::derive,
+            attachment::workload::DirectView {
+                workloads: self.workloads.view(),
+                proxies
+            }
+        );
+        let chain_changes = update!(
+            touched,
+            self.chains,
+            services.keys().cloned(),
+            chains::derive,
             ChainView {
                 services: self.services.view(),
                 waypoints,
@@ -248,24 +390,46 @@ impl Stages {
                 namespaces: inputs.namespaces.view(),
                 mesh,
                 proxies,
-            });
-        update!(touched, self.encoded, chain_changes.keys().cloned(), encoded::derive,
-            EncodedView { chains: self.chains.view() });
-        let clusters = update!(touched, self.clusters, services.keys().cloned(), clusters::derive,
+            }
+        );
+        update!(
+            touched,
+            self.encoded,
+            chain_changes.keys().cloned(),
+            encoded::derive,
+            EncodedView {
+                chains: self.chains.view()
+            }
+        );
+        let clusters = update!(
+            touched,
+            self.clusters,
+            services.keys().cloned(),
+            clusters::derive,
             ClusterView {
                 services: self.services.view(),
                 workloads: self.workloads.view(),
                 chains: self.chains.view(),
                 proxies,
-            });
-        let endpoints = update!(touched, self.endpoints, services.keys().cloned(),
-            endpoints::derive, EndpointView {
+            }
+        );
+        let endpoints = update!(
+            touched,
+            self.endpoints,
+            services.keys().cloned(),
+            endpoints::derive,
+            EndpointView {
                 services: self.services.view(),
                 workloads: self.workloads.view(),
                 clusters: self.clusters.view(),
-            });
-        let listeners = update!(touched, self.listeners, changed.proxies.keys().cloned(),
-            listeners::derive, ListenerView {
+            }
+        );
+        let listeners = update!(
+            touched,
+            self.listeners,
+            changed.proxies.keys().cloned(),
+            listeners::derive,
+            ListenerView {
                 proxies,
                 mesh,
                 waypoints,
@@ -273,17 +437,63 @@ impl Stages {
                 attachments: self.attachments.view(),
                 directs: self.directs.view(),
                 encoded: self.encoded.view(),
-            });
-        let static_clusters = update!(touched, self.static_clusters,
-            changed.proxies.keys().cloned(), static_clusters::derive,
-            StaticClusterView { proxies, waypoints, mesh });
-        let proxies = changed.proxies.rows().iter()
+            }
+        );
+        let static_clusters = update!(
+            touched,
+            self.static_clusters,
+            changed.proxies.keys().cloned(),
+            static_clusters::derive,
+            StaticClusterView {
+                proxies,
+                waypoints,
+                mesh
+            }
+        );
+        update!(
+            touched,
+            self.route_findings,
+            changed.http_routes.keys().cloned(),
+            findings::route::derive,
+            RouteFindingView {
+                http_routes: inputs.http_routes.view(),
+                services: self.services.view(),
+                waypoints,
+                reference_grants: inputs.reference_grants.view(),
+                namespaces: inputs.namespaces.view(),
+                mesh,
+            }
+        );
+        update!(
+            touched,
+            self.policy_findings,
+            changed.authorization_policies.keys().cloned(),
+            findings::policy::derive,
+            PolicyFindingView {
+                policies: inputs.authorization_policies.view(),
+                services: self.services.view(),
+                workloads: self.workloads.view(),
+                waypoints,
+                mesh,
+            }
+        );
+        let proxies = changed
+            .proxies
+            .rows()
+            .iter()
             .map(|change| (change.key.clone(), change.new.is_some()))
             .collect();
         let notes = self.notes_changed();
         DerivedChanges {
-            services, workloads, authorizations, clusters, endpoints, listeners, static_clusters,
-            proxies, notes,
+            services,
+            workloads,
+            authorizations,
+            clusters,
+            endpoints,
+            listeners,
+            static_clusters,
+            proxies,
+            notes,
         }
     }
 }
@@ -305,7 +515,25 @@ macro_rules! notes {
 }
 
 notes!(
-    mesh, node_localities, waypoints, namespace_bindings, claims, services, peer_bindings,
-    policy_bindings, authorizations, pod_links, workloads, attachments, directs, chains, encoded,
-    clusters, endpoints, listeners, static_clusters,
+    mesh,
+    node_localities,
+    waypoints,
+    namespace_bindings,
+    claims,
+    services,
+    peer_bindings,
+    policy_bindings,
+    authorizations,
+    pod_links,
+    workloads,
+    attachments,
+    directs,
+    chains,
+    encoded,
+    clusters,
+    endpoints,
+    listeners,
+    static_clusters,
+    route_findings,
+    policy_findings,
 );

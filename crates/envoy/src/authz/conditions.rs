@@ -160,6 +160,9 @@ impl Scope<'_> {
 
     /// A `when` condition; unknown keys are unavailable.
     pub(super) fn when(&self, key: &str, list: &Values) -> Condition {
+        if list.is_empty() {
+            return None;
+        }
         match key {
             "destination.ip" => facts(list, |v| network(v).map(Fact::DestinationIp)),
             "destination.port" => facts(list, port),

@@ -179,7 +179,7 @@ impl Report<'_, '_> {
             );
             let fix = "Label it with istio.io/use-waypoint";
             self.push(
-                "route-service-without-waypoint",
+                "route-service-no-waypoint",
                 Severity::Warning,
                 &at,
                 what,
@@ -285,7 +285,7 @@ impl Report<'_, '_> {
                         let what =
                             format!("{name} is not permitted; its share of requests gets 500");
                         let fix = format!("Create a ReferenceGrant in namespace {}", target.ns);
-                        self.push("route-ref-not-permitted", Severity::Error, &at, what, &fix);
+                        self.push("route-backend-no-grant", Severity::Error, &at, what, &fix);
                     }
                     Backend::Missing => {
                         let what = format!("{name} does not exist; its share of requests gets 500");

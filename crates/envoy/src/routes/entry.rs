@@ -102,7 +102,7 @@ fn match_defect(m: &HttpMatch) -> Option<(&'static str, String)> {
             return Some((field, "the name is not valid".to_owned()));
         }
         match value {
-            ValueMatch::Regex(text) if text != "*" => {
+            ValueMatch::Regex(text) if !text.is_empty() && text != "*" => {
                 regex::check(text).err().map(|reason| (field, reason))
             }
             _ => None,
