@@ -35,7 +35,11 @@ pub fn node(id: &str, metadata: &[(&str, &str)]) -> Node {
             ((*key).to_owned(), Value { kind })
         })
         .collect();
-    Node { id: id.to_owned(), metadata: Some(Struct { fields }), ..Node::default() }
+    Node {
+        id: id.to_owned(),
+        metadata: Some(Struct { fields }),
+        ..Node::default()
+    }
 }
 
 /// The node of a ztunnel. Source: spec/workload-discovery.md §1.1.
@@ -57,14 +61,23 @@ pub fn ztunnel_node(node_name: &str) -> Node {
 pub fn waypoint_node(ns: &str, name: &str, ip: &str) -> Node {
     let mut made = node(
         &format!("waypoint~{ip}~{name}.{ns}~{ns}.svc.cluster.local"),
-        &[("NAMESPACE", ns), ("SERVICE_ACCOUNT", name), ("INSTANCE_IPS", ip), ("CLUSTER_ID", "Kubernetes")],
+        &[
+            ("NAMESPACE", ns),
+            ("SERVICE_ACCOUNT", name),
+            ("INSTANCE_IPS", ip),
+            ("CLUSTER_ID", "Kubernetes"),
+        ],
     );
-    let label = Value { kind: Some(value::Kind::StringValue(name.to_owned())) };
+    let label = Value {
+        kind: Some(value::Kind::StringValue(name.to_owned())),
+    };
     let labels = Struct {
         fields: [("gateway.networking.k8s.io/gateway-name".to_owned(), label)].into(),
     };
     if let Some(metadata) = &mut made.metadata {
-        let labels = Value { kind: Some(value::Kind::StructValue(labels)) };
+        let labels = Value {
+            kind: Some(value::Kind::StructValue(labels)),
+        };
         metadata.fields.insert("LABELS".to_owned(), labels);
     }
     made.cluster = format!("{name}.{ns}");
@@ -89,7 +102,11 @@ impl DeltaClient {
             .await
             .context("opening the delta stream")?
             .into_inner();
-        Ok(Self { node: Some(node), requests, responses })
+        Ok(Self {
+            node: Some(node),
+            requests,
+            responses,
+        })
     }
 
     /// Sends a request as it is, with the node if it is the first.
@@ -97,7 +114,11 @@ impl DeltaClient {
         if request.node.is_none() {
             request.node = self.node.take();
         }
-        self.requests.send(request).await.ok().context("the delta stream has ended")
+        self.requests
+            .send(request)
+            .await
+            .ok()
+            .context("the delta stream has ended")
     }
 
     /// Subscribes to names; to everything when there are none and it is the first
@@ -176,7 +197,10 @@ impl DeltaClient {
 
     /// The next response, however long it takes.
     pub async fn next(&mut self) -> anyhow::Result<DeltaDiscoveryResponse> {
-        self.responses.message().await?.context("the server closed the delta stream")
+        self.responses
+            .message()
+            .await?
+            .context("the server closed the delta stream")
     }
 
     /// That nothing comes for a while.
@@ -218,7 +242,13 @@ impl SotwClient {
             .context("opening the stream")?
             .into_inner();
         let (names, versions) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { node: Some(node), requests, responses, names, versions })
+        Ok(Self {
+            node: Some(node),
+            requests,
+            responses,
+            names,
+            versions,
+        })
     }
 
     /// Sends a request as it is, with the node if it is the first.
@@ -226,7 +256,11 @@ impl SotwClient {
         if request.node.is_none() {
             request.node = self.node.take();
         }
-        self.requests.send(request).await.ok().context("the stream has ended")
+        self.requests
+            .send(request)
+            .await
+            .ok()
+            .context("the stream has ended")
     }
 
     /// Subscribes to exactly these names; to everything when there are none.
@@ -244,7 +278,8 @@ impl SotwClient {
 
     /// Accepts a response.
     pub async fn ack(&mut self, response: &DiscoveryResponse) -> anyhow::Result<()> {
-        self.versions.insert(response.type_url.clone(), response.version_info.clone());
+        self.versions
+            .insert(response.type_url.clone(), response.version_info.clone());
         self.answer(response, None).await
     }
 
@@ -283,5 +318,9 @@ impl SotwClient {
 }
 
 fn refusal(reason: &str) -> Status {
-    Status { code: NACK_CODE, message: reason.to_owned(), ..Status::default() }
+    Status {
+        code: NACK_CODE,
+        message: reason.to_owned(),
+        ..Status::default()
+    }
 }

@@ -44,11 +44,16 @@ impl App {
                     async move { Ok::<_, std::convert::Infallible>(response) }
                 });
                 connections.spawn(async move {
-                    let _ = http1::Builder::new().serve_connection(TokioIo::new(tcp), service).await;
+                    let _ = http1::Builder::new()
+                        .serve_connection(TokioIo::new(tcp), service)
+                        .await;
                 });
             }
         });
-        Ok(Self { addr, _task: AbortOnDrop(task) })
+        Ok(Self {
+            addr,
+            _task: AbortOnDrop(task),
+        })
     }
 
     /// Where it listens.
@@ -66,7 +71,12 @@ fn answer(
     let headers: BTreeMap<&str, String> = request
         .headers()
         .iter()
-        .map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+        .map(|(name, value)| {
+            (
+                name.as_str(),
+                String::from_utf8_lossy(value.as_bytes()).into_owned(),
+            )
+        })
         .collect();
     let body = serde_json::json!({
         "pod": pod,

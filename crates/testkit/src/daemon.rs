@@ -28,7 +28,11 @@ const LOG_TAIL_LINES: usize = 40;
 pub fn binary() -> anyhow::Result<PathBuf> {
     if let Some(path) = std::env::var_os(DAEMON_VAR) {
         let path = PathBuf::from(path);
-        ensure!(path.is_file(), "{DAEMON_VAR}={} is not a file", path.display());
+        ensure!(
+            path.is_file(),
+            "{DAEMON_VAR}={} is not a file",
+            path.display()
+        );
         return Ok(path);
     }
     let me = std::env::current_exe()?;
@@ -129,8 +133,12 @@ impl Daemon {
     /// Starts `ambientd serve` on free loopback ports and waits until it is ready.
     pub async fn start(config_dir: &Path, state_dir: &Path) -> anyhow::Result<Self> {
         let port = || anyhow::Ok(SocketAddr::from(([127, 0, 0, 1], wait::free_port()?)));
-        let addrs =
-            Addrs { xds: port()?, xds_plaintext: port()?, debug: port()?, ready: port()? };
+        let addrs = Addrs {
+            xds: port()?,
+            xds_plaintext: port()?,
+            debug: port()?,
+            ready: port()?,
+        };
         let scratch = TempDir::with_prefix("ambientd-log-")?;
         let mut daemon = Self {
             child: None,
@@ -147,7 +155,10 @@ impl Daemon {
 
     fn spawn(&mut self) -> anyhow::Result<()> {
         let binary = binary()?;
-        let log = std::fs::File::options().create(true).append(true).open(&self.log)?;
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(&self.log)?;
         let child = Command::new(&binary)
             .args(serve_args(&self.config_dir, &self.state_dir, &self.addrs))
             .stdin(Stdio::null())
@@ -222,13 +233,22 @@ impl Daemon {
     /// A debug page as text.
     pub async fn debug(&self, path: &str) -> anyhow::Result<String> {
         let response = http_client::get(self.addrs.debug, path).await?;
-        ensure!(response.status == 200, "{path} says {}: {}", response.status, response.text());
+        ensure!(
+            response.status == 200,
+            "{path} says {}: {}",
+            response.status,
+            response.text()
+        );
         Ok(response.text())
     }
 
     /// The CA under the state directory, which the daemon created.
     pub fn ca(&self) -> anyhow::Result<DevCa> {
-        Ok(DevCa::load_or_create(&self.state_dir, TRUST_DOMAIN, SystemTime::now())?)
+        Ok(DevCa::load_or_create(
+            &self.state_dir,
+            TRUST_DOMAIN,
+            SystemTime::now(),
+        )?)
     }
 
     /// A certificate of the mesh.
@@ -253,7 +273,12 @@ impl Daemon {
     /// Has `ambientd bootstrap` write a waypoint's certificates and its bootstrap file.
     pub fn bootstrap(&self, request: &BootstrapRequest, file: &Path) -> anyhow::Result<()> {
         let output = Command::new(binary()?)
-            .args(bootstrap_args(request, &self.config_dir, &self.state_dir, self.addrs.xds))
+            .args(bootstrap_args(
+                request,
+                &self.config_dir,
+                &self.state_dir,
+                self.addrs.xds,
+            ))
             .output()
             .context("running ambientd bootstrap")?;
         ensure!(
@@ -261,14 +286,7 @@ impl Daemon {
             "ambientd bootstrap failed: {}",
             String::from_utf8_lossy(&output.stderr)
         );
-        std::fs::write(file, &output.stdout)
-            .with_context(|| format!("writing {}", file.display()))
-    }
-
-    /// Lets the process run on when the handle goes; the log stays too.
-    pub fn keep(mut self) {
-        self.child = None;
-        std::mem::forget(self);
+        std::fs::write(file, &output.stdout).with_context(|| format!("writing {}", file.display()))
     }
 }
 

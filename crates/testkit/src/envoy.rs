@@ -28,7 +28,11 @@ pub fn binary() -> anyhow::Result<PathBuf> {
         format!("{ENVOY_VAR} must name an Envoy binary; `cargo xtask test` provides one")
     })?;
     let path = PathBuf::from(path);
-    ensure!(path.is_file(), "{ENVOY_VAR}={} is not a file", path.display());
+    ensure!(
+        path.is_file(),
+        "{ENVOY_VAR}={} is not a file",
+        path.display()
+    );
     Ok(path)
 }
 
@@ -55,7 +59,7 @@ pub fn validate(bootstrap: &Path) -> anyhow::Result<()> {
 pub struct Envoy {
     child: Child,
     admin: SocketAddr,
-    dir: TempDir,
+    _dir: TempDir,
     log: PathBuf,
 }
 
@@ -72,7 +76,13 @@ impl Envoy {
             .arg("--admin-address-path")
             .arg(&admin_file)
             // A base id of its own: several Envoys on one host share no memory.
-            .args(["--use-dynamic-base-id", "--concurrency", "2", "--log-level", "info"])
+            .args([
+                "--use-dynamic-base-id",
+                "--concurrency",
+                "2",
+                "--log-level",
+                "info",
+            ])
             .args(["--drain-time-s", "1", "--parent-shutdown-time-s", "2"])
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)
@@ -80,7 +90,12 @@ impl Envoy {
             .spawn()
             .context("starting Envoy")?;
         let unknown = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut envoy = Self { child, admin: unknown, dir, log };
+        let mut envoy = Self {
+            child,
+            admin: unknown,
+            log,
+            _dir: dir,
+        };
         let found = wait::until("Envoy's admin address", Duration::from_secs(20), || {
             let look = envoy.alive().and_then(|()| {
                 let text = std::fs::read_to_string(&admin_file)?;
@@ -132,7 +147,11 @@ impl Envoy {
             async move {
                 alive?;
                 let response = http_client::get(admin, "/ready").await?;
-                ensure!(response.status == 200, "/ready says {}", response.text().trim());
+                ensure!(
+                    response.status == 200,
+                    "/ready says {}",
+                    response.text().trim()
+                );
                 Ok(())
             }
         })
@@ -143,7 +162,12 @@ impl Envoy {
     /// A page of the admin interface as text.
     pub async fn page(&self, path: &str) -> anyhow::Result<String> {
         let response = http_client::get(self.admin, path).await?;
-        ensure!(response.status == 200, "{path} says {}: {}", response.status, response.text());
+        ensure!(
+            response.status == 200,
+            "{path} says {}: {}",
+            response.status,
+            response.text()
+        );
         Ok(response.text())
     }
 
@@ -188,22 +212,18 @@ impl Envoy {
             .into_iter()
             .filter(|(_, value)| *value > 0)
             .collect();
-        ensure!(rejected.is_empty(), "Envoy refused updates: {rejected:?}\n{}", self.log_tail());
-        let connected = self.stat("control_plane.connected_state").await?;
-        ensure!(connected == 1, "Envoy is not connected to the control plane\n{}", self.log_tail());
-        Ok(())
-    }
-
-    /// Stops watching over the process: it runs on. Returns its id and the directory
-    /// of its log.
-    pub fn keep(self) -> (u32, PathBuf) {
-        let id = self.child.id();
-        let mut this = std::mem::ManuallyDrop::new(self);
-        let dir = std::mem::replace(
-            &mut this.dir,
-            TempDir::new().expect("a temporary directory was created before"),
+        ensure!(
+            rejected.is_empty(),
+            "Envoy refused updates: {rejected:?}\n{}",
+            self.log_tail()
         );
-        (id, dir.keep())
+        let connected = self.stat("control_plane.connected_state").await?;
+        ensure!(
+            connected == 1,
+            "Envoy is not connected to the control plane\n{}",
+            self.log_tail()
+        );
+        Ok(())
     }
 }
 

@@ -9,11 +9,13 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 /// Longest time for one exchange.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for the other side to close.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// A whole HTTP answer.
 #[derive(Clone, Debug)]
@@ -74,12 +76,32 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let driver = AbortOnDrop(tokio::spawn(connection));
-    let response = sender.send_request(request).await.context("sending the request")?;
+    tokio::spawn(async move {
+        if let Ok(parts) = connection.without_shutdown().await {
+            let _ = tokio::time::timeout(LINGER, close(parts.io.into_inner())).await;
+        }
+    });
+    let response = sender
+        .send_request(request)
+        .await
+        .context("sending the request")?;
     let (parts, body) = response.into_parts();
     let body = body.collect().await.context("reading the body")?.to_bytes();
-    drop(driver);
-    Ok(HttpResponse { status: parts.status, headers: parts.headers, body })
+    Ok(HttpResponse {
+        status: parts.status,
+        headers: parts.headers,
+        body,
+    })
+}
+
+/// Ends a stream as a socket ends: our half closed, the other half read to its end. Inside
+/// a tunnel a stream that is merely dropped is *reset*, and Envoy takes a peer that
+/// resets most of its streams for an attack and closes the tunnel.
+async fn close<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> std::io::Result<()> {
+    stream.shutdown().await?;
+    tokio::io::copy(&mut stream, &mut tokio::io::sink())
+        .await
+        .map(drop)
 }
 
 /// A task that ends with its handle.

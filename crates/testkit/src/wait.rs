@@ -31,5 +31,7 @@ where
 /// A TCP port on 127.0.0.1 that is free now. Another process may take it first; bind
 /// to port 0 where that is possible.
 pub fn free_port() -> anyhow::Result<u16> {
-    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?
+        .local_addr()?
+        .port())
 }

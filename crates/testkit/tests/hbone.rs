@@ -49,7 +49,13 @@ impl World {
         HboneServer::start(
             pod,
             &identity,
-            Arc::new(move |c| if c.peer == allowed { Verdict::Allow } else { Verdict::Deny }),
+            Arc::new(move |c| {
+                if c.peer == allowed {
+                    Verdict::Allow
+                } else {
+                    Verdict::Deny
+                }
+            }),
         )
         .await
         .unwrap()
@@ -63,14 +69,23 @@ fn id(sa: &str) -> SpiffeId {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_passes_client_waypoint_server_and_workload() {
     let world = World::new();
-    let (pod, vip): (IpAddr, IpAddr) =
-        ("127.21.0.20".parse().unwrap(), "10.96.0.20".parse().unwrap());
+    let (pod, vip): (IpAddr, IpAddr) = (
+        "127.21.0.20".parse().unwrap(),
+        "10.96.0.20".parse().unwrap(),
+    );
     let wp: IpAddr = "127.21.0.30".parse().unwrap();
-    let app = App::start(SocketAddr::new(pod, 9080), "server", "v1").await.unwrap();
+    let app = App::start(SocketAddr::new(pod, 9080), "server", "v1")
+        .await
+        .unwrap();
     let server = world.server(pod, "server", "waypoint").await;
     let files = world
         .ca
-        .write_workload_files(&world.dir.path().join("wp"), &id("waypoint"), DAY, SystemTime::now())
+        .write_workload_files(
+            &world.dir.path().join("wp"),
+            &id("waypoint"),
+            DAY,
+            SystemTime::now(),
+        )
         .unwrap();
     let config = Waypoint {
         ip: wp,
@@ -90,27 +105,53 @@ async fn a_request_passes_client_waypoint_server_and_workload() {
     let client = world.client("client", "127.21.0.10");
     for _ in 0..3 {
         let answer = client
-            .request(hop, "10.96.0.20:80", request(Method::GET, "server", "/hello").unwrap())
+            .request(
+                hop,
+                "10.96.0.20:80",
+                request(Method::GET, "server", "/hello").unwrap(),
+            )
             .await
             .unwrap();
-        assert_eq!(answer.status, 200, "{}\n{}", answer.text(), envoy.log_tail());
+        assert_eq!(
+            answer.status,
+            200,
+            "{}\n{}",
+            answer.text(),
+            envoy.log_tail()
+        );
         assert_eq!(answer.headers["x-via-waypoint"], "yes");
         let seen = answer.json().unwrap();
-        assert_eq!((&seen["pod"], &seen["path"]), (&"server".into(), &"/hello".into()));
+        assert_eq!(
+            (&seen["pod"], &seen["path"]),
+            (&"server".into(), &"/hello".into())
+        );
     }
     assert_eq!(client.tunnel_count().await, 1, "three requests, one tunnel");
     assert!(server.accepted_count() >= 1);
 
     let stranger = world.client("stranger", "127.21.0.11");
     let answer = stranger
-        .request(hop, "10.96.0.20:80", request(Method::GET, "server", "/hello").unwrap())
+        .request(
+            hop,
+            "10.96.0.20:80",
+            request(Method::GET, "server", "/hello").unwrap(),
+        )
         .await
         .unwrap();
-    assert_eq!((answer.status.as_u16(), answer.text().as_str()), (403, "RBAC: access denied"));
+    assert_eq!(
+        (answer.status.as_u16(), answer.text().as_str()),
+        (403, "RBAC: access denied")
+    );
 
     // The pod itself accepts nobody but the waypoint.
-    let refused = client.connect(server.addr(), &app.addr().to_string(), None).await;
-    assert!(matches!(refused, Err(HboneError::Refused(s)) if s == 401), "{:?}", refused.err());
+    let refused = client
+        .connect(server.addr(), &app.addr().to_string(), None)
+        .await;
+    assert!(
+        matches!(refused, Err(HboneError::Refused(s)) if s == 401),
+        "{:?}",
+        refused.err()
+    );
     assert_eq!(server.denied_count(), 1);
 }
 
@@ -118,20 +159,29 @@ async fn a_request_passes_client_waypoint_server_and_workload() {
 async fn hbone_checks_both_identities_and_the_destination() {
     let world = World::new();
     let pod: IpAddr = "127.21.1.20".parse().unwrap();
-    let app = App::start(SocketAddr::new(pod, 9080), "server", "v1").await.unwrap();
+    let app = App::start(SocketAddr::new(pod, 9080), "server", "v1")
+        .await
+        .unwrap();
     let server = world.server(pod, "server", "client").await;
     let client = world.client("client", "127.21.1.10");
     let here = app.addr().to_string();
 
-    let (_, peer) = client.connect(server.addr(), &here, Some(&id("server"))).await.unwrap();
+    let (_, peer) = client
+        .connect(server.addr(), &here, Some(&id("server")))
+        .await
+        .unwrap();
     assert_eq!(peer, id("server"));
-    let wrong = client.connect(server.addr(), &here, Some(&id("other"))).await;
+    let wrong = client
+        .connect(server.addr(), &here, Some(&id("other")))
+        .await;
     assert!(matches!(wrong, Err(HboneError::WrongPeer { got, .. }) if got == id("server")));
 
     // Not this pod's address; no such port; a name instead of an address.
-    for (authority, expected) in
-        [("127.21.1.99:9080", 400), ("127.21.1.20:1", 503), ("server.app:9080", 400)]
-    {
+    for (authority, expected) in [
+        ("127.21.1.99:9080", 400),
+        ("127.21.1.20:1", 503),
+        ("server.app:9080", 400),
+    ] {
         let refused = client.connect(server.addr(), authority, None).await;
         assert!(
             matches!(refused, Err(HboneError::Refused(s)) if s == expected),
@@ -143,5 +193,9 @@ async fn hbone_checks_both_identities_and_the_destination() {
     // A certificate of another root is not a certificate.
     let elsewhere = World::new().client("client", "127.21.1.12");
     let stranger = elsewhere.connect(server.addr(), &here, None).await;
-    assert!(matches!(stranger, Err(HboneError::Transport(_))), "{:?}", stranger.err());
+    assert!(
+        matches!(stranger, Err(HboneError::Transport(_))),
+        "{:?}",
+        stranger.err()
+    );
 }

@@ -61,10 +61,19 @@ impl XdsTarget {
         tcp.set_nodelay(true)?;
         let stream: Box<dyn Io> = match self {
             Self::Plain(_) => Box::new(tcp),
-            Self::Tls { server_name, identity, .. } => {
+            Self::Tls {
+                server_name,
+                identity,
+                ..
+            } => {
                 let name = ServerName::try_from(server_name)?;
                 let connector = TlsConnector::from(identity.xds_client_config()?);
-                Box::new(connector.connect(name, tcp).await.context("TLS handshake")?)
+                Box::new(
+                    connector
+                        .connect(name, tcp)
+                        .await
+                        .context("TLS handshake")?,
+                )
             }
         };
         Ok(TokioIo::new(stream))

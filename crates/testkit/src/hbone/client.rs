@@ -78,7 +78,12 @@ impl HboneClient {
     /// address, as they would from the workload's pod.
     pub fn new(identity: Arc<Identity>, source: Option<IpAddr>) -> anyhow::Result<Self> {
         let tls = identity.hbone_client_config()?;
-        Ok(Self { identity, tls, source, tunnels: Mutex::new(HashMap::new()) })
+        Ok(Self {
+            identity,
+            tls,
+            source,
+            tunnels: Mutex::new(HashMap::new()),
+        })
     }
 
     /// Who this client is.
@@ -88,7 +93,12 @@ impl HboneClient {
 
     /// How many tunnels are open now.
     pub async fn tunnel_count(&self) -> usize {
-        self.tunnels.lock().await.values().filter(|t| !t.requests.is_closed()).count()
+        self.tunnels
+            .lock()
+            .await
+            .values()
+            .filter(|t| !t.requests.is_closed())
+            .count()
     }
 
     /// Opens a stream: a tunnel to `server` (usually port 15008), then CONNECT with
@@ -104,7 +114,10 @@ impl HboneClient {
     ) -> Result<(HboneStream, SpiffeId), HboneError> {
         let mut tunnel = self.tunnel(server).await.map_err(HboneError::Transport)?;
         if let Some(expected) = expected.filter(|id| **id != tunnel.peer) {
-            return Err(HboneError::WrongPeer { expected: expected.clone(), got: tunnel.peer });
+            return Err(HboneError::WrongPeer {
+                expected: expected.clone(),
+                got: tunnel.peer,
+            });
         }
         let exchange = async {
             let request = Request::builder()
@@ -147,7 +160,9 @@ impl HboneClient {
         request: Request<Full<Bytes>>,
     ) -> Result<HttpResponse, HboneError> {
         let (stream, _) = self.connect(server, authority, None).await?;
-        timed("the HTTP answer", send_http1(stream, request)).await.map_err(HboneError::Transport)
+        timed("the HTTP answer", send_http1(stream, request))
+            .await
+            .map_err(HboneError::Transport)
     }
 
     async fn tunnel(&self, server: SocketAddr) -> anyhow::Result<Tunnel> {
@@ -168,7 +183,10 @@ impl HboneClient {
                 .with_context(|| format!("taking {source} as source address"))?;
         }
         let tcp = timed("a TCP connection", async {
-            socket.connect(server).await.with_context(|| format!("connecting to {server}"))
+            socket
+                .connect(server)
+                .await
+                .with_context(|| format!("connecting to {server}"))
         })
         .await?;
         tcp.set_nodelay(true)?;
@@ -181,11 +199,12 @@ impl HboneClient {
         .await?;
         let leaf = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let peer = ca::peer_spiffe_id(leaf.context("the server sent no certificate")?)?;
-        let (requests, connection) =
-            timed("the HTTP/2 preface", async {
-                Ok(http2::Builder::new(TokioExecutor::new()).handshake(TokioIo::new(tls)).await?)
-            })
-            .await?;
+        let (requests, connection) = timed("the HTTP/2 preface", async {
+            Ok(http2::Builder::new(TokioExecutor::new())
+                .handshake(TokioIo::new(tls))
+                .await?)
+        })
+        .await?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%server, %error, "tunnel ended");
@@ -195,10 +214,7 @@ impl HboneClient {
     }
 }
 
-async fn timed<T>(
-    what: &str,
-    step: impl Future<Output = anyhow::Result<T>>,
-) -> anyhow::Result<T> {
+async fn timed<T>(what: &str, step: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::time::timeout(STEP_TIMEOUT, step)
         .await
         .with_context(|| format!("no sign of {what} within {STEP_TIMEOUT:?}"))?

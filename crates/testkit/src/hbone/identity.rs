@@ -56,7 +56,11 @@ impl Identity {
         let read = |path: &Path| {
             std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
         };
-        Self::from_pem(&read(&files.cert_chain)?, &read(&files.key)?, &read(&files.root)?)
+        Self::from_pem(
+            &read(&files.cert_chain)?,
+            &read(&files.key)?,
+            &read(&files.root)?,
+        )
     }
 
     /// TLS for dialling an HBONE server: TLS 1.3, ALPN `h2`, our certificate; the
@@ -64,8 +68,11 @@ impl Identity {
     pub fn hbone_client_config(&self) -> anyhow::Result<Arc<ClientConfig>> {
         let provider = provider();
         let verifier = ChainOnly {
-            webpki: WebPkiServerVerifier::builder_with_provider(self.roots()?, Arc::clone(&provider))
-                .build()?,
+            webpki: WebPkiServerVerifier::builder_with_provider(
+                self.roots()?,
+                Arc::clone(&provider),
+            )
+            .build()?,
         };
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])?

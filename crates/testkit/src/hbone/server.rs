@@ -67,8 +67,9 @@ impl HboneServer {
         authorize: Authorize,
     ) -> anyhow::Result<Self> {
         let addr = SocketAddr::new(pod, HBONE_PORT);
-        let listener =
-            TcpListener::bind(addr).await.with_context(|| format!("listening on {addr}"))?;
+        let listener = TcpListener::bind(addr)
+            .await
+            .with_context(|| format!("listening on {addr}"))?;
         let acceptor = TlsAcceptor::from(identity.hbone_server_config()?);
         let shared = Arc::new(Shared {
             pod,
@@ -77,7 +78,11 @@ impl HboneServer {
             denied: AtomicUsize::new(0),
         });
         let task = tokio::spawn(accept(listener, acceptor, Arc::clone(&shared)));
-        Ok(Self { addr, shared, _task: AbortOnDrop(task) })
+        Ok(Self {
+            addr,
+            shared,
+            _task: AbortOnDrop(task),
+        })
     }
 
     /// Where it listens.
@@ -146,7 +151,10 @@ async fn tunnel(
     from: SocketAddr,
     shared: &Shared,
 ) -> Response<Empty<Bytes>> {
-    let destination = request.uri().authority().and_then(|a| a.as_str().parse().ok());
+    let destination = request
+        .uri()
+        .authority()
+        .and_then(|a| a.as_str().parse().ok());
     let destination: SocketAddr = match destination {
         Some(addr) if request.method() == Method::CONNECT => addr,
         _ => return status(StatusCode::BAD_REQUEST),
@@ -154,7 +162,11 @@ async fn tunnel(
     if destination.ip() != shared.pod {
         return status(StatusCode::BAD_REQUEST);
     }
-    let connection = L4Connection { peer, source: from.ip(), destination };
+    let connection = L4Connection {
+        peer,
+        source: from.ip(),
+        destination,
+    };
     if (shared.authorize)(&connection) == Verdict::Deny {
         shared.denied.fetch_add(1, Ordering::Relaxed);
         return status(StatusCode::UNAUTHORIZED);
@@ -165,7 +177,9 @@ async fn tunnel(
     };
     shared.accepted.fetch_add(1, Ordering::Relaxed);
     tokio::spawn(async move {
-        let Ok(upgraded) = hyper::upgrade::on(request).await else { return };
+        let Ok(upgraded) = hyper::upgrade::on(request).await else {
+            return;
+        };
         let mut stream = TokioIo::new(upgraded);
         if let Err(error) = tokio::io::copy_bidirectional(&mut stream, &mut workload).await {
             tracing::debug!(%destination, %error, "stream ended");

@@ -7,15 +7,15 @@ use ca::WorkloadFiles;
 use serde_json::{Value, json};
 
 /// What the waypoint serves.
-pub struct Waypoint<'a> {
-    pub ip: IpAddr,
-    pub files: &'a WorkloadFiles,
-    pub vip: IpAddr,
-    pub port: u16,
+pub(crate) struct Waypoint<'a> {
+    pub(crate) ip: IpAddr,
+    pub(crate) files: &'a WorkloadFiles,
+    pub(crate) vip: IpAddr,
+    pub(crate) port: u16,
     /// `ip:port` of the only endpoint.
-    pub endpoint: String,
+    pub(crate) endpoint: String,
     /// The only principal that may call.
-    pub allowed: String,
+    pub(crate) allowed: String,
 }
 
 const T: &str = "type.googleapis.com/envoy.extensions.";
@@ -28,7 +28,11 @@ fn ext(name: &str, type_name: &str, fields: Value) -> Value {
 }
 
 fn router() -> Value {
-    ext("envoy.filters.http.router", "filters.http.router.v3.Router", json!({}))
+    ext(
+        "envoy.filters.http.router",
+        "filters.http.router.v3.Router",
+        json!({}),
+    )
 }
 
 fn original_dst() -> Value {
@@ -86,7 +90,7 @@ fn h2(fields: Value) -> Value {
 
 impl Waypoint<'_> {
     /// The whole bootstrap. JSON is YAML, so Envoy reads it under either name.
-    pub fn bootstrap(&self) -> Value {
+    pub(crate) fn bootstrap(&self) -> Value {
         json!({
             "node": {"id": "static-waypoint", "cluster": "waypoint"},
             "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
@@ -96,7 +100,7 @@ impl Waypoint<'_> {
                 json!({}),
             )],
             "static_resources": {
-                "listeners": [self.terminate(), self.inner(), self.originate()],
+                "listeners": [self.terminate(), self.inner(), Self::originate()],
                 "clusters": self.clusters(),
             },
         })
@@ -183,8 +187,11 @@ impl Waypoint<'_> {
             "matching.common_inputs.network.v3.DestinationPortInput",
             json!({}),
         );
-        let by_ip =
-            ext("ip", "matching.common_inputs.network.v3.DestinationIPInput", json!({}));
+        let by_ip = ext(
+            "ip",
+            "matching.common_inputs.network.v3.DestinationIPInput",
+            json!({}),
+        );
         json!({
             "name": "main_internal",
             "internal_listener": {},
@@ -228,7 +235,7 @@ impl Waypoint<'_> {
         })
     }
 
-    fn originate(&self) -> Value {
+    fn originate() -> Value {
         json!({
             "name": "connect_originate",
             "internal_listener": {},
