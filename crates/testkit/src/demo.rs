@@ -39,9 +39,14 @@ pub struct Options {
 /// Runs the demo and says how it went.
 pub async fn run(options: Options) -> ExitCode {
     let mut report = Report::new();
-    match scenes(&options, &mut report).await {
-        Ok(()) => report.finish(),
-        Err(error) => report.abort(&error),
+    let outcome = tokio::select! {
+        outcome = scenes(&options, &mut report) => Some(outcome),
+        () = interrupted() => None,
+    };
+    match outcome {
+        Some(Ok(())) => report.finish(),
+        Some(Err(error)) => report.abort(&error),
+        None => report.interrupted(),
     }
 }
 
@@ -71,7 +76,7 @@ fn default_manifests() -> anyhow::Result<PathBuf> {
 }
 
 /// Ends when the process is asked to end.
-pub async fn interrupted() {
+async fn interrupted() {
     use tokio::signal::unix::{SignalKind, signal};
     let mut term = signal(SignalKind::terminate()).expect("signals can be watched");
     let mut int = signal(SignalKind::interrupt()).expect("signals can be watched");

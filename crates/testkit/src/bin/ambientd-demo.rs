@@ -8,8 +8,5 @@ use testkit::demo::{self, Options};
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    tokio::select! {
-        code = demo::run(Options::parse()) => code,
-        () = demo::interrupted() => ExitCode::from(130),
-    }
+    demo::run(Options::parse()).await
 }

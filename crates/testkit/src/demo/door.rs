@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use super::report::Report;
 use super::world::{NS, WAYPOINT, World};
 
-/// Prints what to try and serves the door until the process is ended.
+/// Prints what to try and serves the door for as long as it is polled.
 pub(super) async fn keep_open(world: &World, report: &Report) -> anyhow::Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let door = listener.local_addr()?;
@@ -45,26 +45,19 @@ pub(super) async fn keep_open(world: &World, report: &Report) -> anyhow::Result<
     report.line(&format!("  log: {}", world.envoy.log_path().display()));
     report.line(&format!("(waypoint {NS}/{WAYPOINT}, ADS at {})", addrs.xds));
 
-    let serve = async {
-        let mut connections = futures::stream::FuturesUnordered::new();
-        loop {
-            tokio::select! {
-                accepted = listener.accept() => {
-                    let Ok((tcp, _)) = accepted else { continue };
-                    let service = service_fn(move |request| async move {
-                        Ok::<_, std::convert::Infallible>(enter(world, request).await)
-                    });
-                    connections.push(http1::Builder::new().serve_connection(TokioIo::new(tcp), service));
-                }
-                Some(_) = futures::StreamExt::next(&mut connections), if !connections.is_empty() => {}
+    let mut connections = futures::stream::FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => {
+                let Ok((tcp, _)) = accepted else { continue };
+                let service = service_fn(move |request| async move {
+                    Ok::<_, std::convert::Infallible>(enter(world, request).await)
+                });
+                connections.push(http1::Builder::new().serve_connection(TokioIo::new(tcp), service));
             }
+            Some(_) = futures::StreamExt::next(&mut connections), if !connections.is_empty() => {}
         }
-    };
-    tokio::select! {
-        () = serve => {}
-        () = super::interrupted() => {}
     }
-    Ok(())
 }
 
 async fn enter(world: &World, request: Request<Incoming>) -> Response<Full<Bytes>> {

@@ -1,6 +1,6 @@
 //! What the person at the terminal reads.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -10,6 +10,12 @@ pub(super) struct Report {
     is_colored: bool,
     held_count: usize,
     broken: Vec<String>,
+    has_verdict: bool,
+}
+
+/// Prints a line; a reader who has gone is no reason to fail.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 const GREEN: &str = "32";
@@ -25,6 +31,7 @@ impl Report {
             is_colored,
             held_count: 0,
             broken: Vec::new(),
+            has_verdict: false,
         }
     }
 
@@ -38,28 +45,28 @@ impl Report {
 
     /// A new part of the demo.
     pub(super) fn heading(&self, text: &str) {
-        println!("\n{}", self.paint(BOLD, text));
+        say(&format!("\n{}", self.paint(BOLD, text)));
     }
 
     /// What is being done now.
     pub(super) fn progress(&self, text: &str) {
         let line = format!("  [{:5.1} s] {text}", self.started.elapsed().as_secs_f32());
-        println!("{}", self.paint(DIM, &line));
+        say(&self.paint(DIM, &line));
     }
 
     /// A plain line.
     #[allow(clippy::unused_self, reason = "all output goes through the report")]
     pub(super) fn line(&self, text: &str) {
-        println!("  {text}");
+        say(&format!("  {text}"));
     }
 
     /// A statement and whether it holds.
     pub(super) fn claim(&mut self, holds: bool, text: &str) {
         if holds {
             self.held_count += 1;
-            println!("  {} {text}", self.paint(GREEN, "ok  "));
+            say(&format!("  {} {text}", self.paint(GREEN, "ok  ")));
         } else {
-            println!("  {} {text}", self.paint(RED, "FAIL"));
+            say(&format!("  {} {text}", self.paint(RED, "FAIL")));
             self.broken.push(text.to_owned());
         }
     }
@@ -77,30 +84,44 @@ impl Report {
             padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
         };
         let head: Vec<String> = head.iter().map(|h| (*h).to_owned()).collect();
-        println!("       {}", self.paint(BOLD, &join(&head)));
+        say(&format!("       {}", self.paint(BOLD, &join(&head))));
         for (holds, row) in rows {
             self.claim(*holds, &join(row));
         }
     }
 
     /// How many claims held.
-    pub(super) fn verdict(&self) {
+    pub(super) fn verdict(&mut self) {
+        self.has_verdict = true;
         if self.broken.is_empty() {
             let text = format!("All {} claims hold.", self.held_count);
-            println!("\n{}", self.paint(GREEN, &text));
+            say(&format!("\n{}", self.paint(GREEN, &text)));
             return;
         }
         let all = self.held_count + self.broken.len();
         let text = format!("{} of {all} claims do not hold:", self.broken.len());
-        println!("\n{}", self.paint(RED, &text));
+        say(&format!("\n{}", self.paint(RED, &text)));
         for claim in &self.broken {
-            println!("  - {claim}");
+            say(&format!("  - {claim}"));
         }
     }
 
     /// The end, when every part was shown.
-    pub(super) fn finish(&self) -> ExitCode {
+    pub(super) fn finish(&mut self) -> ExitCode {
         self.verdict();
+        self.code()
+    }
+
+    /// The end, when a signal came: 130 if it came before the verdict.
+    pub(super) fn interrupted(&self) -> ExitCode {
+        if self.has_verdict {
+            self.code()
+        } else {
+            ExitCode::from(130)
+        }
+    }
+
+    fn code(&self) -> ExitCode {
         if self.broken.is_empty() {
             ExitCode::SUCCESS
         } else {

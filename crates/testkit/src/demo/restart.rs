@@ -10,6 +10,7 @@ use super::traffic::{self, Stop};
 use super::world::World;
 use crate::envoy::Envoy;
 use crate::wait;
+use crate::ztunnel::NodeProxy;
 
 /// Envoy waits up to 30 s before it tries again.
 const RECONNECT_LIMIT: Duration = Duration::from_secs(45);
@@ -27,24 +28,8 @@ pub(super) async fn show(world: &mut World, report: &mut Report) -> anyhow::Resu
         .map(|n| n.ztunnel().connection())
         .collect();
     let changes_before = changes(&world.envoy).await?;
-    report.progress("killing ambientd");
-    world.daemon.kill()?;
     let killed = Instant::now();
-    let stop = Stop::default();
-    let pause = async {
-        tokio::time::sleep(DOWN).await;
-        stop.stop();
-    };
-    let (samples, ()) = tokio::join!(traffic::until_stopped(world, &stop), pause);
-    let failed = traffic::failures(&samples);
-    report.claim(
-        failed.is_empty() && !samples.is_empty(),
-        &format!(
-            "{} requests without a control plane, {} failed",
-            samples.len(),
-            failed.len()
-        ),
-    );
+    serve_alone(world, report).await?;
 
     report.progress("starting it again on the same ports");
     let started = Instant::now();
@@ -60,36 +45,16 @@ pub(super) async fn show(world: &mut World, report: &mut Report) -> anyhow::Resu
             .wait_synced(before + 1, RECONNECT_LIMIT)
             .await;
         synced.with_context(|| world.daemon.log_tail())?;
-        let again: Vec<_> = node
-            .ztunnel()
-            .received()
-            .into_iter()
-            .filter(|r| r.connection > before)
-            .collect();
-        let of = |type_url: &str| {
-            let of_type = again.iter().filter(|r| r.type_url == type_url);
-            of_type
-                .map(|r| r.names.len() + r.removed.len())
-                .sum::<usize>()
-        };
-        let pod = node.pods().next().map_or("?", |p| p.name.as_str());
-        report.claim(
-            of(ADDRESS) == 0 && of(AUTHORIZATION) == 0,
-            &format!(
-                "the ztunnel of {pod} received {} changed addresses and {} changed policies",
-                of(ADDRESS),
-                of(AUTHORIZATION)
-            ),
-        );
+        resent_nothing(node, before, report);
     }
-    report.progress("waiting for Envoy to come back, which it does when it thinks fit");
     let envoy = &world.envoy;
-    let connected = wait::until("Envoy's return", RECONNECT_LIMIT, || async {
+    report.progress("waiting for Envoy to come back, which it does when it thinks fit");
+    wait::until("Envoy's return", RECONNECT_LIMIT, || async {
         let state = envoy.stat("control_plane.connected_state").await?;
         anyhow::ensure!(state == 1, "not connected");
         Ok(())
-    });
-    connected.await?;
+    })
+    .await?;
     let samples = traffic::burst(world, 50).await;
     let failed = traffic::failures(&samples);
     let changes_after = changes(envoy).await?;
@@ -109,6 +74,50 @@ pub(super) async fn show(world: &mut World, report: &mut Report) -> anyhow::Resu
         ),
     );
     envoy.assert_no_nacks().await
+}
+
+/// Kills the control plane and sends requests without one.
+async fn serve_alone(world: &mut World, report: &mut Report) -> anyhow::Result<()> {
+    report.progress("killing ambientd");
+    world.daemon.kill()?;
+    let stop = Stop::default();
+    let pause = async {
+        tokio::time::sleep(DOWN).await;
+        stop.stop();
+    };
+    let (samples, ()) = tokio::join!(traffic::until_stopped(world, &stop), pause);
+    let failed = traffic::failures(&samples);
+    report.claim(
+        failed.is_empty() && !samples.is_empty(),
+        &format!(
+            "{} requests without a control plane, {} failed",
+            samples.len(),
+            failed.len()
+        ),
+    );
+    Ok(())
+}
+
+/// What a ztunnel was sent on connections after number `before`.
+fn resent_nothing(node: &NodeProxy, before: usize, report: &mut Report) {
+    let received = node.ztunnel().received();
+    let of = |type_url: &str| {
+        let again = received
+            .iter()
+            .filter(|r| r.connection > before && r.type_url == type_url);
+        again
+            .map(|r| r.names.len() + r.removed.len())
+            .sum::<usize>()
+    };
+    let pod = node.pods().next().map_or("?", |p| p.name.as_str());
+    report.claim(
+        of(ADDRESS) == 0 && of(AUTHORIZATION) == 0,
+        &format!(
+            "the ztunnel of {pod} received {} changed addresses and {} changed policies",
+            of(ADDRESS),
+            of(AUTHORIZATION)
+        ),
+    );
 }
 
 async fn changes(envoy: &Envoy) -> anyhow::Result<u64> {

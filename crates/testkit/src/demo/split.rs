@@ -8,9 +8,9 @@ use super::report::Report;
 use super::traffic::{self, PREVIEW, Sample, Stop};
 use super::world::{SPLIT_FILE, World};
 
-/// How far the observed share may lie from the configured one, in points. With 400
-/// requests at 20 % the standard deviation is 2 points.
-const TOLERANCE_POINTS: f64 = 8.0;
+/// How many standard deviations the observed share may lie from the configured one: a
+/// right split fails once in 100 000 measurements.
+const TOLERANCE_DEVIATIONS: f64 = 4.5;
 const CHANGE_LIMIT: Duration = Duration::from_secs(10);
 /// How long traffic runs before the file is edited.
 const LEAD: Duration = Duration::from_millis(500);
@@ -92,12 +92,14 @@ pub(super) async fn show(world: &World, report: &mut Report, count: u32) -> anyh
 }
 
 async fn measure(world: &World, report: &mut Report, count: u32, split: &str, v2_percent: f64) {
+    let deviation = (v2_percent * (100.0 - v2_percent) / f64::from(count)).sqrt();
+    let tolerance = TOLERANCE_DEVIATIONS * deviation;
     let samples = traffic::burst(world, count).await;
     let failed = traffic::failures(&samples);
     let shares = traffic::shares(&samples);
     let share = |version: &str| shares.get(version).copied().unwrap_or_default();
     report.claim(
-        failed.is_empty() && (share("v2") - v2_percent).abs() <= TOLERANCE_POINTS,
+        failed.is_empty() && (share("v2") - v2_percent).abs() <= tolerance,
         &format!(
             "configured {split}: observed v1 {:.1} %, v2 {:.1} % of {count}, {} failed{}",
             share("v1"),

@@ -39,8 +39,6 @@ pub enum Via {
     Waypoint(String),
     /// Straight to this workload.
     Direct(String),
-    /// Not over HBONE.
-    Plain,
 }
 
 /// Why a request got no HTTP answer.
