@@ -26,78 +26,81 @@ struct Case {
     note: &'static str,
 }
 
-fn cases() -> Vec<Case> {
-    use Outcome::{Forbidden, Refused, Served};
-    let case = |from, method, service, path, outcome, note| Case {
+fn case(
+    from: &'static str,
+    (method, service, path): (Method, &'static str, &'static str),
+    outcome: Outcome,
+    note: &'static str,
+) -> Case {
+    Case {
         from,
         method,
         service,
         path,
         outcome,
         note,
-    };
+    }
+}
+
+/// To the service behind the waypoint.
+fn through_the_waypoint() -> Vec<Case> {
+    use Outcome::{Forbidden, Served};
+    let get = |path| (Method::GET, "reviews", path);
     vec![
         case(
             "productpage-0",
-            Method::GET,
-            "reviews",
-            "/reviews/1",
+            get("/reviews/1"),
             Served("reviews-v"),
             "split 80/20 by the HTTPRoute",
         ),
         case(
             "productpage-0",
-            Method::GET,
-            "reviews",
-            "/health",
+            get("/health"),
             Served("reviews-v"),
             "matches no rule: on to the service that was called",
         ),
         case(
             "productpage-0",
-            Method::POST,
-            "reviews",
-            "/reviews/1",
+            (Method::POST, "reviews", "/reviews/1"),
             Forbidden,
             "L7 policy: only GET",
         ),
         case(
             "productpage-0",
-            Method::GET,
-            "reviews",
-            "/admin",
+            get("/admin"),
             Forbidden,
             "L7 policy: only /reviews/*",
         ),
         case(
             "ratings-0",
-            Method::GET,
-            "reviews",
-            "/reviews/1",
+            get("/reviews/1"),
             Forbidden,
             "L7 policy: only productpage",
         ),
+    ]
+}
+
+/// To services without a waypoint.
+fn direct() -> Vec<Case> {
+    use Outcome::{Refused, Served};
+    let ratings = || (Method::GET, "ratings", "/ratings/1");
+    let v2 = (Method::GET, "reviews-v2", "/reviews/1");
+    vec![
         case(
             "productpage-0",
-            Method::GET,
-            "reviews-v2",
-            "/reviews/1",
+            v2,
             Served("reviews-v2"),
             "this service has no waypoint",
         ),
         case(
             "reviews-v1-0",
-            Method::GET,
-            "ratings",
-            "/ratings/1",
+            ratings(),
             Served("ratings"),
             "L4 policy: reviews may connect",
         ),
         case(
             "productpage-0",
-            Method::GET,
-            "ratings",
-            "/ratings/1",
+            ratings(),
             Refused,
             "L4 policy: nobody else may",
         ),
@@ -108,7 +111,7 @@ fn cases() -> Vec<Case> {
 pub(super) async fn show(world: &World, report: &mut Report) -> anyhow::Result<()> {
     report.heading("Requests over HBONE");
     let mut rows = Vec::new();
-    for case in cases() {
+    for case in through_the_waypoint().into_iter().chain(direct()) {
         let vip = world.vip(case.service)?;
         let request = http_client::request(case.method.clone(), case.service, case.path)?;
         let result = world.request(case.from, vip, request).await;
