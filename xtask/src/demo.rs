@@ -59,7 +59,7 @@ pub(crate) fn scenarios(names: &[String]) -> Result<()> {
         names.iter().map(Some).collect()
     };
     for filter in filters {
-        let mut test = steps::cargo(&["test", "-p", "ambientd-testkit", "--test", "scenarios"]);
+        let mut test = steps::cargo(&["test", "-p", "ambientd", "--test", "scenarios"]);
         test.env(test::ENVOY_VARIABLE, &envoy).arg("--");
         steps::run(test.args(filter))?;
     }

@@ -23,6 +23,8 @@ macro_rules! inputs {
             pub(crate) proxies: Table<ProxyClass, ()>,
             /// Findings that the source raises itself.
             pub(crate) source_findings: Vec<Finding>,
+            /// Notes of the rows that have some, so that collecting them costs what there is.
+            notes: BTreeMap<(Kind, ObjectKey), Vec<Finding>>,
             waiting: BTreeSet<Kind>,
         }
 
@@ -32,8 +34,8 @@ macro_rules! inputs {
               pub(crate) $field: Changes<ObjectKey, Parsed<$body>>,)+
             /// Changes of connected classes.
             pub(crate) proxies: Changes<ProxyClass, ()>,
-            /// The source's own findings changed.
-            pub(crate) source_findings: bool,
+            /// Findings of the source or notes of rows changed.
+            pub(crate) findings: bool,
         }
 
         #[derive(Default)]
@@ -48,6 +50,7 @@ macro_rules! inputs {
                     $($field: $table,)+
                     proxies: Table::new("proxies").with_index::<envoy::index::ClassByGateway>(),
                     source_findings: Vec::new(),
+                    notes: BTreeMap::new(),
                     waiting: Kind::ALL.into_iter().collect(),
                 }
             }
@@ -80,17 +83,16 @@ macro_rules! inputs {
             }
 
             fn commit(&mut self, batch: Batch, source_findings: bool) -> InputChanges {
-                InputChanges {
+                let mut changes = InputChanges {
                     $($field: self.$field.commit(batch.$field),)+
                     proxies: self.proxies.commit(batch.proxies),
-                    source_findings,
-                }
-            }
-
-            /// Every input row's own notes, by kind and key.
-            pub(crate) fn notes(&self) -> impl Iterator<Item = &Finding> {
-                let none: Box<dyn Iterator<Item = &Finding>> = Box::new(std::iter::empty());
-                none$(.chain(self.$field.iter().flat_map(|(_, row)| row.notes.iter())))+
+                    findings: source_findings,
+                };
+                $(for change in changes.$field.rows() {
+                    let notes = change.new.as_ref().map(|row| row.notes.as_slice());
+                    changes.findings |= self.note(Kind::$kind, &change.key, notes.unwrap_or_default());
+                })+
+                changes
             }
         }
 
@@ -99,11 +101,6 @@ macro_rules! inputs {
             pub(crate) fn add_to(&self, touched: &mut Touched) {
                 $(touched.add(&self.$field);)+
                 touched.add(&self.proxies);
-            }
-
-            /// Whether any input row, hence possibly any of its notes, changed.
-            pub(crate) fn any_object(&self) -> bool {
-                false $(|| !self.$field.is_empty())+
             }
         }
     };
@@ -160,6 +157,22 @@ impl Inputs {
             }
         }
         self.commit(batch, source_findings)
+    }
+
+    /// Records the notes of a changed row; says whether they differ from the old ones.
+    fn note(&mut self, kind: Kind, key: &ObjectKey, notes: &[Finding]) -> bool {
+        let at = (kind, key.clone());
+        if notes.is_empty() {
+            return self.notes.remove(&at).is_some();
+        }
+        self.notes.insert(at, notes.to_vec()).as_deref() != Some(notes)
+    }
+
+    /// Findings of the source, then every input row's own notes.
+    pub(crate) fn findings(&self) -> impl Iterator<Item = &Finding> {
+        self.source_findings
+            .iter()
+            .chain(self.notes.values().flatten())
     }
 
     /// Kinds whose first complete list has not arrived.

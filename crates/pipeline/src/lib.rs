@@ -58,8 +58,7 @@ impl Pipeline {
         changes.add_to(&mut touched);
         let derived = self.stages.update(&self.inputs, &changes, touched);
         let resources_changed = self.resources.update(&self.stages, &derived);
-        let findings_changed = (changes.source_findings || changes.any_object() || derived.notes)
-            && self.collect_findings();
+        let findings_changed = (changes.findings || derived.notes) && self.collect_findings();
         if self.waiting().next().is_some() {
             return None;
         }
@@ -86,8 +85,7 @@ impl Pipeline {
 
     /// Collects findings of source, parse and stages; says whether they differ.
     fn collect_findings(&mut self) -> bool {
-        let mut all: Vec<Finding> = self.inputs.source_findings.clone();
-        all.extend(self.inputs.notes().cloned());
+        let mut all: Vec<Finding> = self.inputs.findings().cloned().collect();
         self.stages.collect_notes(&mut all);
         all.sort_unstable();
         all.dedup();

@@ -13,7 +13,7 @@ use super::ClientRole;
 
 /// An object that a step deletes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Deletion {
+pub(super) struct Deletion {
     pub(super) kind: String,
     pub(super) ns: String,
     pub(super) name: String,
