@@ -21,9 +21,8 @@ pub(crate) fn demo(keep: bool, args: &[String]) -> Result<()> {
     steps::run(build.args(["--bin", "ambientd", "--bin", "ambientd-demo"]))?;
     let built = workspace::target_directory()?.join("debug");
     let mut demo = steps::command(built.join(format!("ambientd-demo{EXE_SUFFIX}")));
-    demo.arg("--envoy").arg(envoy);
-    demo.arg("--ambientd")
-        .arg(built.join(format!("ambientd{EXE_SUFFIX}")));
+    demo.env("AMBIENTD_ENVOY", envoy)
+        .env("AMBIENTD_BIN", built.join(format!("ambientd{EXE_SUFFIX}")));
     if keep {
         demo.arg("--keep");
     }
