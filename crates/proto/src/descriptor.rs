@@ -82,6 +82,8 @@ pub const ENVOY_ROOTS: &[&str] = &[
     "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
     "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
     "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+    // Names.
+    "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
     // Matching.
     "envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput",
     "envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput",

@@ -3,6 +3,7 @@
 use envoy_types::pb::envoy::config::cluster::v3 as cluster;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
+use envoy_types::pb::envoy::extensions::network::dns_resolver::cares::v3::CaresDnsResolverConfig;
 use envoy_types::pb::envoy::extensions::transport_sockets::internal_upstream::v3 as upstream;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3 as http;
 use envoy_types::pb::envoy::r#type::metadata::v3 as metadata;
@@ -10,12 +11,16 @@ use envoy_types::pb::envoy::r#type::v3::Percent;
 use envoy_types::pb::google::protobuf::{Struct, Value, value};
 use model::defaults::HBONE_PORT;
 
-use super::wire::{any, internal, seconds, socket, uint32};
+use super::wire::{any, extension, internal, seconds, socket, uint32};
 use super::{endpoint as ep, tls};
 use crate::ir::{ClusterIr, Direction, Discovery, DnsEndpoint, StaticClusterIr, TlsIr, Upstream};
 
 /// Namespace of the per-host metadata that becomes the CONNECT authority.
 pub(super) const ORIGINAL_DST: &str = "envoy.filters.listener.original_dst";
+
+/// Queries over one UDP socket, after which the resolver opens a new one: some servers and
+/// NATs lose track of a port that lives on.
+const DNS_UDP_QUERIES_MAX: u32 = 100;
 
 /// A cluster of a service.
 pub(super) fn service(ir: &ClusterIr) -> cluster::Cluster {
@@ -126,7 +131,14 @@ fn dns(out: &mut cluster::Cluster, targets: &[DnsEndpoint]) {
         seconds: 0,
         nanos: 100_000_000,
     });
+    // Which families a proxy can use, only the proxy knows: the resolver leaves the others out.
     out.dns_lookup_family = cluster::cluster::DnsLookupFamily::All as i32;
+    let resolver = CaresDnsResolverConfig {
+        udp_max_queries: Some(uint32(DNS_UDP_QUERIES_MAX)),
+        filter_unroutable_families: true,
+        ..Default::default()
+    };
+    out.typed_dns_resolver_config = Some(extension("envoy.network.dns_resolver.cares", &resolver));
     out.load_assignment = Some(endpoint::ClusterLoadAssignment {
         cluster_name: out.name.clone(),
         endpoints: vec![endpoint::LocalityLbEndpoints {
