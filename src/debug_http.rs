@@ -129,10 +129,11 @@ async fn metrics(State(state): State<DebugState>) -> Response {
 }
 
 async fn index() -> Response {
-    let links: String = PATHS
+    let links: Vec<String> = PATHS
         .iter()
         .map(|path| format!("<li><a href=\"{path}\">{path}</a></li>"))
         .collect();
+    let links = links.concat();
     let page =
         format!("<!doctype html><title>ambientd debug</title><h1>ambientd</h1><ul>{links}</ul>");
     ([(header::CONTENT_TYPE, "text/html; charset=utf-8")], page).into_response()

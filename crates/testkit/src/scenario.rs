@@ -53,7 +53,11 @@ pub fn run(dir: &Path) -> Result<()> {
     let (last, pushes) = play(&scenario)?;
     check_expectations(&scenario, &last, &pushes, &mut failures)?;
     check_variants(&scenario, &last, &mut failures)?;
-    if failures.is_empty() { Ok(()) } else { bail!("{}", failures.join("\n")) }
+    if failures.is_empty() {
+        Ok(())
+    } else {
+        bail!("{}", failures.join("\n"))
+    }
 }
 
 fn new_pipeline() -> Pipeline {
@@ -65,13 +69,18 @@ fn interests(scenario: &Scenario) -> Vec<Input> {
     classes.map(|class| Input::Interest(class, true)).collect()
 }
 
+/// What each step sent, by its name.
+type StepPushes = Vec<(String, Pushes)>;
+
 /// The straight run: the input in one batch, then a batch per step.
-fn play(scenario: &Scenario) -> Result<(Arc<Snapshot>, Vec<(String, Pushes)>)> {
+fn play(scenario: &Scenario) -> Result<(Arc<Snapshot>, StepPushes)> {
     let mut pipeline = new_pipeline();
     let mut world = World::new(&scenario.input);
     let mut batch = interests(scenario);
     batch.extend(world.changes());
-    let mut last = pipeline.apply(batch).context("no snapshot after the complete input")?;
+    let mut last = pipeline
+        .apply(batch)
+        .context("no snapshot after the complete input")?;
     let mut clients: BTreeMap<&String, ScriptedClient> = scenario
         .clients
         .iter()
@@ -94,7 +103,9 @@ fn play(scenario: &Scenario) -> Result<(Arc<Snapshot>, Vec<(String, Pushes)>)> {
         pushes.push((step.name.clone(), of_step));
     }
     for (name, client) in &clients {
-        client.check_holds(&last).with_context(|| format!("client {name} after the last step"))?;
+        client
+            .check_holds(&last)
+            .with_context(|| format!("client {name} after the last step"))?;
     }
     Ok((last, pushes))
 }
@@ -110,12 +121,16 @@ fn check_expectations(
             Expectation::Addresses(want) => {
                 exact(want, &json(ResourceType::Address, &last.addresses)?)
             }
-            Expectation::Authorizations(want) => {
-                exact(want, &json(ResourceType::Authorization, &last.authorizations)?)
-            }
+            Expectation::Authorizations(want) => exact(
+                want,
+                &json(ResourceType::Authorization, &last.authorizations)?,
+            ),
             Expectation::Findings(want) => findings(want, last)?,
             Expectation::Client { name, ty, want } => {
-                let role = scenario.clients.get(name).with_context(|| format!("client {name}"))?;
+                let role = scenario
+                    .clients
+                    .get(name)
+                    .with_context(|| format!("client {name}"))?;
                 let class = role.class();
                 let resources = last
                     .resources(class.as_ref(), *ty)
@@ -124,7 +139,11 @@ fn check_expectations(
             }
             Expectation::Pushes(want) => client::mismatches(want, pushes),
         };
-        failures.extend(wrong.into_iter().map(|text| format!("{}: {text}", expectation.file())));
+        failures.extend(
+            wrong
+                .into_iter()
+                .map(|text| format!("{}: {text}", expectation.file())),
+        );
     }
     Ok(())
 }
@@ -153,18 +172,28 @@ fn json(ty: ResourceType, resources: &ResourceMap) -> Result<Value> {
 
 fn findings(want: &Value, last: &Snapshot) -> Result<Vec<String>> {
     let want = want.as_array().context("findings.yaml must be a list")?;
-    let mut actual: Vec<Value> =
-        last.findings.iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
+    let mut actual: Vec<Value> = last
+        .findings
+        .iter()
+        .map(serde_json::to_value)
+        .collect::<Result<_, _>>()?;
     let mut out = Vec::new();
     for expected in want {
-        match actual.iter().position(|one| matcher::mismatches(expected, one).is_empty()) {
+        match actual
+            .iter()
+            .position(|one| matcher::mismatches(expected, one).is_empty())
+        {
             Some(at) => {
                 actual.remove(at);
             }
             None => out.push(format!("no finding matches {expected}")),
         }
     }
-    out.extend(actual.iter().map(|extra| format!("unexpected finding {extra}")));
+    out.extend(
+        actual
+            .iter()
+            .map(|extra| format!("unexpected finding {extra}")),
+    );
     Ok(out)
 }
 
@@ -183,8 +212,14 @@ fn check_variants(scenario: &Scenario, last: &Snapshot, failures: &mut Vec<Strin
     };
     check("from scratch", &from_scratch(scenario, &world)?);
     for seed in SEEDS {
-        check(&format!("shuffled ({seed})"), &shuffled(scenario, &world, seed)?);
-        check(&format!("one object per batch ({seed})"), &one_by_one(scenario, &world, seed)?);
+        check(
+            &format!("shuffled ({seed})"),
+            &shuffled(scenario, &world, seed)?,
+        );
+        check(
+            &format!("one object per batch ({seed})"),
+            &one_by_one(scenario, &world, seed)?,
+        );
     }
     check("delete and recreate", &recreated(scenario, &world)?);
     Ok(())

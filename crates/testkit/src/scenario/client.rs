@@ -98,19 +98,32 @@ impl ScriptedClient {
     pub(super) fn check_holds(&self, snapshot: &Snapshot) -> Result<()> {
         let class = self.role.class();
         for (ty, held) in &self.held {
-            let resources = snapshot.resources(class.as_ref(), *ty).context("not served")?;
+            let resources = snapshot
+                .resources(class.as_ref(), *ty)
+                .context("not served")?;
             let want: BTreeMap<String, String> = resources
                 .iter()
                 .map(|r| (r.name().to_string(), r.version_str().to_string()))
                 .collect();
-            ensure!(*held == want, "{}: holds {held:?}, should hold {want:?}", label(*ty));
+            ensure!(
+                *held == want,
+                "{}: holds {held:?}, should hold {want:?}",
+                label(*ty)
+            );
         }
         Ok(())
     }
 
-    fn ask(&mut self, ty: ResourceType, mut request: DeltaDiscoveryRequest, snapshot: &Arc<Snapshot>) {
+    fn ask(
+        &mut self,
+        ty: ResourceType,
+        mut request: DeltaDiscoveryRequest,
+        snapshot: &Arc<Snapshot>,
+    ) {
         ty.type_url().clone_into(&mut request.type_url);
-        let effects = self.session.on_request(0, Request::Delta(request), snapshot);
+        let effects = self
+            .session
+            .on_request(0, Request::Delta(request), snapshot);
         self.take(effects, snapshot);
     }
 
@@ -133,7 +146,9 @@ impl ScriptedClient {
 
     fn receive(&mut self, response: DeltaDiscoveryResponse, snapshot: &Arc<Snapshot>) {
         let Some(ty) = ResourceType::from_type_url(&response.type_url) else {
-            return self.errors.push(format!("unknown type {}", response.type_url));
+            return self
+                .errors
+                .push(format!("unknown type {}", response.type_url));
         };
         let held = self.held.entry(ty).or_default();
         let noted = self.noted.entry(label(ty)).or_default();
@@ -145,7 +160,10 @@ impl ScriptedClient {
             held.remove(name);
             noted.removed.insert(name.clone());
         }
-        let ack = DeltaDiscoveryRequest { response_nonce: response.nonce.clone(), ..Default::default() };
+        let ack = DeltaDiscoveryRequest {
+            response_nonce: response.nonce.clone(),
+            ..Default::default()
+        };
         self.ask(ty, ack, snapshot);
         if ty == ResourceType::Cluster {
             self.follow_clusters(&response, snapshot);
@@ -187,7 +205,11 @@ pub(super) fn mismatches(want: &Value, pushes: &[(String, Pushes)]) -> Vec<Strin
     };
     let mut out = Vec::new();
     if steps.len() != pushes.len() {
-        out.push(format!("{} entries for {} steps", steps.len(), pushes.len()));
+        out.push(format!(
+            "{} entries for {} steps",
+            steps.len(),
+            pushes.len()
+        ));
     }
     for (want, (step, by_client)) in steps.iter().zip(pushes) {
         let mut actual = serde_json::Map::from_iter([("step".to_owned(), json!(step))]);

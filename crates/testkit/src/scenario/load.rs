@@ -92,7 +92,10 @@ impl Scenario {
                 "input.yaml" => scenario.input = documents(&path)?,
                 "clients.yaml" => scenario.clients = clients(&path)?,
                 "steps" => {
-                    scenario.steps = entries(&path)?.iter().map(|path| step(path)).collect::<Result<_>>()?;
+                    scenario.steps = entries(&path)?
+                        .iter()
+                        .map(|path| step(path))
+                        .collect::<Result<_>>()?;
                 }
                 "expect" => scenario.expectations = expectations(&path)?,
                 other => bail!("{other} is not part of a scenario"),
@@ -109,12 +112,18 @@ impl Scenario {
         for step in &self.steps {
             world.step(step)?;
         }
-        Ok(world.documents().map(|document| format!("---\n{document}\n")).collect())
+        let documents: Vec<String> = world
+            .documents()
+            .map(|one| format!("---\n{one}\n"))
+            .collect();
+        Ok(documents.concat())
     }
 }
 
 fn name(path: &Path) -> &str {
-    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+    path.file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default()
 }
 
 fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
@@ -130,7 +139,10 @@ fn documents(path: &Path) -> Result<Vec<Value>> {
     let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let documents: Vec<Value> =
         serde_saphyr::from_multiple(&text).with_context(|| path.display().to_string())?;
-    Ok(documents.into_iter().filter(|document| !document.is_null()).collect())
+    Ok(documents
+        .into_iter()
+        .filter(|document| !document.is_null())
+        .collect())
 }
 
 fn one(path: &Path) -> Result<Value> {
@@ -141,7 +153,9 @@ fn one(path: &Path) -> Result<Value> {
 
 fn clients(path: &Path) -> Result<BTreeMap<String, ClientRole>> {
     let value = one(path)?;
-    let map = value.as_object().context("clients.yaml must be a mapping")?;
+    let map = value
+        .as_object()
+        .context("clients.yaml must be a mapping")?;
     map.iter()
         .map(|(name, role)| {
             let text = role.as_str().context("a client must be text")?;
@@ -165,7 +179,12 @@ fn step(path: &Path) -> Result<Step> {
         match document.get("delete").and_then(Value::as_array) {
             Some(list) if document.get("kind").is_none() => {
                 for one in list {
-                    let text = |key: &str| one.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+                    let text = |key: &str| {
+                        one.get(key)
+                            .and_then(Value::as_str)
+                            .unwrap_or_default()
+                            .to_owned()
+                    };
                     out.delete.push(Deletion {
                         kind: text("kind"),
                         ns: text("namespace"),
@@ -197,7 +216,11 @@ fn expectations(dir: &Path) -> Result<Vec<Expectation>> {
                         other => bail!("expect/{client}/{other} is not part of a scenario"),
                     };
                     let want = one(&file)?;
-                    out.push(Expectation::Client { name: client.to_owned(), ty, want });
+                    out.push(Expectation::Client {
+                        name: client.to_owned(),
+                        ty,
+                        want,
+                    });
                 }
             }
             other => bail!("expect/{other} is not part of a scenario"),
@@ -213,21 +236,28 @@ fn with_addresses(value: Value) -> Result<Value> {
             Some(ip) => Value::String(base64(&octets(ip)?)),
             None => Value::String(text),
         },
-        Value::Array(items) => {
-            Value::Array(items.into_iter().map(with_addresses).collect::<Result<_>>()?)
-        }
+        Value::Array(items) => Value::Array(
+            items
+                .into_iter()
+                .map(with_addresses)
+                .collect::<Result<_>>()?,
+        ),
         Value::Object(map) => Value::Object(
-            map.into_iter().map(|(k, v)| Ok((k, with_addresses(v)?))).collect::<Result<_>>()?,
+            map.into_iter()
+                .map(|(k, v)| Ok((k, with_addresses(v)?)))
+                .collect::<Result<_>>()?,
         ),
         other => other,
     })
 }
 
 fn octets(text: &str) -> Result<Vec<u8>> {
-    Ok(match text.trim().parse().with_context(|| format!("$ip {text}"))? {
-        std::net::IpAddr::V4(ip) => ip.octets().to_vec(),
-        std::net::IpAddr::V6(ip) => ip.octets().to_vec(),
-    })
+    Ok(
+        match text.trim().parse().with_context(|| format!("$ip {text}"))? {
+            std::net::IpAddr::V4(ip) => ip.octets().to_vec(),
+            std::net::IpAddr::V6(ip) => ip.octets().to_vec(),
+        },
+    )
 }
 
 /// Standard base64 with padding, through the message that defines it.

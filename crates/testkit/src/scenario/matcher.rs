@@ -61,7 +61,11 @@ fn compare(path: &str, expected: &Value, actual: Option<&Value>, out: &mut Vec<S
             )),
         },
         _ if expected == actual => {}
-        _ => out.push(format!("{path}: expected {}, is {}", show(expected), show(actual))),
+        _ => out.push(format!(
+            "{path}: expected {}, is {}",
+            show(expected),
+            show(actual)
+        )),
     }
 }
 
@@ -72,18 +76,29 @@ fn compare_object(path: &str, wanted: &Map<String, Value>, actual: &Value, out: 
         match (directive.as_str(), argument, actual) {
             ("$exact", _, _) if argument == actual => {}
             ("$exact", _, _) => {
-                out.push(format!("{path}: expected exactly {}, is {}", show(argument), show(actual)));
+                out.push(format!(
+                    "{path}: expected exactly {}, is {}",
+                    show(argument),
+                    show(actual)
+                ));
             }
             ("$contains", Value::Array(all), Value::Array(items)) => {
                 for want in all {
                     if !items.iter().any(|item| mismatches(want, item).is_empty()) {
-                        out.push(format!("{path}: no element matches {} in {}", show(want), show(actual)));
+                        out.push(format!(
+                            "{path}: no element matches {} in {}",
+                            show(want),
+                            show(actual)
+                        ));
                     }
                 }
             }
             ("$len", Value::Number(len), Value::Array(items)) => {
                 if len.as_u64() != Some(items.len() as u64) {
-                    out.push(format!("{path}: expected {len} elements, is {}", items.len()));
+                    out.push(format!(
+                        "{path}: expected {len} elements, is {}",
+                        items.len()
+                    ));
                 }
             }
             ("$by", Value::String(field), Value::Array(items)) => {

@@ -18,7 +18,11 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(input: &[Value]) -> Self {
-        let mut world = Self { documents: BTreeMap::new(), files: FileSet::new(), next: 0 };
+        let mut world = Self {
+            documents: BTreeMap::new(),
+            files: FileSet::new(),
+            next: 0,
+        };
         for document in input {
             world.add(document.clone());
         }
@@ -75,7 +79,10 @@ impl World {
     }
 
     fn find(&self, wanted: impl Fn(&Value) -> bool) -> Option<String> {
-        self.documents.iter().find(|(_, document)| wanted(document)).map(|(path, _)| path.clone())
+        self.documents
+            .iter()
+            .find(|(_, document)| wanted(document))
+            .map(|(path, _)| path.clone())
     }
 
     fn add(&mut self, document: Value) {
@@ -91,13 +98,26 @@ impl World {
 
 /// Kind, namespace and name; documents without a name are all different.
 fn identity(document: &Value) -> Option<(String, String, String)> {
-    let text = |pointer: &str| document.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
-    Some((text("/kind")?, text("/metadata/namespace").unwrap_or_default(), text("/metadata/name")?))
+    let text = |pointer: &str| {
+        document
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+    };
+    Some((
+        text("/kind")?,
+        text("/metadata/namespace").unwrap_or_default(),
+        text("/metadata/name")?,
+    ))
 }
 
 fn is_named(document: &Value, deletion: &Deletion) -> bool {
     identity(document)
-        == Some((deletion.kind.clone(), deletion.ns.clone(), deletion.name.clone()))
+        == Some((
+            deletion.kind.clone(),
+            deletion.ns.clone(),
+            deletion.name.clone(),
+        ))
 }
 
 /// A small deterministic generator: runs must be repeatable.
@@ -110,7 +130,10 @@ impl Random {
 
     fn below(&mut self, bound: usize) -> usize {
         // Knuth's constants; the high bits are the good ones.
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) as usize % bound.max(1)
     }
 
