@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use crate::names::{Kind, ObjectKey};
 use crate::Str;
+use crate::names::{Kind, ObjectKey};
 
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -31,7 +31,10 @@ pub struct ObjectRef {
 impl ObjectRef {
     /// A reference to an object of a known kind.
     pub fn new(kind: Kind, key: ObjectKey) -> Self {
-        Self { kind: Str::from(kind.as_str()), key }
+        Self {
+            kind: Str::from(kind.as_str()),
+            key,
+        }
     }
 }
 

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::object::Labels;
 use crate::Str;
+use crate::object::Labels;
 
 /// core/v1 Namespace: everything is in its metadata.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -157,17 +157,22 @@ pub struct LabelSelector {
 impl LabelSelector {
     /// Whether labels satisfy every requirement; an unknown operator matches nothing.
     pub fn matches(&self, labels: &Labels) -> bool {
-        self.match_labels.iter().all(|(k, v)| labels.get(k) == Some(v))
-            && self.match_expressions.iter().all(|(key, operator, values)| {
-                let value = labels.get(key);
-                match operator.as_str() {
-                    "In" => value.is_some_and(|v| values.contains(v)),
-                    "NotIn" => value.is_none_or(|v| !values.contains(v)),
-                    "Exists" => value.is_some(),
-                    "DoesNotExist" => value.is_none(),
-                    _ => false,
-                }
-            })
+        self.match_labels
+            .iter()
+            .all(|(k, v)| labels.get(k) == Some(v))
+            && self
+                .match_expressions
+                .iter()
+                .all(|(key, operator, values)| {
+                    let value = labels.get(key);
+                    match operator.as_str() {
+                        "In" => value.is_some_and(|v| values.contains(v)),
+                        "NotIn" => value.is_none_or(|v| !values.contains(v)),
+                        "Exists" => value.is_some(),
+                        "DoesNotExist" => value.is_none(),
+                        _ => false,
+                    }
+                })
     }
 }
 

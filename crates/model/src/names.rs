@@ -125,12 +125,18 @@ pub struct ObjectKey {
 impl ObjectKey {
     /// A key from its parts.
     pub fn new(ns: impl Into<Str>, name: impl Into<Str>) -> Self {
-        Self { ns: ns.into(), name: name.into() }
+        Self {
+            ns: ns.into(),
+            name: name.into(),
+        }
     }
 
     /// A key of a cluster-scoped object.
     pub fn cluster(name: impl Into<Str>) -> Self {
-        Self { ns: Str::new(), name: name.into() }
+        Self {
+            ns: Str::new(),
+            name: name.into(),
+        }
     }
 }
 
@@ -196,7 +202,10 @@ pub struct NamespacedHostname {
 impl NamespacedHostname {
     /// From its parts.
     pub fn new(ns: impl Into<Str>, hostname: impl Into<Str>) -> Self {
-        Self { ns: ns.into(), hostname: hostname.into() }
+        Self {
+            ns: ns.into(),
+            hostname: hostname.into(),
+        }
     }
 
     /// The name of a Kubernetes Service.
@@ -241,13 +250,21 @@ pub struct SpiffeId {
 impl SpiffeId {
     /// From its parts.
     pub fn new(trust_domain: impl Into<Str>, ns: impl Into<Str>, sa: impl Into<Str>) -> Self {
-        Self { trust_domain: trust_domain.into(), ns: ns.into(), sa: sa.into() }
+        Self {
+            trust_domain: trust_domain.into(),
+            ns: ns.into(),
+            sa: sa.into(),
+        }
     }
 }
 
 impl fmt::Display for SpiffeId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "spiffe://{}/ns/{}/sa/{}", self.trust_domain, self.ns, self.sa)
+        write!(
+            f,
+            "spiffe://{}/ns/{}/sa/{}",
+            self.trust_domain, self.ns, self.sa
+        )
     }
 }
 
@@ -258,7 +275,14 @@ impl FromStr for SpiffeId {
         let bad = || NameError::new(text, "spiffe://<trust domain>/ns/<namespace>/sa/<account>");
         let rest = text.strip_prefix("spiffe://").ok_or_else(bad)?;
         let mut parts = rest.split('/');
-        match (parts.next(), parts.next(), parts.next(), parts.next(), parts.next(), parts.next()) {
+        match (
+            parts.next(),
+            parts.next(),
+            parts.next(),
+            parts.next(),
+            parts.next(),
+            parts.next(),
+        ) {
             (Some(td), Some("ns"), Some(ns), Some("sa"), Some(sa), None)
                 if !td.is_empty() && !ns.is_empty() && !sa.is_empty() =>
             {
@@ -279,6 +303,9 @@ pub struct NameError {
 
 impl NameError {
     fn new(text: &str, form: &'static str) -> Self {
-        Self { text: text.chars().take(200).collect(), form }
+        Self {
+            text: text.chars().take(200).collect(),
+            form,
+        }
     }
 }

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::Str;
 use crate::finding::{Finding, ObjectRef};
 use crate::input::{
     AuthorizationPolicy, EndpointSlice, Gateway, GatewayClass, HttpRoute, MeshConfig, Namespace,
     Node, PeerAuthentication, Pod, ReferenceGrant, Service, ServiceEntry, WorkloadEntry,
 };
 use crate::names::{Kind, ObjectKey};
-use crate::Str;
 
 /// Labels or annotations.
 pub type Labels = BTreeMap<Str, Str>;

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use crate::names::ObjectKey;
 use crate::Str;
+use crate::names::ObjectKey;
 
 /// What an Envoy client is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,5 +1,5 @@
 //! The gRPC service: one task per stream that moves messages between the stream,
-//! the snapshots and a [`Session`].
+//! the snapshots and a [`crate::Session`].
 //!
 //! Source: spec/control-plane.md §2.2.
 
