@@ -8,7 +8,7 @@
 //! - Nothing is published until every kind delivered its first complete list.
 //! - Any order, any batching and a run from scratch give equal tables and byte-identical
 //!   resources.
-//! - Stages run in the order in which [`Stages::update`](stages) names them; each reads only
+//! - Stages run in the order in which `Stages::update` names them; each reads only
 //!   tables that stand before it.
 
 mod encode;

@@ -64,7 +64,7 @@ impl Identity {
     }
 
     /// TLS for dialling an HBONE server: TLS 1.3, ALPN `h2`, our certificate; the
-    /// server must be a workload of this mesh, see [`ChainOnly`].
+    /// server must be a workload of this mesh.
     pub fn hbone_client_config(&self) -> anyhow::Result<Arc<ClientConfig>> {
         let provider = provider();
         let verifier = ChainOnly {
