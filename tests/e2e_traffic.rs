@@ -10,10 +10,9 @@
 
 mod common;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::{Called, Held, Mesh, SOON, healthy_endpoints};
+use common::{Called, Held, Mesh, SOON, Traffic, healthy_endpoints};
 use http::Method;
 use testkit::hbone::HboneError;
 use testkit::http_client;
@@ -117,35 +116,16 @@ async fn weights_hold_and_change_under_traffic_without_a_failed_request() {
     let mesh = Mesh::start(3).await.unwrap();
     assert_split(&mesh, 20.0).await;
 
-    let done = AtomicBool::new(false);
-    let traffic = async || {
-        let mut answers = Vec::new();
-        while !done.load(Ordering::Relaxed) {
-            answers.push(mesh.get("web", "/split").await);
-        }
-        answers
-    };
-    let edit = async {
-        // There is traffic before, during and after the change.
-        mesh.shares("/split", 20).await.unwrap();
-        mesh.set_split(30, 70).unwrap();
-        let changed = mesh.wait_weight(70).await;
-        mesh.shares("/split", 20).await.unwrap();
-        done.store(true, Ordering::Relaxed);
-        changed
-    };
-    let (one, two, changed) = tokio::join!(traffic(), traffic(), edit);
-    changed.unwrap();
-    let answers: Vec<_> = [one, two].into_iter().flatten().collect();
-    assert!(answers.len() > 40, "only {} requests", answers.len());
-    let failed: Vec<_> = answers
-        .iter()
-        .filter(|answer| !matches!(answer, Ok(Called::Served { .. })))
-        .collect();
-    assert!(
-        failed.is_empty(),
-        "failed while weights changed: {failed:?}"
-    );
+    let traffic = [0, 1].map(|_| Traffic::start(&mesh.callers, "web", "/split"));
+    // There is traffic before, during and after the change.
+    mesh.shares("/split", 20).await.unwrap();
+    mesh.set_split(30, 70).unwrap();
+    mesh.wait_weight(70).await.unwrap();
+    mesh.shares("/split", 20).await.unwrap();
+    for traffic in traffic {
+        let count = traffic.stop().await.unwrap();
+        assert!(count > 20, "only {count} requests");
+    }
     assert_split(&mesh, 70.0).await;
     mesh.envoy.assert_no_nacks().await.unwrap();
 }

@@ -5,7 +5,9 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,6 +25,7 @@ use testkit::hbone::{Authorize, HBONE_PORT, HboneClient, HboneServer, Identity, 
 use testkit::http_client::{self, HttpResponse, send_http1};
 use testkit::wait;
 use testkit::ztunnel::{Route, Ztunnel, allows, route};
+use tokio::task::JoinHandle;
 
 /// Longest wait for anything that should happen soon.
 pub(crate) const SOON: Duration = Duration::from_secs(15);
@@ -130,24 +133,144 @@ struct Workload {
     _server: HboneServer,
 }
 
-/// The running mesh. Everything stops when it is dropped.
-pub(crate) struct Mesh {
+/// The callers of the mesh and the ztunnel that routes for them. Lives on its own, so that
+/// calls may go on while the rest of the mesh is changed.
+pub(crate) struct Callers {
     pub(crate) net: Net,
-    pub(crate) envoy: Envoy,
     pub(crate) ztunnel: Arc<Ztunnel>,
-    pub(crate) daemon: Daemon,
     pub(crate) client: HboneClient,
     pub(crate) other: HboneClient,
+}
+
+impl Callers {
+    /// GET as the client.
+    pub(crate) async fn get(&self, service: &str, path: &str) -> anyhow::Result<Called> {
+        self.call(&self.client, Method::GET, service, path).await
+    }
+
+    /// One request, routed as the ztunnel of the caller would.
+    pub(crate) async fn call(
+        &self,
+        from: &HboneClient,
+        method: Method,
+        service: &str,
+        path: &str,
+    ) -> anyhow::Result<Called> {
+        let vip = self.net.vip(service);
+        let decided = route(&self.ztunnel.state(), vip, self.ztunnel.next_choice())?;
+        let hop = match decided {
+            Route::Waypoint(hop) | Route::Workload(hop) => hop,
+            other => bail!("{service} is routed outside of the mesh: {other:?}"),
+        };
+        let request = http_client::request(method, service, path)?;
+        let authority = hop.authority.to_string();
+        let connected = Box::pin(from.connect(hop.server, &authority, Some(&hop.expected)));
+        let (stream, _) = connected.await?;
+        Called::of(&send_http1(stream, request).await?)
+    }
+
+    /// GET as a client whose ztunnel still knows the service: straight to the waypoint.
+    pub(crate) async fn get_through_waypoint(
+        &self,
+        service: &str,
+        path: &str,
+    ) -> anyhow::Result<Called> {
+        let request = http_client::request(Method::GET, service, path)?;
+        let authority = self.net.vip(service).to_string();
+        let answer = Box::pin(
+            self.client
+                .request(self.net.waypoint(), &authority, request),
+        );
+        Called::of(&answer.await?)
+    }
+
+    /// How many of `count` requests each version answered, v1 first.
+    pub(crate) async fn shares(&self, path: &str, count: u32) -> anyhow::Result<(u32, u32)> {
+        let (mut v1, mut v2) = (0, 0);
+        for _ in 0..count {
+            match self.get("web", path).await?.version()? {
+                "v1" => v1 += 1,
+                "v2" => v2 += 1,
+                other => bail!("nobody is {other:?}"),
+            }
+        }
+        Ok((v1, v2))
+    }
+
+    /// Whether the ztunnel was told that a pod is healthy.
+    pub(crate) fn is_healthy(&self, pod: &str) -> Option<bool> {
+        let state = self.ztunnel.state();
+        let workload = state.workloads.values().find(|w| w.name == pod)?;
+        Some(workload.status == WorkloadStatus::Healthy as i32)
+    }
+}
+
+/// Requests that go on until told to stop.
+pub(crate) struct Traffic {
+    done: Arc<AtomicBool>,
+    task: JoinHandle<Vec<anyhow::Result<Called>>>,
+}
+
+impl Traffic {
+    /// Starts calling, one request after another.
+    pub(crate) fn start(callers: &Arc<Callers>, service: &'static str, path: &'static str) -> Self {
+        let (callers, done) = (Arc::clone(callers), Arc::new(AtomicBool::new(false)));
+        let until = Arc::clone(&done);
+        let task = tokio::spawn(async move {
+            let mut answers = Vec::new();
+            while !until.load(Ordering::Relaxed) {
+                answers.push(callers.get(service, path).await);
+            }
+            answers
+        });
+        Self { done, task }
+    }
+
+    /// Stops; all requests must have been served by workloads. Returns how many there were.
+    pub(crate) async fn stop(self) -> anyhow::Result<usize> {
+        self.done.store(true, Ordering::Relaxed);
+        let answers = self.task.await?;
+        let failed: Vec<_> = answers
+            .iter()
+            .filter(|answer| !matches!(answer, Ok(Called::Served { .. })))
+            .collect();
+        let (failures, count) = (failed.len(), answers.len());
+        ensure!(
+            failed.is_empty(),
+            "{failures} of {count} failed: {:?}",
+            failed.first()
+        );
+        Ok(count)
+    }
+}
+
+/// The running mesh. Everything stops when it is dropped.
+pub(crate) struct Mesh {
+    pub(crate) callers: Arc<Callers>,
+    pub(crate) envoy: Envoy,
+    pub(crate) daemon: Daemon,
     peers: Peers,
     _workloads: Vec<Workload>,
     dir: TempDir,
 }
 
+impl Deref for Mesh {
+    type Target = Callers;
+
+    fn deref(&self) -> &Callers {
+        &self.callers
+    }
+}
+
 impl Mesh {
     /// Starts everything and waits until all of it is in sync.
     pub(crate) async fn start(net: u8) -> anyhow::Result<Self> {
+        // Boxed: the state of so many handshakes is large.
+        Box::pin(Self::launch(Net(net))).await
+    }
+
+    async fn launch(net: Net) -> anyhow::Result<Self> {
         envoy::binary()?;
-        let net = Net(net);
         let dir = TempDir::with_prefix("ambientd-e2e-")?;
         let config = dir.path().join("config");
         net.write(&config)?;
@@ -176,6 +299,13 @@ impl Mesh {
             HboneClient::new(Arc::new(daemon.identity("shop", sa)?), Some(net.pod(host)))
         };
         let (client, other) = (outbound("client", 1)?, outbound("other", 2)?);
+        let callers = Arc::new(Callers {
+            net,
+            ztunnel,
+            client,
+            other,
+        });
+
         let bootstrap = dir.path().join("waypoint.yaml");
         let request = BootstrapRequest {
             ns: "shop".to_owned(),
@@ -191,12 +321,9 @@ impl Mesh {
             .await
             .with_context(|| daemon.log_tail())?;
         let mesh = Self {
-            net,
+            callers,
             envoy,
-            ztunnel,
             daemon,
-            client,
-            other,
             peers,
             _workloads: workloads,
             dir,
@@ -255,62 +382,6 @@ impl Mesh {
         self.replace(name, &old.replace(from, to))
     }
 
-    /// GET as the client.
-    pub(crate) async fn get(&self, service: &str, path: &str) -> anyhow::Result<Called> {
-        self.call(&self.client, Method::GET, service, path).await
-    }
-
-    /// One request, routed as the ztunnel of the caller would.
-    pub(crate) async fn call(
-        &self,
-        from: &HboneClient,
-        method: Method,
-        service: &str,
-        path: &str,
-    ) -> anyhow::Result<Called> {
-        let vip = self.net.vip(service);
-        let decided = route(&self.ztunnel.state(), vip, self.ztunnel.next_choice())?;
-        let hop = match decided {
-            Route::Waypoint(hop) | Route::Workload(hop) => hop,
-            other => bail!("{service} is routed outside of the mesh: {other:?}"),
-        };
-        let request = http_client::request(method, service, path)?;
-        let authority = hop.authority.to_string();
-        let (stream, _) = from
-            .connect(hop.server, &authority, Some(&hop.expected))
-            .await?;
-        Called::of(&send_http1(stream, request).await?)
-    }
-
-    /// GET as a client whose ztunnel still knows the service: straight to the waypoint.
-    pub(crate) async fn get_through_waypoint(
-        &self,
-        service: &str,
-        path: &str,
-    ) -> anyhow::Result<Called> {
-        let request = http_client::request(Method::GET, service, path)?;
-        let authority = self.net.vip(service).to_string();
-        Called::of(
-            &self
-                .client
-                .request(self.net.waypoint(), &authority, request)
-                .await?,
-        )
-    }
-
-    /// How many of `count` requests each version answered, v1 first.
-    pub(crate) async fn shares(&self, path: &str, count: u32) -> anyhow::Result<(u32, u32)> {
-        let (mut v1, mut v2) = (0, 0);
-        for _ in 0..count {
-            match self.get("web", path).await?.version()? {
-                "v1" => v1 += 1,
-                "v2" => v2 += 1,
-                other => bail!("nobody is {other:?}"),
-            }
-        }
-        Ok((v1, v2))
-    }
-
     /// Who has called the workloads so far.
     pub(crate) fn peers(&self) -> BTreeSet<String> {
         self.peers.lock().unwrap().clone()
@@ -327,13 +398,6 @@ impl Mesh {
         let root = self.daemon.ca()?.root_pem().to_owned();
         let identity = Identity::from_pem(&issued.chain_pem, &issued.key_pem, &root)?;
         HboneClient::new(Arc::new(identity), Some(self.net.pod(1)))
-    }
-
-    /// Whether the ztunnel was told that a pod is healthy.
-    pub(crate) fn is_healthy(&self, pod: &str) -> Option<bool> {
-        let state = self.ztunnel.state();
-        let workload = state.workloads.values().find(|w| w.name == pod)?;
-        Some(workload.status == WorkloadStatus::Healthy as i32)
     }
 }
 

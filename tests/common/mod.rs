@@ -13,7 +13,7 @@ use serde_json::Value;
 use testkit::daemon::Daemon;
 
 pub(crate) use held::{Held, healthy_endpoints};
-pub(crate) use mesh::{Called, Mesh, Net, SOON};
+pub(crate) use mesh::{Called, Mesh, Net, SOON, Traffic};
 
 /// The binary under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_ambientd");
