@@ -21,7 +21,7 @@ use serde_json::{Map, Value};
 
 use crate::finding::{Finding, ObjectRef, Severity};
 use crate::names::{Kind, ObjectKey};
-use crate::object::{Meta, Object};
+use crate::object::{Invalid, Meta, Object};
 use crate::{Str, defaults};
 
 pub use mesh::mesh_config;
@@ -66,6 +66,7 @@ fn identify(value: &Value, origin: &str) -> Result<Recognised, Finding> {
     let Value::Object(map) = value else {
         return Err(not_an_object(
             origin,
+            "",
             format!("This document is {}", article(value)),
         ));
     };
@@ -74,7 +75,11 @@ fn identify(value: &Value, origin: &str) -> Result<Recognised, Finding> {
         .and_then(Value::as_str)
         .filter(|kind| !kind.is_empty())
     else {
-        return Err(not_an_object(origin, "This document has no kind".into()));
+        return Err(not_an_object(
+            origin,
+            "",
+            "This document has no kind".into(),
+        ));
     };
     let version = map
         .get("apiVersion")
@@ -86,6 +91,7 @@ fn identify(value: &Value, origin: &str) -> Result<Recognised, Finding> {
     let Some(version) = version else {
         return Err(not_an_object(
             origin,
+            kind,
             format!("This {} has no apiVersion", clip(kind)),
         ));
     };
@@ -96,7 +102,21 @@ fn identify(value: &Value, origin: &str) -> Result<Recognised, Finding> {
     }
     let (group, version) = version.split_once('/').unwrap_or(("", version));
     match kinds::classify(group, kind) {
-        Class::Input(kind, versions) if versions.contains(&version) => object(kind, map, origin),
+        Class::Input(kind, versions) if versions.contains(&version) => {
+            object(kind, map, origin, None)
+        }
+        // Dropping it would open what it closes.
+        Class::Input(kind, versions) if is_policy(kind) => {
+            let problem = Invalid {
+                field: arcstr::literal!("apiVersion"),
+                reason: arcstr::format!(
+                    "there is no version {}; write {}",
+                    clip(version),
+                    preferred(kind, versions)
+                ),
+            };
+            object(kind, map, origin, Some(problem))
+        }
         Class::Input(known, versions) => {
             let reference = loose_ref(kind, map, origin)?;
             Err(unknown_version(reference, known, version, versions))
@@ -125,9 +145,29 @@ fn identify(value: &Value, origin: &str) -> Result<Recognised, Finding> {
     }
 }
 
-fn object(kind: Kind, map: &Map<String, Value>, origin: &str) -> Result<Recognised, Finding> {
-    let (meta, problem) = meta::read(kind, map, origin)?;
-    let doc = Doc::new(kind, meta, map, problem);
+/// Kinds that refuse traffic. One that cannot be read counts as refusing, see the stages.
+fn is_policy(kind: Kind) -> bool {
+    matches!(kind, Kind::AuthorizationPolicy | Kind::PeerAuthentication)
+}
+
+/// What becomes of an object without a row.
+fn no_row(kind: &str) -> &'static str {
+    let policies = [Kind::AuthorizationPolicy, Kind::PeerAuthentication];
+    if policies.iter().any(|policy| policy.as_str() == kind) {
+        "is NOT enforced"
+    } else {
+        "has no effect"
+    }
+}
+
+fn object(
+    kind: Kind,
+    map: &Map<String, Value>,
+    origin: &str,
+    problem: Option<Invalid>,
+) -> Result<Recognised, Finding> {
+    let (meta, meta_problem) = meta::read(kind, map, origin)?;
+    let doc = Doc::new(kind, meta, map, problem.or(meta_problem));
     Ok(Recognised::Object(match kind {
         Kind::Namespace => Object::Namespace(core::namespace(doc)),
         Kind::Node => Object::Node(core::node(doc)),
@@ -197,6 +237,7 @@ fn loose_ref(kind: &str, map: &Map<String, Value>, origin: &str) -> Result<Objec
     let Some(name) = text("name") else {
         return Err(not_an_object(
             origin,
+            kind,
             format!("This {} has no metadata.name", clip(kind)),
         ));
     };
@@ -207,19 +248,21 @@ fn loose_ref(kind: &str, map: &Map<String, Value>, origin: &str) -> Result<Objec
     })
 }
 
-fn not_an_object(origin: &str, what: String) -> Finding {
+/// A document without a part that every object has; `kind` as far as it is known.
+fn not_an_object(origin: &str, kind: &str, what: String) -> Finding {
     Finding::new(
         "not-an-object",
         Severity::Error,
         file_ref(origin),
-        format!("{what}, so it is not a Kubernetes object and has no effect"),
+        format!(
+            "{what}, so it is not a Kubernetes object and {}",
+            no_row(kind)
+        ),
         "Give it apiVersion, kind and metadata.name",
     )
 }
 
 fn unknown_version(reference: ObjectRef, kind: Kind, version: &str, versions: &[&str]) -> Finding {
-    let (group, known) = (kind.group(), versions.first().copied().unwrap_or("v1"));
-    let slash = if group.is_empty() { "" } else { "/" };
     Finding::new(
         "unknown-version",
         Severity::Error,
@@ -228,9 +271,16 @@ fn unknown_version(reference: ObjectRef, kind: Kind, version: &str, versions: &[
             "{kind} has no version {}; the object has no effect",
             clip(version)
         ),
-        arcstr::format!("Write apiVersion: {group}{slash}{known}"),
+        arcstr::format!("Write apiVersion: {}", preferred(kind, versions)),
     )
     .at("apiVersion")
+}
+
+/// The apiVersion to write.
+fn preferred(kind: Kind, versions: &[&str]) -> Str {
+    let (group, known) = (kind.group(), versions.first().copied().unwrap_or("v1"));
+    let slash = if group.is_empty() { "" } else { "/" };
+    arcstr::format!("{group}{slash}{known}")
 }
 
 fn unknown_kind(reference: ObjectRef, group: &str, kind: &str, ours: bool) -> Finding {

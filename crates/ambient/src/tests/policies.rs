@@ -1,11 +1,12 @@
 //! Claims about authorization. Source: spec/workload-discovery.md §8.
 
 use model::derived::{L4Match, PolicyScope, StringCondition};
+use model::input::AuthorizationPolicy;
 use model::{AuthorizationRow, ObjectKey};
 use prost::Message;
 use proto::security as sec;
 
-use super::world::{World, world};
+use super::world::{World, world, world_edited};
 use crate::emit::authorization;
 
 /// Ambient pod `ns/web` with label `app: web`.
@@ -144,12 +145,16 @@ fn rules_become_groups_of_what_ztunnel_evaluates() {
 
 #[test]
 fn every_l4_field_is_converted() {
-    let source = "principals: [td/ns/b/sa/c, \"*\", \"*/sa/c\", \"td/*\"], notNamespaces: [x], serviceAccounts: [b/c, d], ipBlocks: [10.0.0.1, 10.1.2.3/16], notIpBlocks: [\"fd00::/8\"]";
+    let source = "principals: [td/ns/b/sa/c, \"*\", \"*/sa/c\", \"td/*\"], notNamespaces: [x], ipBlocks: [10.0.0.1, 10.1.2.3/16], notIpBlocks: [\"fd00::/8\"]";
+    // Accounts cannot be combined with principals or namespaces.
+    let accounts = "serviceAccounts: [b/c, d], notServiceAccounts: [e]";
     let when = "{key: destination.ip, values: [10.0.0.9]}, {key: destination.port, notValues: [\"80\"]}, {key: source.principal, values: [td/ns/b/sa/c]}, {key: source.namespace, notValues: [x]}, {key: source.ip, values: [10.0.0.1]}";
     let world = world(&policy(
         "a",
         "p",
-        &format!("rules: [{{from: [{{source: {{{source}}}}}], when: [{when}]}}]"),
+        &format!(
+            "rules: [{{from: [{{source: {{{source}}}}}, {{source: {{{accounts}}}}}], when: [{when}]}}]"
+        ),
     ));
     let exact = |text: &str| StringCondition::Exact(text.into());
     let ip = |text: &str| text.parse::<std::net::IpAddr>().unwrap();
@@ -161,13 +166,17 @@ fn every_l4_field_is_converted() {
             StringCondition::Prefix("td/".into()),
         ],
         not_namespaces: vec![exact("x")],
-        service_accounts: vec![("b".into(), "c".into()), ("a".into(), "d".into())],
         source_ips: vec![(ip("10.0.0.1"), 32), (ip("10.1.2.3"), 16)],
         not_source_ips: vec![(ip("fd00::"), 8)],
         ..L4Match::default()
     };
+    let from_accounts = L4Match {
+        service_accounts: vec![("b".into(), "c".into()), ("a".into(), "d".into())],
+        not_service_accounts: vec![("a".into(), "e".into())],
+        ..L4Match::default()
+    };
     let expected = vec![
-        vec![from],
+        vec![from, from_accounts],
         vec![L4Match {
             destination_ips: vec![(ip("10.0.0.9"), 32)],
             ..L4Match::default()
@@ -193,35 +202,50 @@ fn every_l4_field_is_converted() {
 #[test]
 fn a_value_that_is_no_port_or_address_never_widens_a_policy() {
     type Groups = Vec<Vec<Vec<L4Match>>>;
+    // Parsing lets no such value through, so they take the place of good ones here.
+    let spoil = |policy: &mut AuthorizationPolicy| {
+        let rules = policy.rules.iter_mut();
+        let lists = rules.flat_map(|rule| {
+            let to = rule.to.iter_mut().map(|to| &mut to.ports);
+            let from = rule.from.iter_mut().map(|from| &mut from.ip_blocks);
+            to.chain(from)
+        });
+        for value in lists.flat_map(|list| list.values.iter_mut().chain(&mut list.not_values)) {
+            match value.as_str() {
+                "9" => *value = "99999".into(),
+                "9.9.9.9" => *value = "10.0.0.0/33".into(),
+                _ => {}
+            }
+        }
+    };
     let from = |source: &str| format!("rules: [{{from: [{{source: {{{source}}}}}]}}]");
     let never = || -> Groups { vec![vec![vec![L4Match::default()]]] };
     let named = || -> Groups { vec![vec![vec![principals(SPIFFE)]]] };
     let to = |operation: &str| format!("rules: [{{to: [{{operation: {{{operation}}}}}]}}]");
     // Spec, groups of ALLOW, groups of DENY.
     let cases: Vec<(String, Groups, Groups)> = vec![
-        (to("ports: [\"99999\"]"), never(), never()),
+        (to("ports: [\"9\"]"), never(), never()),
         (
-            to("ports: [\"80\", \"x\"]"),
+            to("ports: [\"80\", \"9\"]"),
             vec![vec![vec![ports(&[80])]]],
             vec![vec![vec![ports(&[80])]]],
         ),
         (
-            from(&format!("ipBlocks: [x], principals: [{SPIFFE}]")),
+            from(&format!("ipBlocks: [9.9.9.9], principals: [{SPIFFE}]")),
             never(),
             named(),
         ),
         (
-            from(&format!(
-                "notIpBlocks: [10.0.0.0/33], principals: [{SPIFFE}]"
-            )),
+            from(&format!("notIpBlocks: [9.9.9.9], principals: [{SPIFFE}]")),
             never(),
             named(),
         ),
-        (from("notIpBlocks: [x]"), never(), vec![vec![vec![]]]),
+        (from("notIpBlocks: [9.9.9.9]"), never(), vec![vec![vec![]]]),
     ];
     for (spec, allowed, denied) in cases {
         for (action, groups) in [("ALLOW", allowed), ("DENY", denied)] {
-            let world = world(&policy("a", "p", &format!("action: {action}, {spec}")));
+            let yaml = policy("a", "p", &format!("action: {action}, {spec}"));
+            let world = world_edited(&yaml, spoil);
             assert_eq!(
                 world.authorizations["a/p"].groups, groups,
                 "{action} {spec}"
@@ -342,9 +366,11 @@ fn an_unreadable_policy_denies_in_its_namespace_and_says_so() {
         assert_eq!(world.authorizations[&format!("{ns}/p")], expected);
         assert_eq!(
             world.codes(),
-            ["authz-invalid-denies", "invalid-object"]
-                .map(|code| format!("{code} AuthorizationPolicy {ns}/p"))
+            [format!("authz-invalid-denies AuthorizationPolicy {ns}/p")]
         );
+        let found = &world.findings[0];
+        assert_eq!(found.field, "spec.action");
+        assert!(found.message.contains("NONSENSE"), "{}", found.message);
     }
 }
 
@@ -384,9 +410,12 @@ const CONVERTED: &str = "a/converted_peer_authentication_w";
 fn modes_are_resolved_before_they_are_converted() {
     type Groups = Vec<Vec<Vec<L4Match>>>;
     let own = |mode: &str, ports: &str| {
-        let spec = format!(
-            "selector: {{matchLabels: {{app: web}}}}, mtls: {{mode: {mode}}}, portLevelMtls: {{{ports}}}"
-        );
+        let ports = match ports {
+            "" => String::new(),
+            ports => format!(", portLevelMtls: {{{ports}}}"),
+        };
+        let spec =
+            format!("selector: {{matchLabels: {{app: web}}}}, mtls: {{mode: {mode}}}{ports}");
         peer("a", "w", &spec)
     };
     let mesh = |mode: &str| peer("istio-system", "m", &format!("mtls: {{mode: {mode}}}"));
@@ -511,9 +540,9 @@ fn what_peer_authentication_cannot_do_is_told() {
     assert_eq!(listed(&unreadable, "b/web"), Vec::<String>::new());
     assert_eq!(
         unreadable.codes(),
-        [
-            "invalid-object PeerAuthentication a/p",
-            "pa-invalid-strict PeerAuthentication a/p"
-        ]
+        ["pa-invalid-strict PeerAuthentication a/p"]
     );
+    let found = &unreadable.findings[0];
+    assert_eq!(found.field, "spec.mtls.mode");
+    assert!(found.message.contains("NONSENSE"), "{}", found.message);
 }

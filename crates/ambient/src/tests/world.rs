@@ -1,8 +1,10 @@
 //! Every stage wired in order over the objects of a YAML text.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use flow::{Derived, Output, Reads, Table};
+use model::input::AuthorizationPolicy;
 use model::parse::{Recognised, recognise};
 use model::{
     AuthorizationRow, Finding, MeshRow, NamespacedHostname, Object, ObjectKey, Parsed, ServiceRow,
@@ -109,7 +111,20 @@ fn rows<P: flow::Key, K: flow::Key + std::fmt::Display, V: flow::Row + Clone>(
 
 /// Runs every stage over the objects of the text.
 pub(super) fn world(yaml: &str) -> World {
-    let objects = objects(yaml);
+    world_edited(yaml, |_| ())
+}
+
+/// The same with its valid AuthorizationPolicies edited: parsing refuses what the stages guard
+/// against all the same.
+pub(super) fn world_edited(yaml: &str, edit: impl Fn(&mut AuthorizationPolicy)) -> World {
+    let mut objects = objects(yaml);
+    for object in &mut objects.all {
+        if let Object::AuthorizationPolicy(row) = object
+            && let Ok(policy) = &mut Arc::make_mut(row).body
+        {
+            edit(policy);
+        }
+    }
     let mesh_configs = input!(objects, MeshConfig);
     let namespaces = input!(objects, Namespace);
     let nodes = input!(objects, Node);

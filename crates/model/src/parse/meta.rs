@@ -8,7 +8,7 @@ use crate::finding::{Finding, ObjectRef, Severity};
 use crate::names::{Kind, ObjectKey};
 use crate::object::{Invalid, Labels, Meta};
 
-use super::{clip, not_an_object};
+use super::{clip, no_row, not_an_object};
 
 /// Namespace of namespaced objects that name none.
 pub(super) const NAMESPACE_DEFAULT: &str = "default";
@@ -32,6 +32,7 @@ pub(super) fn read(
         None | Some((_, Ok(None))) => {
             return Err(not_an_object(
                 origin,
+                kind.as_str(),
                 format!("This {kind} has no metadata.name"),
             ));
         }
@@ -102,11 +103,15 @@ pub(super) fn lenient(key: ObjectKey, map: &Map<String, Value>) -> Meta {
 }
 
 fn invalid_name(reference: ObjectRef, field: &'static str) -> Finding {
+    let message = format!(
+        "This is not a name that Kubernetes accepts; the object {}",
+        no_row(&reference.kind)
+    );
     Finding::new(
         "invalid-name",
         Severity::Error,
         reference,
-        "This is not a name that Kubernetes accepts; the object has no effect",
+        message,
         "Use lower-case letters, digits, '-' and, in names of objects, '.'",
     )
     .at(field)

@@ -12,8 +12,8 @@ use crate::finding::{Finding, ObjectRef, Severity};
 use crate::names::Kind;
 use crate::object::{Invalid, Labels, Meta, Parsed};
 
-use super::clip;
 use super::suggest::nearest;
+use super::{clip, is_policy};
 
 /// Most items of any one list of an Istio or Gateway API object.
 pub const LIST_ITEMS_COUNT_MAX: usize = 1_000;
@@ -45,7 +45,7 @@ impl<'a> Doc<'a> {
         }
     }
 
-    /// The row: reads the body, and turns a bad one into a note.
+    /// The row: reads the body, and turns a bad one into a note unless it is a policy.
     pub(super) fn row<T>(
         mut self,
         body: impl FnOnce(&mut Self) -> Result<T, Invalid>,
@@ -54,19 +54,14 @@ impl<'a> Doc<'a> {
             Some(problem) => Err(problem),
             None => body(&mut self),
         };
-        if let Err(invalid) = &body {
-            let effect = match self.kind {
-                Kind::AuthorizationPolicy => {
-                    "the traffic it governs is refused until it can be read"
-                }
-                _ => "it has no effect",
-            };
+        // The stage that decides what an invalid policy does tells of it.
+        if let (Err(invalid), false) = (&body, is_policy(self.kind)) {
             self.note(
                 "invalid-object",
                 Severity::Error,
                 invalid.field.clone(),
                 arcstr::format!(
-                    "This {} cannot be read, so {effect}: {}",
+                    "This {} cannot be read, so it has no effect: {}",
                     self.kind,
                     invalid.reason
                 ),
@@ -126,7 +121,8 @@ impl<'a> Doc<'a> {
     }
 
     /// `spec` of an Istio or Gateway API object: limits are checked, unknown fields are
-    /// noted (`fields` are the words to suggest) unless `known` claims them.
+    /// noted (`fields` are the words to suggest) unless `known` claims them. In a policy they
+    /// are errors: what is ignored could be the very condition that narrows it.
     pub(super) fn spec<T: DeserializeOwned>(
         &mut self,
         fields: &[&str],
@@ -135,7 +131,7 @@ impl<'a> Doc<'a> {
         const TOP: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
         let map = self.map;
         for key in map.keys().filter(|key| !TOP.contains(&key.as_str())) {
-            self.unknown_field(key, &TOP);
+            self.unknown_field(key, &TOP)?;
         }
         let empty = Value::Object(Map::new());
         let value = map
@@ -161,19 +157,28 @@ impl<'a> Doc<'a> {
             }
         });
         for path in &unknown {
-            self.unknown_field(path, fields);
+            self.unknown_field(path, fields)?;
         }
         result
     }
 
-    fn unknown_field(&mut self, path: &str, fields: &[&str]) {
+    fn unknown_field(&mut self, path: &str, fields: &[&str]) -> Result<(), Invalid> {
         let word = path.rsplit('.').next().unwrap_or(path);
-        let fix = nearest(word, fields.iter().copied()).map_or_else(
+        let meant = nearest(word, fields.iter().copied());
+        if is_policy(self.kind) {
+            let reason = meant.map_or_else(
+                || arcstr::literal!("there is no such field, at least not here"),
+                |field| arcstr::format!("there is no such field; did you mean {field}?"),
+            );
+            return Err(invalid(clip(path), reason));
+        }
+        let fix = meant.map_or_else(
             || arcstr::literal!("Remove it, or check its spelling and place"),
             |field| arcstr::format!("Did you mean {field}?"),
         );
         let message = arcstr::format!("{} has no such field; it is ignored", self.kind);
         self.note("unknown-field", Severity::Warning, clip(path), message, fix);
+        Ok(())
     }
 }
 

@@ -1,176 +1,52 @@
 //! security.istio.io kinds. What validation would refuse is invalid here: a policy
 //! must never apply to less, or allow more, than it says.
+//!
+//! Source: spec/policy-and-traffic.md §9.1, §9.2.
 
-use std::collections::BTreeMap;
+mod peer;
+mod values;
+mod wire;
+
 use std::sync::Arc;
-
-use serde::Deserialize;
 
 use crate::Str;
 use crate::finding::Severity;
 use crate::input::{
-    Action, AuthorizationPolicy, AuthzOperation, AuthzRule, AuthzSource, MtlsMode,
-    PeerAuthentication, TargetRef, Values,
+    Action, AuthorizationPolicy, AuthzOperation, AuthzRule, AuthzSource, TargetRef, Values,
 };
 use crate::labels::ANNOTATION_DRY_RUN;
 use crate::object::{Invalid, Labels, Parsed};
 
-use super::read::{Doc, at_most, invalid, labels, port, strs};
+use super::read::{Doc, at_most, invalid, labels};
+use values::values;
+use wire::{
+    FromWire, OperationWire, POLICY_FIELDS, PolicyWire, ProviderWire, RuleWire, SelectorWire,
+    SourceWire, TargetWire, ToWire, WhenWire,
+};
 
+pub(super) use peer::peer_authentication;
+
+// Limits of the API. Source: spec/policy-and-traffic.md §9.1, §9.2.
 const TARGETS_COUNT_MAX: usize = 16;
+const RULES_COUNT_MAX: usize = 512;
+const FROM_COUNT_MAX: usize = 512;
+const SERVICE_ACCOUNTS_COUNT_MAX: usize = 16;
+const LABELS_COUNT_MAX: usize = 4_096;
+const LABEL_VALUE_CHARS_MAX: usize = 63;
 
-const POLICY_FIELDS: &[&str] = &[
-    "action",
-    "from",
-    "group",
-    "hosts",
-    "ipBlocks",
-    "key",
-    "kind",
-    "matchLabels",
-    "methods",
-    "name",
-    "namespace",
-    "namespaces",
-    "notHosts",
-    "notIpBlocks",
-    "notMethods",
-    "notNamespaces",
-    "notPaths",
-    "notPorts",
-    "notPrincipals",
-    "notRemoteIpBlocks",
-    "notRequestPrincipals",
-    "notServiceAccounts",
-    "notTrustDomains",
-    "notValues",
-    "operation",
-    "paths",
-    "ports",
-    "principals",
-    "provider",
-    "remoteIpBlocks",
-    "requestPrincipals",
-    "rules",
-    "selector",
-    "serviceAccounts",
-    "source",
-    "targetRef",
-    "targetRefs",
-    "to",
-    "trustDomains",
-    "values",
-    "when",
+/// What a policy can be attached to: kind and group.
+const TARGETS: [(&str, &str); 4] = [
+    ("Gateway", super::gateway::GROUP),
+    ("GatewayClass", super::gateway::GROUP),
+    ("Service", ""),
+    ("ServiceEntry", "networking.istio.io"),
 ];
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PolicyWire {
-    selector: Option<SelectorWire>,
-    target_ref: Option<TargetWire>,
-    target_refs: Option<Vec<TargetWire>>,
-    action: Option<String>,
-    provider: Option<ProviderWire>,
-    rules: Option<Vec<RuleWire>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct SelectorWire {
-    match_labels: Option<BTreeMap<String, String>>,
-}
-
-#[derive(Deserialize)]
-struct TargetWire {
-    group: Option<String>,
-    kind: String,
-    name: String,
-    namespace: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct ProviderWire {
-    name: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct RuleWire {
-    from: Option<Vec<FromWire>>,
-    to: Option<Vec<ToWire>>,
-    when: Option<Vec<WhenWire>>,
-}
-
-#[derive(Deserialize)]
-struct FromWire {
-    source: Option<SourceWire>,
-}
-
-#[derive(Deserialize)]
-struct ToWire {
-    operation: Option<OperationWire>,
-}
-
-type List = Option<Vec<String>>;
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct SourceWire {
-    principals: List,
-    not_principals: List,
-    request_principals: List,
-    not_request_principals: List,
-    namespaces: List,
-    not_namespaces: List,
-    service_accounts: List,
-    not_service_accounts: List,
-    trust_domains: List,
-    not_trust_domains: List,
-    ip_blocks: List,
-    not_ip_blocks: List,
-    remote_ip_blocks: List,
-    not_remote_ip_blocks: List,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct OperationWire {
-    hosts: List,
-    not_hosts: List,
-    ports: List,
-    not_ports: List,
-    methods: List,
-    not_methods: List,
-    paths: List,
-    not_paths: List,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct WhenWire {
-    key: String,
-    values: List,
-    not_values: List,
-}
-
-// === AuthorizationPolicy ===
 
 pub(super) fn authorization_policy(doc: Doc<'_>) -> Arc<Parsed<AuthorizationPolicy>> {
     doc.row(|doc| {
         let spec: PolicyWire = doc.spec(POLICY_FIELDS, |_| false)?;
-        let action = match spec.action.as_deref() {
-            None | Some("" | "ALLOW") => Action::Allow,
-            Some("DENY") => Action::Deny,
-            Some("AUDIT") => Action::Audit,
-            Some("CUSTOM") => Action::Custom,
-            Some(word) => {
-                return Err(unknown_word(
-                    "spec.action",
-                    word,
-                    "ALLOW, DENY, AUDIT or CUSTOM",
-                ));
-            }
-        };
-        let selector = spec.selector.map(match_labels);
+        let action = action(spec.action.as_deref())?;
+        let selector = selector(spec.selector)?;
         let targets = targets(spec.target_ref, spec.target_refs)?;
         if selector.is_some() && !targets.is_empty() {
             return Err(invalid(
@@ -178,67 +54,171 @@ pub(super) fn authorization_policy(doc: Doc<'_>) -> Arc<Parsed<AuthorizationPoli
                 "a policy has either a selector or targetRefs",
             ));
         }
-        let rules = spec.rules.unwrap_or_default().into_iter().enumerate();
+        let wire_rules = spec.rules.unwrap_or_default();
+        if wire_rules.is_empty() && matches!(action, Action::Deny | Action::Custom) {
+            return Err(invalid(
+                "spec.rules",
+                "a DENY or CUSTOM policy without rules does nothing; at least one is required",
+            ));
+        }
+        at_most(&wire_rules, RULES_COUNT_MAX, "spec.rules")?;
+        let mut rules = Vec::with_capacity(wire_rules.len());
+        for (i, wire) in wire_rules.into_iter().enumerate() {
+            let at = format!("spec.rules[{i}]");
+            let rule = rule(&at, wire)?;
+            if action == Action::Custom {
+                no_identities(&at, &rule)?;
+            }
+            rules.push(rule);
+        }
+        let provider = provider(spec.provider, action)?;
+        let dry_run = dry_run(doc, action)?;
+        note_selector(doc, selector.as_ref());
         Ok(AuthorizationPolicy {
             selector,
             targets,
             action,
-            provider: spec
-                .provider
-                .and_then(|p| p.name)
-                .filter(|name| !name.is_empty())
-                .map(Str::from),
-            rules: rules
-                .map(|(i, wire)| rule(&format!("spec.rules[{i}]"), wire))
-                .collect::<Result<_, _>>()?,
-            dry_run: dry_run(doc),
+            provider,
+            rules,
+            dry_run,
         })
     })
 }
 
-fn match_labels(wire: SelectorWire) -> Labels {
-    labels(wire.match_labels.into_iter().flatten())
+fn action(word: Option<&str>) -> Result<Action, Invalid> {
+    match word {
+        None | Some("" | "ALLOW") => Ok(Action::Allow),
+        Some("DENY") => Ok(Action::Deny),
+        Some("AUDIT") => Ok(Action::Audit),
+        Some("CUSTOM") => Ok(Action::Custom),
+        Some(word) => Err(unknown_word(
+            "spec.action",
+            word,
+            "ALLOW, DENY, AUDIT or CUSTOM",
+        )),
+    }
+}
+
+fn provider(wire: Option<ProviderWire>, action: Action) -> Result<Option<Str>, Invalid> {
+    match (wire, action) {
+        (None, Action::Custom) => Err(invalid("spec.provider", "a CUSTOM policy must name one")),
+        (Some(wire), Action::Custom) => match wire.name.filter(|name| !name.is_empty()) {
+            Some(name) => Ok(Some(Str::from(name))),
+            None => Err(invalid("spec.provider.name", "missing or empty")),
+        },
+        (Some(_), _) => Err(invalid(
+            "spec.provider",
+            "only a CUSTOM policy has a provider",
+        )),
+        (None, _) => Ok(None),
+    }
+}
+
+/// Labels of a selector.
+fn selector(wire: Option<SelectorWire>) -> Result<Option<Labels>, Invalid> {
+    const FIELD: &str = "spec.selector.matchLabels";
+    let Some(wire) = wire else {
+        return Ok(None);
+    };
+    let labels = labels(wire.match_labels.into_iter().flatten());
+    if labels.len() > LABELS_COUNT_MAX {
+        return Err(invalid(
+            FIELD,
+            arcstr::format!("more than {LABELS_COUNT_MAX} labels"),
+        ));
+    }
+    for (key, value) in &labels {
+        let reason = if key.is_empty() {
+            "a label without a key"
+        } else if key.contains('*') || value.contains('*') {
+            "a selector takes no *; it is compared as it is written"
+        } else if value.is_empty() {
+            "an empty value"
+        } else if value.chars().count() > LABEL_VALUE_CHARS_MAX {
+            "longer than 63 characters"
+        } else {
+            continue;
+        };
+        let field = arcstr::format!("{FIELD}.{}", super::clip(key));
+        return Err(invalid(field, reason));
+    }
+    Ok(Some(labels))
+}
+
+/// A selector without labels is legal but hardly what was meant.
+fn note_selector(doc: &mut Doc<'_>, selector: Option<&Labels>) {
+    if selector.is_some_and(Labels::is_empty) {
+        doc.note(
+            "field-not-applied",
+            Severity::Warning,
+            "spec.selector",
+            "This selector names no labels, so it selects every workload as if it were left out",
+            "Leave it out, or name labels under matchLabels",
+        );
+    }
 }
 
 fn unknown_word(field: impl Into<Str>, word: &str, words: &str) -> Invalid {
+    let word = super::clip(word);
     invalid(field, arcstr::format!("{word:?} is not {words}"))
 }
+
+// === Targets ===
 
 fn targets(
     single: Option<TargetWire>,
     list: Option<Vec<TargetWire>>,
 ) -> Result<Vec<TargetRef>, Invalid> {
     let list = list.unwrap_or_default();
-    if single.is_some() && !list.is_empty() {
-        return Err(invalid(
+    match single {
+        Some(_) if !list.is_empty() => Err(invalid(
             "spec.targetRef",
             "a policy has either targetRef or targetRefs",
-        ));
+        )),
+        Some(wire) => Ok(vec![target("spec.targetRef", wire)?]),
+        None => {
+            at_most(&list, TARGETS_COUNT_MAX, "spec.targetRefs")?;
+            list.into_iter()
+                .enumerate()
+                .map(|(i, wire)| target(&format!("spec.targetRefs[{i}]"), wire))
+                .collect()
+        }
     }
-    at_most(&list, TARGETS_COUNT_MAX, "spec.targetRefs")?;
-    single
-        .into_iter()
-        .chain(list)
-        .enumerate()
-        .map(|(i, wire)| target(i, wire))
-        .collect()
 }
 
-fn target(i: usize, wire: TargetWire) -> Result<TargetRef, Invalid> {
+fn target(at: &str, wire: TargetWire) -> Result<TargetRef, Invalid> {
     if wire.kind.is_empty() || wire.name.is_empty() {
+        return Err(invalid(at, "kind and name are required"));
+    }
+    if wire.namespace.is_some_and(|ns| !ns.is_empty()) {
         return Err(invalid(
-            format!("spec.targetRefs[{i}]"),
-            "kind and name are required",
+            format!("{at}.namespace"),
+            "a policy can only be attached in its own namespace; leave this out",
         ));
     }
-    let group = wire.group.as_deref().filter(|group| *group != "core");
-    Ok(TargetRef {
-        group: Str::from(group.unwrap_or_default()),
-        kind: Str::from(wire.kind),
-        name: Str::from(wire.name),
-        ns: wire.namespace.filter(|ns| !ns.is_empty()).map(Str::from),
-    })
+    let group = wire.group.filter(|group| group != "core");
+    let group = group.unwrap_or_default();
+    let of_kind = TARGETS.iter().find(|(kind, _)| *kind == wire.kind);
+    match of_kind {
+        Some((_, known)) if *known == group => Ok(TargetRef {
+            group: Str::from(group),
+            kind: Str::from(wire.kind),
+            name: Str::from(wire.name),
+            ns: None,
+        }),
+        Some((kind, known)) => Err(invalid(
+            format!("{at}.group"),
+            arcstr::format!("{kind} is a kind of group {known:?}"),
+        )),
+        None => Err(unknown_word(
+            format!("{at}.kind"),
+            &wire.kind,
+            "Gateway, GatewayClass, Service or ServiceEntry",
+        )),
+    }
 }
+
+// === Rules ===
 
 fn rule(at: &str, wire: RuleWire) -> Result<AuthzRule, Invalid> {
     // An empty list would read as "no condition", which allows more than a list that lost
@@ -254,15 +234,17 @@ fn rule(at: &str, wire: RuleWire) -> Result<AuthzRule, Invalid> {
             ));
         }
     }
-    let from = wire.from.into_iter().flatten().enumerate();
+    let from = wire.from.unwrap_or_default();
+    at_most(&from, FROM_COUNT_MAX, &format!("{at}.from"))?;
+    let from = from.into_iter().enumerate();
     let to = wire.to.into_iter().flatten().enumerate();
     let when = wire.when.into_iter().flatten().enumerate();
     Ok(AuthzRule {
         from: from
-            .map(|(i, wire)| source(&format!("{at}.from[{i}]"), wire))
+            .map(|(i, wire)| source(&format!("{at}.from[{i}].source"), wire))
             .collect::<Result<_, _>>()?,
         to: to
-            .map(|(i, wire)| operation(&format!("{at}.to[{i}]"), wire))
+            .map(|(i, wire)| operation(&format!("{at}.to[{i}].operation"), wire))
             .collect::<Result<_, _>>()?,
         when: when
             .map(|(i, wire)| condition(&format!("{at}.when[{i}]"), wire))
@@ -270,137 +252,182 @@ fn rule(at: &str, wire: RuleWire) -> Result<AuthzRule, Invalid> {
     })
 }
 
-fn values(values: List, not_values: List) -> Values {
-    Values {
-        values: strs(values.unwrap_or_default()),
-        not_values: strs(not_values.unwrap_or_default()),
-    }
-}
-
 fn source(at: &str, wire: FromWire) -> Result<AuthzSource, Invalid> {
-    let wire = wire
-        .source
-        .ok_or_else(|| invalid(format!("{at}.source"), "missing or empty"))?;
+    let wire = wire.source.ok_or_else(|| invalid(at, "missing or empty"))?;
+    accounts_alone(at, &wire)?;
+    let texts = |names, lists| values(at, names, lists, values::text);
+    let blocks = |names, lists| values(at, names, lists, values::block);
     let out = AuthzSource {
-        principals: values(wire.principals, wire.not_principals),
-        request_principals: values(wire.request_principals, wire.not_request_principals),
-        namespaces: values(wire.namespaces, wire.not_namespaces),
-        service_accounts: values(wire.service_accounts, wire.not_service_accounts),
-        trust_domains: values(wire.trust_domains, wire.not_trust_domains),
-        ip_blocks: values(wire.ip_blocks, wire.not_ip_blocks),
-        remote_ip_blocks: values(wire.remote_ip_blocks, wire.not_remote_ip_blocks),
+        principals: texts(
+            ("principals", "notPrincipals"),
+            (wire.principals, wire.not_principals),
+        )?,
+        request_principals: texts(
+            ("requestPrincipals", "notRequestPrincipals"),
+            (wire.request_principals, wire.not_request_principals),
+        )?,
+        namespaces: texts(
+            ("namespaces", "notNamespaces"),
+            (wire.namespaces, wire.not_namespaces),
+        )?,
+        service_accounts: values(
+            at,
+            ("serviceAccounts", "notServiceAccounts"),
+            (wire.service_accounts, wire.not_service_accounts),
+            values::service_account,
+        )?,
+        trust_domains: values(
+            at,
+            ("trustDomains", "notTrustDomains"),
+            (wire.trust_domains, wire.not_trust_domains),
+            values::trust_domain,
+        )?,
+        ip_blocks: blocks(
+            ("ipBlocks", "notIpBlocks"),
+            (wire.ip_blocks, wire.not_ip_blocks),
+        )?,
+        remote_ip_blocks: blocks(
+            ("remoteIpBlocks", "notRemoteIpBlocks"),
+            (wire.remote_ip_blocks, wire.not_remote_ip_blocks),
+        )?,
     };
     if out == AuthzSource::default() {
-        return Err(invalid(
-            format!("{at}.source"),
-            "a source without any condition",
-        ));
+        return Err(invalid(at, "a source without any condition"));
     }
     Ok(out)
 }
 
+/// Service accounts come with neither namespaces nor principals, and are few.
+fn accounts_alone(at: &str, wire: &SourceWire) -> Result<(), Invalid> {
+    let lists = [
+        ("serviceAccounts", &wire.service_accounts),
+        ("notServiceAccounts", &wire.not_service_accounts),
+    ];
+    let others = wire.principals.is_some()
+        || wire.not_principals.is_some()
+        || wire.namespaces.is_some()
+        || wire.not_namespaces.is_some();
+    for (name, list) in lists {
+        let Some(list) = list else { continue };
+        let field = format!("{at}.{name}");
+        if others {
+            return Err(invalid(
+                field,
+                "service accounts cannot be combined with namespaces or principals",
+            ));
+        }
+        at_most(list, SERVICE_ACCOUNTS_COUNT_MAX, &field)?;
+    }
+    Ok(())
+}
+
 fn operation(at: &str, wire: ToWire) -> Result<AuthzOperation, Invalid> {
-    let wire = wire
+    let OperationWire {
+        hosts,
+        not_hosts,
+        ports,
+        not_ports,
+        methods,
+        not_methods,
+        paths,
+        not_paths,
+    } = wire
         .operation
-        .ok_or_else(|| invalid(format!("{at}.operation"), "missing or empty"))?;
+        .ok_or_else(|| invalid(at, "missing or empty"))?;
+    let list = |names, lists, check| values(at, names, lists, check);
     let out = AuthzOperation {
-        hosts: values(wire.hosts, wire.not_hosts),
-        ports: values(wire.ports, wire.not_ports),
-        methods: values(wire.methods, wire.not_methods),
-        paths: values(wire.paths, wire.not_paths),
+        hosts: list(("hosts", "notHosts"), (hosts, not_hosts), values::text)?,
+        ports: list(("ports", "notPorts"), (ports, not_ports), values::port)?,
+        methods: list(
+            ("methods", "notMethods"),
+            (methods, not_methods),
+            values::text,
+        )?,
+        paths: list(("paths", "notPaths"), (paths, not_paths), values::path)?,
     };
     if out == AuthzOperation::default() {
-        return Err(invalid(
-            format!("{at}.operation"),
-            "an operation without any condition",
-        ));
+        return Err(invalid(at, "an operation without any condition"));
     }
     Ok(out)
 }
 
 fn condition(at: &str, wire: WhenWire) -> Result<(Str, Values), Invalid> {
-    let out = values(wire.values, wire.not_values);
-    if wire.key.is_empty() {
-        return Err(invalid(format!("{at}.key"), "empty"));
-    }
+    let check =
+        values::check_of_key(&wire.key).map_err(|reason| invalid(format!("{at}.key"), reason))?;
+    let lists = (wire.values, wire.not_values);
+    let out = values(at, ("values", "notValues"), lists, check)?;
     if out.is_empty() {
         return Err(invalid(at, "neither values nor notValues"));
     }
     Ok((Str::from(wire.key), out))
 }
 
-/// The annotation as Go's `ParseBool` reads it.
-fn dry_run(doc: &mut Doc<'_>) -> bool {
-    let Some(text) = doc.meta.annotation(ANNOTATION_DRY_RUN).cloned() else {
-        return false;
-    };
-    match text.as_str() {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => true,
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => false,
-        _ => {
-            doc.note(
-                "field-not-applied",
-                Severity::Warning,
-                arcstr::format!("metadata.annotations[{ANNOTATION_DRY_RUN}]"),
-                "This is neither true nor false, so the policy is enforced",
-                "Write \"true\" or \"false\"",
-            );
-            false
+/// A CUSTOM rule decides who is asked for leave, before anybody's identity is judged.
+fn no_identities(at: &str, rule: &AuthzRule) -> Result<(), Invalid> {
+    const REASON: &str = "a CUSTOM policy cannot use identities";
+    for (i, from) in rule.from.iter().enumerate() {
+        for (list, name, not_name) in [
+            (&from.namespaces, "namespaces", "notNamespaces"),
+            (
+                &from.service_accounts,
+                "serviceAccounts",
+                "notServiceAccounts",
+            ),
+            (&from.trust_domains, "trustDomains", "notTrustDomains"),
+            (&from.principals, "principals", "notPrincipals"),
+            (
+                &from.request_principals,
+                "requestPrincipals",
+                "notRequestPrincipals",
+            ),
+        ] {
+            if list.is_empty() {
+                continue;
+            }
+            let name = if list.values.is_empty() {
+                not_name
+            } else {
+                name
+            };
+            return Err(invalid(format!("{at}.from[{i}].source.{name}"), REASON));
         }
+    }
+    let identity = |key: &str| {
+        key.starts_with("request.auth.")
+            || matches!(
+                key,
+                "source.namespace"
+                    | "source.serviceAccount"
+                    | "source.trustDomain"
+                    | "source.principal"
+            )
+    };
+    match rule.when.iter().position(|(key, _)| identity(key)) {
+        Some(i) => Err(invalid(format!("{at}.when[{i}].key"), REASON)),
+        None => Ok(()),
     }
 }
 
-// === PeerAuthentication ===
+// === Dry run ===
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PeerWire {
-    selector: Option<SelectorWire>,
-    mtls: Option<MtlsWire>,
-    port_level_mtls: Option<BTreeMap<String, MtlsWire>>,
+fn dry_run_field() -> Str {
+    arcstr::format!("metadata.annotations[{ANNOTATION_DRY_RUN}]")
 }
 
-#[derive(Deserialize)]
-struct MtlsWire {
-    mode: Option<String>,
-}
-
-pub(super) fn peer_authentication(doc: Doc<'_>) -> Arc<Parsed<PeerAuthentication>> {
-    const FIELDS: &[&str] = &["selector", "matchLabels", "mtls", "mode", "portLevelMtls"];
-    doc.row(|doc| {
-        let spec: PeerWire = doc.spec(FIELDS, |_| false)?;
-        let mut ports = BTreeMap::new();
-        for (key, wire) in spec.port_level_mtls.into_iter().flatten() {
-            let at = format!("spec.portLevelMtls.{key}");
-            let number: i64 = key
-                .parse()
-                .map_err(|_| invalid(at.as_str(), "the key is not a port"))?;
-            ports.insert(
-                port(number, || at.clone())?,
-                mode(&format!("{at}.mode"), Some(wire))?,
-            );
-        }
-        Ok(PeerAuthentication {
-            selector: spec
-                .selector
-                .map(match_labels)
-                .filter(|labels| !labels.is_empty()),
-            mode: mode("spec.mtls.mode", spec.mtls)?,
-            ports,
-        })
-    })
-}
-
-fn mode(field: &str, wire: Option<MtlsWire>) -> Result<MtlsMode, Invalid> {
-    match wire.and_then(|wire| wire.mode).as_deref() {
-        None | Some("" | "UNSET") => Ok(MtlsMode::Unset),
-        Some("DISABLE") => Ok(MtlsMode::Disable),
-        Some("PERMISSIVE") => Ok(MtlsMode::Permissive),
-        Some("STRICT") => Ok(MtlsMode::Strict),
-        Some(word) => Err(unknown_word(
-            field,
-            word,
-            "UNSET, DISABLE, PERMISSIVE or STRICT",
-        )),
+/// The annotation as Go's `ParseBool` reads it.
+fn dry_run(doc: &Doc<'_>, action: Action) -> Result<bool, Invalid> {
+    let Some(text) = doc.meta.annotation(ANNOTATION_DRY_RUN) else {
+        return Ok(false);
+    };
+    if !matches!(action, Action::Allow | Action::Deny) {
+        return Err(invalid(
+            dry_run_field(),
+            "only ALLOW and DENY policies can be tried out",
+        ));
+    }
+    match text.as_str() {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(invalid(dry_run_field(), "neither true nor false")),
     }
 }

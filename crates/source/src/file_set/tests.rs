@@ -243,7 +243,7 @@ fn mesh_config_in_a_config_map_is_read_and_its_bad_yaml_is_an_invalid_object() {
 #[test]
 fn integer_keys_and_alias_bombs_do_no_harm() {
     let mut set = FileSet::new();
-    set.set("a.yaml", b"apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a}\nspec: {portLevelMtls: {8080: {mode: STRICT}}}\n");
+    set.set("a.yaml", b"apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: a}\nspec: {selector: {matchLabels: {a: b}}, portLevelMtls: {8080: {mode: STRICT}}}\n");
     let found = &mirror(&set).objects[&(Kind::PeerAuthentication, ObjectKey::new("default", "a"))];
     assert!(found.contains("8080: Strict"), "{found}");
     let line = |i: usize| {
