@@ -20,7 +20,7 @@ use crate::ir::{Expr, RbacAction, RbacIr, RbacRuleIr};
 
 pub(crate) use conditions::{Layer, Scope};
 pub(crate) use identity::bundle;
-pub(crate) use usage::usage;
+pub(crate) use usage::{http_fields, usage};
 
 /// The table of policies.
 pub(crate) type Policies<'t> = View<'t, ObjectKey, Parsed<AuthorizationPolicy>>;

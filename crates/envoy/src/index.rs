@@ -5,6 +5,7 @@
 
 use flow::Index;
 use model::input::{AuthorizationPolicy, HttpRoute, ReferenceGrant};
+use model::labels::LABEL_GATEWAY_NAME;
 use model::{
     NamespacedHostname, ObjectKey, ObjectRef, Parsed, ProxyClass, ServiceRow, WaypointRow,
     WorkloadRow, WorkloadUid,
@@ -84,6 +85,51 @@ impl Index<NamespacedHostname, ServiceRow> for ServiceBySource {
     }
 }
 
+/// Services by the name of the object behind them, whatever its kind and namespace. For the
+/// table of [`ServiceRow`].
+pub struct ServiceByName;
+
+impl Index<NamespacedHostname, ServiceRow> for ServiceByName {
+    type At = str;
+    fn keys(_: &NamespacedHostname, row: &ServiceRow, emit: &mut dyn FnMut(&str)) {
+        emit(&row.source.key.name);
+    }
+}
+
+/// Workloads by the waypoint they are bound to. For the table of [`WorkloadRow`].
+pub struct WorkloadByWaypoint;
+
+impl Index<WorkloadUid, WorkloadRow> for WorkloadByWaypoint {
+    type At = ObjectKey;
+    fn keys(_: &WorkloadUid, row: &WorkloadRow, emit: &mut dyn FnMut(&ObjectKey)) {
+        row.waypoint.iter().for_each(|bound| emit(&bound.key));
+    }
+}
+
+/// Workloads by namespace. For the table of [`WorkloadRow`].
+pub struct WorkloadByNamespace;
+
+impl Index<WorkloadUid, WorkloadRow> for WorkloadByNamespace {
+    type At = str;
+    fn keys(_: &WorkloadUid, row: &WorkloadRow, emit: &mut dyn FnMut(&str)) {
+        emit(&row.ns);
+    }
+}
+
+/// Workloads that are instances of a Gateway, by namespace; the empty one holds them all. For
+/// the table of [`WorkloadRow`].
+pub struct InstanceByNamespace;
+
+impl Index<WorkloadUid, WorkloadRow> for InstanceByNamespace {
+    type At = str;
+    fn keys(_: &WorkloadUid, row: &WorkloadRow, emit: &mut dyn FnMut(&str)) {
+        if row.labels.contains_key(LABEL_GATEWAY_NAME) {
+            emit(&row.ns);
+            emit("");
+        }
+    }
+}
+
 /// Workloads by service membership. For the table of [`WorkloadRow`].
 pub struct WorkloadByService;
 
@@ -160,6 +206,26 @@ impl Index<ObjectKey, WaypointRow> for WaypointByClass {
     type At = str;
     fn keys(_: &ObjectKey, row: &WaypointRow, emit: &mut dyn FnMut(&str)) {
         emit(&row.class);
+    }
+}
+
+/// Waypoints by name, whatever their namespace. For the table of [`WaypointRow`].
+pub struct WaypointByName;
+
+impl Index<ObjectKey, WaypointRow> for WaypointByName {
+    type At = str;
+    fn keys(key: &ObjectKey, _: &WaypointRow, emit: &mut dyn FnMut(&str)) {
+        emit(&key.name);
+    }
+}
+
+/// Waypoints by namespace. For the table of [`WaypointRow`].
+pub struct WaypointByNamespace;
+
+impl Index<ObjectKey, WaypointRow> for WaypointByNamespace {
+    type At = str;
+    fn keys(key: &ObjectKey, _: &WaypointRow, emit: &mut dyn FnMut(&str)) {
+        emit(&key.ns);
     }
 }
 

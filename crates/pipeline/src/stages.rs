@@ -22,6 +22,7 @@ use envoy::endpoints::{self, EndpointView};
 use envoy::findings;
 use envoy::findings::policy::PolicyFindingView;
 use envoy::findings::route::RouteFindingView;
+use envoy::findings::waypoint::WaypointFindingView;
 use envoy::index::WorkloadByService;
 use envoy::ir::{
     AttachmentIr, ChainIr, ClassResource, ClusterIr, DirectIr, EncodedChain, EndpointsIr,
@@ -66,6 +67,7 @@ pub(crate) struct Stages {
     pub(crate) static_clusters: Stage<ProxyClass, ClassResource, StaticClusterIr>,
     route_findings: Stage<ObjectKey, (), ()>,
     policy_findings: Stage<ObjectKey, (), ()>,
+    waypoint_findings: Stage<ObjectKey, (), ()>,
 }
 
 /// What of the derived tables is encoded, and whether notes changed.
@@ -105,7 +107,10 @@ impl Stages {
             notes_seen: 0,
             mesh: Derived::new("mesh"),
             node_localities: Derived::new("node_localities"),
-            waypoints: Derived::new("waypoints").with_index::<at::WaypointByClass>(),
+            waypoints: Derived::new("waypoints")
+                .with_index::<at::WaypointByClass>()
+                .with_index::<at::WaypointByName>()
+                .with_index::<at::WaypointByNamespace>(),
             namespace_bindings: Derived::new("namespace_bindings"),
             claims: Derived::new("claims")
                 .with_index::<claim::ClaimsByHost>()
@@ -113,14 +118,19 @@ impl Stages {
             services: Derived::new("services")
                 .with_index::<service::ServicesBySelector>()
                 .with_index::<at::ServiceByWaypoint>()
-                .with_index::<at::ServiceBySource>(),
+                .with_index::<at::ServiceBySource>()
+                .with_index::<at::ServiceByName>(),
             peer_bindings: Derived::new("peer_bindings")
                 .with_index::<peer_binding::PeersBySelector>(),
             policy_bindings: Derived::new("policy_bindings")
                 .with_index::<policy_binding::PoliciesBySelector>(),
             authorizations: Derived::new("authorizations"),
             pod_links: Derived::new("pod_links").with_index::<pod_link::LinksByPod>(),
-            workloads: Derived::new("workloads").with_index::<at::WorkloadByService>(),
+            workloads: Derived::new("workloads")
+                .with_index::<at::WorkloadByService>()
+                .with_index::<at::WorkloadByNamespace>()
+                .with_index::<at::WorkloadByWaypoint>()
+                .with_index::<at::InstanceByNamespace>(),
             attachments: Derived::new("attachments").with_index::<at::AttachmentByWaypoint>(),
             directs: Derived::new("directs").with_index::<at::DirectByWaypoint>(),
             chains: Derived::new("chains").with_index::<at::ChainByDestination>(),
@@ -133,6 +143,7 @@ impl Stages {
             static_clusters: Derived::new("static_clusters"),
             route_findings: Derived::new("route_findings"),
             policy_findings: Derived::new("policy_findings"),
+            waypoint_findings: Derived::new("waypoint_findings"),
         }
     }
 
@@ -477,6 +488,19 @@ impl Stages {
                 mesh,
             }
         );
+        update!(
+            touched,
+            self.waypoint_findings,
+            changed.gateways.keys().cloned(),
+            findings::waypoint::derive,
+            WaypointFindingView {
+                waypoints,
+                services: self.services.view(),
+                workloads: self.workloads.view(),
+                http_routes: inputs.http_routes.view(),
+                policies: inputs.authorization_policies.view(),
+            }
+        );
         let proxies = changed
             .proxies
             .rows()
@@ -536,4 +560,5 @@ notes!(
     static_clusters,
     route_findings,
     policy_findings,
+    waypoint_findings,
 );

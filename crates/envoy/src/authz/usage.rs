@@ -1,14 +1,12 @@
 //! Which attributes a rule uses, for findings. Source: spec/policy-and-traffic.md §1.5.
 
-use model::input::AuthzRule;
+use model::input::{AuthzOperation, AuthzRule};
 
 use super::conditions::{header_of, template};
 
 /// Attributes of a rule by what they need.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
-    /// Needs requests: hosts, methods, paths, headers.
-    pub(crate) http: bool,
     /// Needs validated tokens, which this version has not.
     pub(crate) jwt: bool,
     /// Cannot be evaluated at all: unknown keys, unreadable templates.
@@ -19,7 +17,6 @@ pub(crate) struct Usage {
 pub(crate) fn usage(rule: &AuthzRule) -> Usage {
     let mut out = Usage::default();
     for to in &rule.to {
-        out.http |= !(to.hosts.is_empty() && to.methods.is_empty() && to.paths.is_empty());
         let paths = to.paths.values.iter().chain(&to.paths.not_values);
         out.unknown |= paths
             .filter(|path| path.contains("{*}") || path.contains("{**}"))
@@ -32,13 +29,42 @@ pub(crate) fn usage(rule: &AuthzRule) -> Usage {
     for (key, _) in &rule.when {
         if key.starts_with("request.auth.") {
             out.jwt = true;
-        } else if header_of(key).is_some() {
-            out.http = true;
         } else {
-            out.unknown |= !is_known(key);
+            out.unknown |= header_of(key).is_none() && !is_known(key);
         }
     }
     out
+}
+
+/// Paths below a rule of the fields that need requests (hosts, methods, paths, headers);
+/// with a port only those that concern it.
+pub(crate) fn http_fields(rule: &AuthzRule, port: Option<u16>) -> Vec<String> {
+    let concerns = |to: &AuthzOperation| port.is_none_or(|port| covers(to, port));
+    let mut fields = Vec::new();
+    for (index, to) in rule.to.iter().enumerate().filter(|(_, to)| concerns(to)) {
+        let lists = [
+            ("hosts", &to.hosts.values),
+            ("notHosts", &to.hosts.not_values),
+            ("methods", &to.methods.values),
+            ("notMethods", &to.methods.not_values),
+            ("paths", &to.paths.values),
+            ("notPaths", &to.paths.not_values),
+        ];
+        let used = lists.iter().filter(|(_, values)| !values.is_empty());
+        fields.extend(used.map(|(name, _)| format!("to[{index}].operation.{name}")));
+    }
+    if rule.to.is_empty() || rule.to.iter().any(concerns) {
+        let headers = rule.when.iter().enumerate();
+        let headers = headers.filter(|(_, (key, _))| header_of(key).is_some());
+        fields.extend(headers.map(|(index, _)| format!("when[{index}].key")));
+    }
+    fields
+}
+
+/// Whether an operation can be about a port.
+fn covers(to: &AuthzOperation, port: u16) -> bool {
+    let lists = |values: &[model::Str]| values.iter().any(|value| value.parse() == Ok(port));
+    (to.ports.values.is_empty() || lists(&to.ports.values)) && !lists(&to.ports.not_values)
 }
 
 fn is_known(key: &str) -> bool {

@@ -1,5 +1,9 @@
-//! Stage `findings::policy`: what of an AuthorizationPolicy with targets is not enforced as
-//! written. Policies without targets are ztunnel's and reported there.
+//! Stage `findings::policy`: what of an AuthorizationPolicy is not enforced by waypoints as
+//! written. What ztunnel makes of policies without targets is reported where they are made.
+
+mod bypass;
+mod ports;
+mod untargeted;
 
 use std::sync::Arc;
 
@@ -10,11 +14,9 @@ use model::{
     Str, WaypointRow, WorkloadRow, WorkloadUid,
 };
 
-use crate::attachment::port_chains;
 use crate::authz::{WAYPOINT_CLASS, usage};
 use crate::index::{
-    ServiceBySource, ServiceByWaypoint, TargetKind, UntargetedPolicyByNamespace, WaypointByClass,
-    WorkloadByService,
+    ServiceByName, ServiceBySource, ServiceByWaypoint, TargetKind, WaypointByClass, WaypointByName,
 };
 
 /// Primary: an AuthorizationPolicy.
@@ -23,13 +25,15 @@ pub type P = ObjectKey;
 /// What the stage reads.
 #[derive(Clone, Copy)]
 pub struct PolicyFindingView<'t> {
-    /// Policies; index [`UntargetedPolicyByNamespace`].
+    /// Policies; index [`crate::index::UntargetedPolicyByNamespace`].
     pub policies: View<'t, ObjectKey, Parsed<AuthorizationPolicy>>,
-    /// Services; indexes [`ServiceBySource`] and [`ServiceByWaypoint`].
+    /// Services; indexes [`ServiceByName`], [`ServiceBySource`] and [`ServiceByWaypoint`].
     pub services: View<'t, NamespacedHostname, ServiceRow>,
-    /// Workloads; index [`WorkloadByService`].
+    /// Workloads; indexes [`crate::index::InstanceByNamespace`],
+    /// [`crate::index::WorkloadByNamespace`] and [`crate::index::WorkloadByService`].
     pub workloads: View<'t, WorkloadUid, WorkloadRow>,
-    /// Waypoints; index [`WaypointByClass`].
+    /// Waypoints; indexes [`WaypointByClass`], [`WaypointByName`] and
+    /// [`crate::index::WaypointByNamespace`].
     pub waypoints: View<'t, ObjectKey, WaypointRow>,
     /// Mesh settings.
     pub mesh: View<'t, (), MeshRow>,
@@ -40,7 +44,7 @@ pub fn derive(p: &P, view: &PolicyFindingView<'_>, reads: &mut Reads) -> Output<
     let Some(parsed) = view.policies.get(reads, p) else {
         return Output::gone();
     };
-    let Some(policy) = parsed.ok().filter(|policy| !policy.targets.is_empty()) else {
+    let Some(policy) = parsed.ok() else {
         return Output::none();
     };
     let default_mesh = MeshRow::default();
@@ -56,14 +60,27 @@ pub fn derive(p: &P, view: &PolicyFindingView<'_>, reads: &mut Reads) -> Output<
         object: ObjectRef::new(Kind::AuthorizationPolicy, p.clone()),
         out: Vec::new(),
     };
-    report.values();
-    report.rules();
-    for (index, target) in policy.targets.iter().enumerate() {
-        report.target(reads, index, target);
+    if policy.targets.is_empty() {
+        report.untargeted(reads);
+    } else {
+        report.values();
+        report.rules();
+        let mut reached = Vec::new();
+        for (index, target) in policy.targets.iter().enumerate() {
+            report.target(reads, index, target, &mut reached);
+        }
+        report.ports(&reached);
+        report.bypass(reads, &reached);
     }
     report.out.sort();
     report.out.dedup();
     Output::new(Vec::new(), report.out)
+}
+
+/// A service behind a waypoint that a policy reaches, with the path of the target.
+struct Reached<'t> {
+    at: String,
+    service: &'t Arc<ServiceRow>,
 }
 
 struct Report<'a, 't> {
@@ -75,7 +92,7 @@ struct Report<'a, 't> {
     out: Vec<Finding>,
 }
 
-impl Report<'_, '_> {
+impl<'t> Report<'_, 't> {
     fn push(&mut self, code: &'static str, severity: Severity, at: &str, what: String, fix: &str) {
         let finding = Finding::new(code, severity, self.object.clone(), what, fix);
         self.out.push(finding.at(at));
@@ -123,20 +140,10 @@ impl Report<'_, '_> {
         }
     }
 
-    /// Values that can never match.
+    /// Values that can never match; principals are checked where ztunnel's policies are made.
     fn values(&mut self) {
         let policy = self.policy;
         for (r, rule) in policy.rules.iter().enumerate() {
-            for (i, from) in rule.from.iter().enumerate() {
-                let lists = [
-                    ("principals", &from.principals.values),
-                    ("notPrincipals", &from.principals.not_values),
-                ];
-                for (name, list) in lists {
-                    let at = format!("spec.rules[{r}].from[{i}].source.{name}");
-                    self.principals(&at, list);
-                }
-            }
             for (i, to) in rule.to.iter().enumerate() {
                 let lists = [
                     ("paths", &to.paths.values),
@@ -147,21 +154,6 @@ impl Report<'_, '_> {
                     self.paths(&at, list);
                 }
             }
-            for (i, (key, values)) in rule.when.iter().enumerate() {
-                if key == "source.principal" {
-                    self.principals(&format!("spec.rules[{r}].when[{i}].values"), &values.values);
-                    let at = format!("spec.rules[{r}].when[{i}].notValues");
-                    self.principals(&at, &values.not_values);
-                }
-            }
-        }
-    }
-
-    fn principals(&mut self, at: &str, list: &[Str]) {
-        if let Some(value) = list.iter().find(|value| value.starts_with("spiffe://")) {
-            let what = format!("{value:?} never matches: principals are written without spiffe://");
-            let fix = "Remove the prefix";
-            self.push("authz-principal-scheme", Severity::Error, at, what, fix);
         }
     }
 
@@ -181,170 +173,133 @@ impl Report<'_, '_> {
         }
     }
 
-    fn target(&mut self, reads: &mut Reads, index: usize, target: &TargetRef) {
+    fn target(
+        &mut self,
+        reads: &mut Reads,
+        index: usize,
+        target: &TargetRef,
+        reached: &mut Vec<Reached<'t>>,
+    ) {
         let at = format!("spec.targetRefs[{index}]");
-        let other_ns = target
-            .ns
-            .as_ref()
-            .filter(|ns| !ns.is_empty() && **ns != self.key.ns);
-        let kind = TargetKind::of(&target.group, &target.kind).filter(|_| other_ns.is_none());
-        match kind {
-            Some(TargetKind::GatewayClass) => self.class(reads, &at, target),
-            Some(TargetKind::Gateway) => self.gateway(reads, &at, target),
+        let named = target.ns.as_ref().filter(|ns| !ns.is_empty());
+        if named.is_some_and(|ns| *ns != self.key.ns) {
+            self.missing(reads, &at, target);
+            return;
+        }
+        let key = ObjectKey::new(self.key.ns.clone(), target.name.clone());
+        let found = match TargetKind::of(&target.group, &target.kind) {
+            Some(TargetKind::GatewayClass) => {
+                self.class(reads, &at, target);
+                Vec::new()
+            }
+            Some(TargetKind::Gateway) if self.view.waypoints.get(reads, &key).is_some() => {
+                self.behind(reads, &key)
+            }
             Some(TargetKind::Service) => self.service(reads, &at, Kind::Service, target),
             Some(TargetKind::ServiceEntry) => self.service(reads, &at, Kind::ServiceEntry, target),
-            None => self.missing(
-                &at,
-                target,
-                "a policy can only name objects of its own namespace",
-            ),
-        }
+            Some(TargetKind::Gateway) | None => {
+                self.missing(reads, &at, target);
+                return;
+            }
+        };
+        let at = |service| Reached {
+            at: at.clone(),
+            service,
+        };
+        reached.extend(found.into_iter().map(at));
     }
 
-    fn missing(&mut self, at: &str, target: &TargetRef, why: &str) {
+    /// A target that names nothing in the policy's namespace.
+    fn missing(&mut self, reads: &mut Reads, at: &str, target: &TargetRef) {
+        let ns = &self.key.ns;
+        let TargetRef { kind, name, .. } = target;
+        let Some(other) = self.elsewhere(reads, target) else {
+            let what = format!(
+                "{kind} {name} does not exist in namespace {ns}, or cannot be a target; the policy is not enforced there"
+            );
+            let fix = "Correct the name, or move the policy next to its target";
+            self.push("authz-target-missing", Severity::Error, at, what, fix);
+            return;
+        };
         let what = format!(
-            "{} {} is no target in namespace {}: {why}; the policy is not enforced there",
-            target.kind, target.name, self.key.ns
+            "{kind} {name} exists in namespace {other} and a policy can only target its own, {ns}; the policy is not enforced there"
         );
-        let fix = "Correct the name, or move the policy next to its target";
-        self.push("authz-target-missing", Severity::Error, at, what, fix);
+        let fix = format!("Move the policy to {other}, next to its target");
+        let code = "authz-target-other-namespace";
+        self.push(code, Severity::Error, at, what, &fix);
     }
 
+    /// Another namespace with an object that a target may mean: the one it names, else the
+    /// first one.
+    fn elsewhere(&self, reads: &mut Reads, target: &TargetRef) -> Option<Str> {
+        let ns = target.ns.as_ref().filter(|ns| !ns.is_empty());
+        let fits = |key: &ObjectKey| match ns {
+            Some(ns) => key.ns == *ns,
+            None => key.ns != self.key.ns,
+        };
+        let name = target.name.as_str();
+        let kind = match TargetKind::of(&target.group, &target.kind)? {
+            TargetKind::Service => Kind::Service,
+            TargetKind::ServiceEntry => Kind::ServiceEntry,
+            TargetKind::GatewayClass => return None,
+            TargetKind::Gateway => {
+                let mut named = self.view.waypoints.by::<WaypointByName>(reads, name);
+                return named
+                    .find(|(key, row)| row.is_mesh_class && fits(key))
+                    .map(|(key, _)| key.ns.clone());
+            }
+        };
+        let named = self.view.services.by::<ServiceByName>(reads, name);
+        let mut sources = named.map(|(_, row)| &row.source);
+        sources
+            .find(|source| source.kind == kind.as_str() && fits(&source.key))
+            .map(|source| source.key.ns.clone())
+    }
+
+    /// The services behind a waypoint.
+    fn behind(&self, reads: &mut Reads, waypoint: &ObjectKey) -> Vec<&'t Arc<ServiceRow>> {
+        let services = self.view.services.by::<ServiceByWaypoint>(reads, waypoint);
+        services.map(|(_, row)| row).collect()
+    }
+
+    /// A class; the services of the whole mesh behind it are not looked at one by one.
     fn class(&mut self, reads: &mut Reads, at: &str, target: &TargetRef) {
         let root = &self.mesh.root_namespace;
         let name = target.name.as_str();
         let mut of_class = self.view.waypoints.by::<WaypointByClass>(reads, name);
         let known = name == WAYPOINT_CLASS || of_class.any(|(_, row)| row.is_mesh_class);
-        if self.key.ns != *root || !known {
-            let what = format!(
-                "A GatewayClass target needs a policy in namespace {root} and the class of a waypoint, so the policy is not enforced"
-            );
-            let fix = format!("Move it to {root} and name {WAYPOINT_CLASS}");
-            self.push("authz-gatewayclass-scope", Severity::Error, at, what, &fix);
-        }
-    }
-
-    fn gateway(&mut self, reads: &mut Reads, at: &str, target: &TargetRef) {
-        let key = ObjectKey::new(self.key.ns.clone(), target.name.clone());
-        if self.view.waypoints.get(reads, &key).is_none() {
-            self.missing(at, target, "it does not exist or is no waypoint");
+        if self.key.ns == *root && known {
             return;
         }
-        let services: Vec<_> = self
-            .view
-            .services
-            .by::<ServiceByWaypoint>(reads, &key)
-            .collect();
-        for (_, service) in services {
-            self.ports(at, service);
-        }
+        let what = format!(
+            "A GatewayClass target needs a policy in namespace {root} and the class of a waypoint, so the policy is not enforced"
+        );
+        let fix = format!("Move it to {root} and name {WAYPOINT_CLASS}");
+        self.push("authz-gatewayclass-scope", Severity::Error, at, what, &fix);
     }
 
-    fn service(&mut self, reads: &mut Reads, at: &str, kind: Kind, target: &TargetRef) {
+    fn service(
+        &mut self,
+        reads: &mut Reads,
+        at: &str,
+        kind: Kind,
+        target: &TargetRef,
+    ) -> Vec<&'t Arc<ServiceRow>> {
         let key = ObjectKey::new(self.key.ns.clone(), target.name.clone());
         let source = ObjectRef::new(kind, key);
-        let services: Vec<_> = self
-            .view
-            .services
-            .by::<ServiceBySource>(reads, &source)
-            .collect();
+        let found = self.view.services.by::<ServiceBySource>(reads, &source);
+        let services: Vec<_> = found.map(|(_, row)| row).collect();
         if services.is_empty() {
-            self.missing(at, target, "it does not exist");
-            return;
-        }
-        if services.iter().all(|(_, row)| row.waypoint.is_none()) {
+            self.missing(reads, at, target);
+        } else if services.iter().all(|row| row.waypoint.is_none()) {
             let what = format!(
                 "{kind} {} has no waypoint; the policy is not enforced",
                 target.name
             );
             let fix = "Label it with istio.io/use-waypoint";
-            self.push(
-                "authz-service-without-waypoint",
-                Severity::Error,
-                at,
-                what,
-                fix,
-            );
-            return;
+            let code = "authz-service-without-waypoint";
+            self.push(code, Severity::Error, at, what, fix);
         }
-        for (_, service) in services {
-            self.ports(at, service);
-            self.bypass(reads, at, service);
-        }
-    }
-
-    /// HTTP conditions on ports that are no HTTP.
-    fn ports(&mut self, at: &str, service: &ServiceRow) {
-        let http = |rule: &model::input::AuthzRule| usage(rule).http;
-        let Some(index) = self.policy.rules.iter().position(http) else {
-            return;
-        };
-        let opaque =
-            |port: &&model::derived::PortRow| port.protocol.is_tcp() && port_chains(port).is_some();
-        let Some(port) = service.ports.iter().find(opaque) else {
-            return;
-        };
-        let at = format!("{at}/spec.rules[{index}]");
-        let place = format!("port {} of {}", port.port, service.key.hostname);
-        match self.policy.action {
-            Action::Allow => {
-                let what = format!(
-                    "Rule {index} has HTTP conditions and {place} is not HTTP, so the rule allows nothing there"
-                );
-                let fix = "Set appProtocol of the port, or add a rule without HTTP conditions";
-                self.push("authz-http-on-tcp-allow", Severity::Warning, &at, what, fix);
-            }
-            Action::Deny | Action::Custom => {
-                let what = format!(
-                    "Rule {index} has HTTP conditions and {place} is not HTTP, so it refuses there without them"
-                );
-                let fix = "Add the HTTP ports to the rule";
-                self.push("authz-http-on-tcp-deny", Severity::Warning, &at, what, fix);
-            }
-            Action::Audit => {}
-        }
-    }
-
-    /// Whether nothing keeps clients from going to the pods directly.
-    fn bypass(&mut self, reads: &mut Reads, at: &str, service: &ServiceRow) {
-        if service.waypoint.is_none() {
-            return;
-        }
-        let workloads: Vec<&Arc<WorkloadRow>> = self
-            .view
-            .workloads
-            .by::<WorkloadByService>(reads, &service.key)
-            .map(|(_, row)| row)
-            .collect();
-        let listed = |workload: &Arc<WorkloadRow>| {
-            workload
-                .policies
-                .iter()
-                .any(|name| !name.contains("/istio_converted_"))
-        };
-        let Some(open) = workloads.iter().find(|workload| !listed(workload)) else {
-            return;
-        };
-        for ns in [&open.ns, &self.mesh.root_namespace] {
-            let mut wide = self
-                .view
-                .policies
-                .by::<UntargetedPolicyByNamespace>(reads, ns);
-            let whole = |policy: &AuthorizationPolicy| {
-                policy
-                    .selector
-                    .as_ref()
-                    .is_none_or(std::collections::BTreeMap::is_empty)
-            };
-            if wide.any(|(_, parsed)| parsed.ok().is_some_and(whole)) {
-                return;
-            }
-        }
-        let what = format!(
-            "Clients that connect to the pods of {} directly are not subject to this policy",
-            service.key.hostname
-        );
-        let fix = "Add a policy for the pods that allows only the waypoint's service account";
-        self.push("authz-bypass-direct-pod", Severity::Info, at, what, fix);
+        services
     }
 }

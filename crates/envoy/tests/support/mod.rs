@@ -74,6 +74,13 @@ fn rows<P: Key, K: Key, V: Row + Clone>(derived: &Derived<P, K, V, Finding>) -> 
         .collect()
 }
 
+fn notes<P: Key, K: Key, V: Row>(derived: &Derived<P, K, V, Finding>) -> Vec<Finding> {
+    derived
+        .notes()
+        .flat_map(|(_, notes)| notes.to_vec())
+        .collect()
+}
+
 macro_rules! stage {
     ($derived:expr, $table:expr, $derive:path, $view:expr) => {{
         let mut derived = $derived;
@@ -127,15 +134,23 @@ impl World {
         let services = fill(
             Table::new("services")
                 .with_index::<i::ServiceByWaypoint>()
-                .with_index::<i::ServiceBySource>(),
+                .with_index::<i::ServiceBySource>()
+                .with_index::<i::ServiceByName>(),
             &self.services,
         );
         let workloads = fill(
-            Table::new("workloads").with_index::<i::WorkloadByService>(),
+            Table::new("workloads")
+                .with_index::<i::WorkloadByService>()
+                .with_index::<i::WorkloadByNamespace>()
+                .with_index::<i::WorkloadByWaypoint>()
+                .with_index::<i::InstanceByNamespace>(),
             &self.workloads,
         );
         let waypoints = fill(
-            Table::new("waypoints").with_index::<i::WaypointByClass>(),
+            Table::new("waypoints")
+                .with_index::<i::WaypointByClass>()
+                .with_index::<i::WaypointByName>()
+                .with_index::<i::WaypointByNamespace>(),
             &self.waypoints,
         );
         let http_routes = fill(
@@ -278,15 +293,22 @@ impl World {
                 mesh: mesh.view(),
             }
         );
-        let mut all: Vec<Finding> = route_findings
-            .notes()
-            .flat_map(|(_, notes)| notes.to_vec())
-            .chain(
-                policy_findings
-                    .notes()
-                    .flat_map(|(_, notes)| notes.to_vec()),
-            )
-            .collect();
+        let waypoint_findings = stage!(
+            Derived::<_, (), (), _>::new("waypoint-findings"),
+            waypoints,
+            findings::waypoint::derive,
+            findings::waypoint::WaypointFindingView {
+                waypoints: waypoints.view(),
+                services: services.view(),
+                workloads: workloads.view(),
+                http_routes: http_routes.view(),
+                policies: policies.view(),
+            }
+        );
+        let mut all: Vec<Finding> = notes(&route_findings);
+        all.extend(notes(&policy_findings));
+        all.extend(notes(&waypoint_findings));
+        all.extend(notes(&attachments));
         all.sort();
         Derivation {
             attachments: rows(&attachments),
