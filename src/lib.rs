@@ -19,6 +19,7 @@ pub mod render;
 pub mod serve;
 pub mod target;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use config::{Cli, Command};
@@ -53,6 +54,7 @@ fn start_logging(filter: &str, json: bool) -> anyhow::Result<()> {
         .with_context(|| format!("--log {filter:?} is not a log filter"))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     if json {
         builder.json().init();
