@@ -64,6 +64,17 @@ fn format(value: &Value, format: Format) -> anyhow::Result<String> {
 pub fn render(args: &RenderArgs) -> anyhow::Result<ExitCode> {
     let snapshot = render::snapshot(pipeline(&args.mesh), load(&args.config_dir)?, &args.target)?;
     let value = render::render(&snapshot, &args.target, &args.types)?;
+    if let (Target::Waypoint(key), Some(class)) = (&args.target, render::class_of(&args.target))
+        && snapshot
+            .proxies
+            .get(&class)
+            .is_none_or(|proxy| proxy.listeners.is_empty())
+    {
+        eprintln!(
+            "ambientd: {key} is no waypoint Gateway of {}",
+            args.config_dir.display()
+        );
+    }
     print(&format(&value, args.output)?)?;
     Ok(ExitCode::SUCCESS)
 }

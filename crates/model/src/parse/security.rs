@@ -132,8 +132,6 @@ fn selector(wire: Option<SelectorWire>) -> Result<Option<Labels>, Invalid> {
             "a label without a key"
         } else if key.contains('*') || value.contains('*') {
             "a selector takes no *; it is compared as it is written"
-        } else if value.is_empty() {
-            "an empty value"
         } else if value.chars().count() > LABEL_VALUE_CHARS_MAX {
             "longer than 63 characters"
         } else {
