@@ -69,7 +69,7 @@ pub fn derive(
                 add(waypoint, inbound("http", upstream(port.protocol)));
             }
             if chains.tcp() {
-                add(waypoint, inbound("tcp", Upstream::Http1));
+                add(waypoint, inbound("tcp", upstream(port.protocol)));
             }
         }
     }

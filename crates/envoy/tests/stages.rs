@@ -111,6 +111,43 @@ fn own_routes_are_sorted_by_precedence_and_have_no_fallback() {
         (1, 0),
         "the method first"
     );
+    let operations: Vec<_> = routes
+        .iter()
+        .map(|route| route.operation.as_str())
+        .collect();
+    let v2 = "v2.app.svc.cluster.local:80";
+    assert_eq!(
+        operations,
+        [
+            format!("{v2}/x"),
+            format!("{v2}/*"),
+            format!("{v2}/*"),
+            format!("{v2}/*"),
+            format!("{v2}/r.*"),
+            format!("{HOST}:80/*"),
+        ]
+    );
+}
+
+#[test]
+fn a_route_is_traced_by_its_object_when_it_has_no_single_destination() {
+    let (v2, gone) = (backend("app", "v2", 80, 1), backend("app", "gone", 80, 1));
+    for (backends, expected) in [
+        (vec![v2.clone()], "v2.app.svc.cluster.local:80/*"),
+        (vec![v2, backend("app", "web", 80, 1)], "r:80/*"),
+        (vec![gone], "r:80/*"),
+        (vec![], "r:80/*"),
+    ] {
+        let mut world = world();
+        let parent = reference("Service", "app", "web", None);
+        let rules = vec![rule(vec![prefix("/a")], backends)];
+        world.route(&key("r"), route(parent, rules));
+        let derived = world.derive();
+        let envoy::ir::ChainBody::Http { routes, .. } = &derived.chain(CHAIN).body else {
+            panic!()
+        };
+        assert_eq!(routes[0].operation, expected);
+    }
 }
 
 #[test]
@@ -489,6 +526,32 @@ fn clusters_follow_the_resolution_of_the_service() {
             Discovery::LogicalDns(_) => "logical",
         });
         assert_eq!(kind, expected, "{resolution:?}");
+    }
+}
+
+#[test]
+fn clusters_speak_what_the_port_declares() {
+    use envoy::ir::Upstream::{Downstream, Http1, Http2};
+    for (protocol, expected) in [
+        (AppProtocol::Http, vec![("http", Http1)]),
+        (AppProtocol::Grpc, vec![("http", Http2)]),
+        (AppProtocol::Tcp, vec![("tcp", Http1)]),
+        (AppProtocol::Tls, vec![("tcp", Http1)]),
+        (
+            AppProtocol::Unknown,
+            vec![("http", Downstream), ("tcp", Downstream)],
+        ),
+        (AppProtocol::Udp, vec![]),
+    ] {
+        let mut world = World::new();
+        world.service(service("app", "web", "10.96.0.1", vec![port(80, protocol)]));
+        let derived = world.derive();
+        let found: Vec<_> = derived
+            .clusters
+            .values()
+            .map(|cluster| (cluster.subset.as_str(), cluster.upstream))
+            .collect();
+        assert_eq!(found, expected, "{protocol:?}");
     }
 }
 

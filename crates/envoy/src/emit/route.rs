@@ -1,10 +1,12 @@
 //! Route configurations. Source: spec/envoy-config.md §5.1–§5.3.
 
+use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::route::v3 as route;
 use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
 use envoy_types::pb::google::protobuf::BoolValue;
-use model::Str;
+use model::{ObjectKey, Str};
 
+use super::cluster::text_struct;
 use super::wire::{any, regex, seconds, string, uint32};
 use crate::ir::{RouteAction, RouteIr, RoutePath, RouteValue, StrMatch};
 
@@ -54,6 +56,19 @@ fn message(ir: &RouteIr) -> route::Route {
             ..Default::default()
         }),
         action: Some(action),
+        metadata: ir.from_object.as_ref().map(origin),
+        ..Default::default()
+    }
+}
+
+/// Which object a route comes from.
+fn origin(route: &ObjectKey) -> core::Metadata {
+    let path = format!(
+        "/apis/gateway.networking.k8s.io/v1/namespaces/{}/http-route/{}",
+        route.ns, route.name
+    );
+    core::Metadata {
+        filter_metadata: [("istio".to_owned(), text_struct(&[("config", &path)]))].into(),
         ..Default::default()
     }
 }

@@ -135,7 +135,7 @@ pub(super) fn append(
                 };
                 for m in matches {
                     let key = (by_host(reached), precedence(m));
-                    entries.push((key, entry(site, reached, (index, rule), m, &action, port)));
+                    entries.push((key, entry(reached, (index, rule), m, &action, port)));
                 }
             }
         }
@@ -187,8 +187,18 @@ fn value(value: &ValueMatch) -> RouteValue {
     }
 }
 
+/// What traces call a request: its only destination, else the route object, then the path.
+fn operation(route: &str, path: &str, action: &RouteAction, port: u16) -> Str {
+    if let RouteAction::Forward(clusters) = action
+        && let [(cluster, _)] = clusters.as_slice()
+        && let [_, port, _, host] = cluster.split('|').collect::<Vec<_>>()[..]
+    {
+        return arcstr::format!("{host}:{port}{path}");
+    }
+    arcstr::format!("{route}:{port}{path}")
+}
+
 fn entry(
-    site: &Site<'_>,
     reached: &Reached<'_>,
     (index, rule): (usize, &HttpRule),
     m: &HttpMatch,
@@ -199,9 +209,8 @@ fn entry(
     let plain = || arcstr::format!("{}.{}.{index}", key.ns, key.name);
     let path = path(m);
     let shown = match &path {
-        RoutePath::Any => "/*".to_owned(),
-        RoutePath::Prefix(text) => format!("{text}/*"),
-        RoutePath::Exact(text) | RoutePath::Regex(text) => text.to_string(),
+        RoutePath::Any | RoutePath::Prefix(_) => arcstr::literal!("/*"),
+        RoutePath::Exact(text) | RoutePath::Regex(text) => text.clone(),
     };
     let pair = |(name, v): &(Str, ValueMatch)| (name.clone(), value(v));
     let mut headers: Vec<_> = m.headers.iter().map(pair).collect();
@@ -219,7 +228,7 @@ fn entry(
         headers,
         query: m.query.iter().map(pair).collect(),
         action: action.clone(),
-        operation: arcstr::format!("{}:{port}{shown}", site.service.key.hostname),
+        operation: operation(&key.name, &shown, action, port),
         from_object: Some(key.clone()),
     }
 }
