@@ -1,11 +1,17 @@
 //! Waiting with a deadline.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 /// Pause between two looks.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The range of [`free_port`] ends below 32768, where outgoing connections begin.
+const PORT_FIRST: u32 = 17_000;
+const PORTS_PER_PROCESS: u32 = 100;
+const PORT_PARTS: u32 = 150;
 
 /// Looks again and again until there is an answer.
 ///
@@ -28,10 +34,18 @@ where
     }
 }
 
-/// A TCP port on 127.0.0.1 that is free now. Another process may take it first; bind
-/// to port 0 where that is possible.
+/// A TCP port on 127.0.0.1 that is free now and will hardly be taken by anybody else, even
+/// while nobody listens on it: it lies below the ports that the system gives to outgoing
+/// connections, and processes take turns in different parts of the range.
 pub fn free_port() -> anyhow::Result<u16> {
-    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?
-        .local_addr()?
-        .port())
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..PORTS_PER_PROCESS {
+        let own = NEXT.fetch_add(1, Ordering::Relaxed) % PORTS_PER_PROCESS;
+        let part = std::process::id() % PORT_PARTS * PORTS_PER_PROCESS;
+        let port = u16::try_from(PORT_FIRST + part + own)?;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    anyhow::bail!("all of {PORTS_PER_PROCESS} ports are taken")
 }
