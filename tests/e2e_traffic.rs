@@ -141,7 +141,20 @@ async fn assert_split(mesh: &Mesh, v2_percent: f64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_removed_service_is_gone_from_the_waypoint_and_from_ztunnel() {
-    let mesh = Mesh::start(4).await.unwrap();
+    remove_service(Mesh::start(4).await.unwrap()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_of_the_world_waypoint_follows_edits_and_removals_too() {
+    let mesh = Mesh::start_sotw(6).await.unwrap();
+    mesh.set_split(30, 70).unwrap();
+    mesh.wait_weight(70).await.unwrap();
+    set_ready(&mesh, "21-pod-v2.yaml", false).await;
+    assert_eq!(mesh.shares("/elsewhere", 40).await.unwrap(), (40, 0));
+    remove_service(mesh).await;
+}
+
+async fn remove_service(mesh: Mesh) {
     mesh.get("extra", "/elsewhere")
         .await
         .unwrap()

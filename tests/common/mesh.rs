@@ -266,10 +266,15 @@ impl Mesh {
     /// Starts everything and waits until all of it is in sync.
     pub(crate) async fn start(net: u8) -> anyhow::Result<Self> {
         // Boxed: the state of so many handshakes is large.
-        Box::pin(Self::launch(Net(net))).await
+        Box::pin(Self::launch(Net(net), false)).await
     }
 
-    async fn launch(net: Net) -> anyhow::Result<Self> {
+    /// The same with a waypoint that speaks state-of-the-world ADS.
+    pub(crate) async fn start_sotw(net: u8) -> anyhow::Result<Self> {
+        Box::pin(Self::launch(Net(net), true)).await
+    }
+
+    async fn launch(net: Net, sotw: bool) -> anyhow::Result<Self> {
         envoy::binary()?;
         let dir = TempDir::with_prefix("ambientd-e2e-")?;
         let config = dir.path().join("config");
@@ -312,7 +317,7 @@ impl Mesh {
             name: "gate".to_owned(),
             ip: net.pod(30).to_string(),
             admin_port: 0,
-            sotw: false,
+            sotw,
         };
         daemon.bootstrap(&request, &bootstrap)?;
         let mut envoy = Envoy::start(&bootstrap).await?;
