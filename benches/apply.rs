@@ -88,7 +88,10 @@ fn world(pods: usize) -> Vec<Input> {
             };
             Input::Resync(kind, objects)
         })
-        .chain([Input::Interest(ProxyClass::waypoint(ObjectKey::new("ns-0", "waypoint")), true)])
+        .chain([Input::Interest(
+            ProxyClass::waypoint(ObjectKey::new("ns-0", "waypoint")),
+            true,
+        )])
         .collect()
 }
 

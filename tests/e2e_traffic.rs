@@ -19,8 +19,9 @@ use testkit::http_client;
 use testkit::wait;
 use testkit::ztunnel::{Route, route};
 
-/// Standard deviation is 1.8 points with 500 requests at 20 %.
-const TOLERANCE_POINTS: f64 = 7.0;
+/// Standard deviation is 1.8 points with 500 requests at 20 %, 2.1 at 70 %: a false alarm is
+/// rarer than one in a hundred thousand runs.
+const TOLERANCE_POINTS: f64 = 10.0;
 const SPLIT_REQUESTS: u32 = 500;
 const DENIED: &str = "RBAC: access denied";
 

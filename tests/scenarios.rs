@@ -12,8 +12,14 @@ fn main() {
         Ok(entries) => entries,
         Err(error) => panic_with(&format!("{}: {error}", dir.display())),
     };
-    for path in entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir()) {
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    for path in entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.is_dir())
+    {
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
         trials.push(Trial::test(name, move || {
             testkit::scenario::run(&path).map_err(|error| Failed::from(format!("{error:#}")))
         }));

@@ -68,6 +68,7 @@ fn options() -> serde_saphyr::Options {
             max_documents: 100_000,
             max_nodes: 4_000_000,
             max_events: 16_000_000,
+            max_recorded_anchor_events: 100_000,
         },
         with_snippet: false,
     }
@@ -82,6 +83,11 @@ fn yaml_error(error: serde_saphyr::Error) -> Unreadable {
             .collect()
     };
     let text = line(error.to_string());
+    if text.starts_with("budget breached") {
+        return Unreadable(
+            "it expands beyond the limits of a file (aliases of aliases?)".to_owned(),
+        );
+    }
     match error.location() {
         Some(at) if at.line() > 0 && !text.contains("line ") => Unreadable(format!(
             "line {}, column {}: {text}",

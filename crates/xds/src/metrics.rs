@@ -17,6 +17,8 @@ pub struct Metrics {
     pub xds: IntGaugeVec,
     /// Responses by type, and failed sends as `<type>_senderr`.
     pub pushes: IntCounterVec,
+    /// Resources in those responses, by type: what a reconnect costs.
+    pub resources_sent: IntCounterVec,
     /// Time to generate and hand over a response, by type.
     pub push_time: HistogramVec,
     /// Time to hand over a response.
@@ -62,6 +64,11 @@ impl Metrics {
                 )?,
             )?,
             pushes: counters("pilot_xds_pushes", "Responses sent, by type.", "type")?,
+            resources_sent: counters(
+                "ambientd_xds_resources_sent",
+                "Resources sent, by type.",
+                "type",
+            )?,
             push_time: add(
                 registry,
                 HistogramVec::new(

@@ -289,6 +289,7 @@ impl Task {
         let behind = (!response.requested || response.behind_ms > 0)
             .then(|| Duration::from_millis(response.behind_ms));
         let sizes = response.ty.map(|ty| ty.type_url());
+        let resources_count = response.resources_count() as u64;
         let handing_over = Instant::now();
         tokio::select! {
             biased;
@@ -306,6 +307,10 @@ impl Task {
             .with_label_values(&[short])
             .observe(started.elapsed().as_secs_f64());
         metrics.pushes.with_label_values(&[short]).inc();
+        metrics
+            .resources_sent
+            .with_label_values(&[short])
+            .inc_by(resources_count);
         metrics.push_triggers.with_label_values(&[trigger]).inc();
         if let Some(type_url) = sizes {
             #[allow(clippy::cast_precision_loss, reason = "a histogram of sizes")]
