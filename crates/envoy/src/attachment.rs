@@ -5,7 +5,7 @@
 use ipnet::IpNet;
 use model::derived::{AppProtocol, PortRow};
 use model::input::{Resolution, Transport};
-use model::{Finding, NamespacedHostname, ObjectKey, ProxyClass, ServiceRow, Severity, Str};
+use model::{Finding, NamespacedHostname, ObjectKey, ProxyClass, ServiceRow, Str};
 
 use flow::{Output, Reads, View};
 
@@ -78,9 +78,6 @@ pub fn derive(
     let Some(service) = view.services.get(reads, p) else {
         return Output::gone();
     };
-    if service.resolution == Resolution::DynamicDns && service.waypoint.is_some() {
-        return Output::none().with_note(dynamic_dns(service));
-    }
     let Some(waypoint) = served_by(view.proxies, reads, service) else {
         return Output::none();
     };
@@ -100,23 +97,6 @@ pub fn derive(
             .collect(),
     };
     Output::one(p.clone(), row)
-}
-
-fn dynamic_dns(service: &ServiceRow) -> Finding {
-    let what = format!(
-        "This version does not resolve hosts per request, so {} is not served by its waypoint",
-        service.key.hostname
-    );
-    let fix = "Name the hosts and use resolution DNS";
-    let object = service.source.clone();
-    Finding::new(
-        "se-dynamic-dns-not-supported",
-        Severity::Error,
-        object,
-        what,
-        fix,
-    )
-    .at("spec.resolution")
 }
 
 pub mod workload {

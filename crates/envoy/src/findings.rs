@@ -1,7 +1,8 @@
-//! Findings: what of routes, policies and waypoints does not do what it says. They are derived from
+//! Findings: what of routes, policies, services and waypoints does not do what it says. They are derived from
 //! the objects alone, so they exist whether or not any proxy is connected.
-//! Source: spec/policy-and-traffic.md §10.1, §10.3, §10.5.
+//! Source: spec/policy-and-traffic.md §10.1, §10.3, §10.5, §10.6.
 
 pub mod policy;
 pub mod route;
+pub mod service;
 pub mod waypoint;

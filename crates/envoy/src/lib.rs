@@ -2,12 +2,13 @@
 //!
 //! In: rows of services, workloads, waypoints, HTTPRoutes, AuthorizationPolicies and
 //! connected proxy classes. Out: per stage one table of our own IR ([`ir`]), the bytes of
-//! each resource ([`emit`]), findings about routes and policies ([`findings`]); besides, who
+//! each resource ([`emit`]), findings about what has no effect ([`findings`]); besides, who
 //! a node is ([`node`]) and what a proxy must be started with ([`bootstrap`]).
 //!
 //! Stages in order: [`attachment`], [`attachment::workload`], [`chains`], [`encoded`],
 //! [`clusters`], [`endpoints`], [`listeners`], [`static_clusters`]; and on their own
-//! [`findings::route`] and [`findings::policy`].
+//! [`findings::route`], [`findings::policy`], [`findings::service`] and
+//! [`findings::waypoint`].
 //!
 //! **Invariants**
 //! - Never does I/O, reads no clock, holds no state; equal rows give equal bytes.

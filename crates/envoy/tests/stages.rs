@@ -660,6 +660,10 @@ fn policies_that_do_not_do_what_they_say_are_reported() {
         ),
         (elsewhere, vec![("authz-target-missing", TARGET)]),
         (
+            with_target("ServiceEntry", "api.example.com"),
+            vec![("authz-se-by-hostname", TARGET)],
+        ),
+        (
             with_target("Service", "remote"),
             vec![("authz-target-other-namespace", TARGET)],
         ),
@@ -921,4 +925,41 @@ fn hosts_resolved_per_request_are_reported_when_bound() {
         world.derive().codes(&key("any")),
         ["se-dynamic-dns-not-supported"]
     );
+}
+
+#[test]
+fn a_bound_service_whose_endpoints_are_all_outside_the_mesh_is_reported() {
+    let gateway = "gateway.networking.k8s.io/gateway-name";
+    for (case, hbone, terminating, label, expected) in [
+        ("none", vec![], false, "app", false),
+        ("one outside", vec![false], false, "app", true),
+        ("one inside", vec![true], false, "app", false),
+        ("half", vec![false, true], false, "app", false),
+        ("going", vec![false], true, "app", false),
+        ("a gateway", vec![false], false, gateway, false),
+    ] {
+        let mut world = world();
+        let services = &world.services;
+        let web = services.values().find(|row| row.name == "web").unwrap();
+        let pods: Vec<_> = hbone
+            .into_iter()
+            .enumerate()
+            .map(|(n, hbone)| WorkloadRow {
+                hbone,
+                terminating,
+                labels: [(label.into(), "x".into())].into(),
+                ..pod(
+                    "app",
+                    &format!("web-{n}"),
+                    &format!("10.0.0.{}", n + 1),
+                    Some(web),
+                )
+            })
+            .collect();
+        for pod in pods {
+            world.workload(pod);
+        }
+        let found = world.derive().codes(&key("web"));
+        assert_eq!(found.contains(&"wp-server-not-ambient"), expected, "{case}");
+    }
 }

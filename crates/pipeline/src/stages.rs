@@ -22,6 +22,7 @@ use envoy::endpoints::{self, EndpointView};
 use envoy::findings;
 use envoy::findings::policy::PolicyFindingView;
 use envoy::findings::route::RouteFindingView;
+use envoy::findings::service::ServiceFindingView;
 use envoy::findings::waypoint::WaypointFindingView;
 use envoy::index::WorkloadByService;
 use envoy::ir::{
@@ -67,6 +68,7 @@ pub(crate) struct Stages {
     pub(crate) static_clusters: Stage<ProxyClass, ClassResource, StaticClusterIr>,
     route_findings: Stage<ObjectKey, (), ()>,
     policy_findings: Stage<ObjectKey, (), ()>,
+    service_findings: Stage<NamespacedHostname, (), ()>,
     waypoint_findings: Stage<ObjectKey, (), ()>,
 }
 
@@ -143,6 +145,7 @@ impl Stages {
             static_clusters: Derived::new("static_clusters"),
             route_findings: Derived::new("route_findings"),
             policy_findings: Derived::new("policy_findings"),
+            service_findings: Derived::new("service_findings"),
             waypoint_findings: Derived::new("waypoint_findings"),
         }
     }
@@ -490,6 +493,16 @@ impl Stages {
         );
         update!(
             touched,
+            self.service_findings,
+            services.keys().cloned(),
+            findings::service::derive,
+            ServiceFindingView {
+                services: self.services.view(),
+                workloads: self.workloads.view(),
+            }
+        );
+        update!(
+            touched,
             self.waypoint_findings,
             changed.gateways.keys().cloned(),
             findings::waypoint::derive,
@@ -560,5 +573,6 @@ notes!(
     static_clusters,
     route_findings,
     policy_findings,
+    service_findings,
     waypoint_findings,
 );

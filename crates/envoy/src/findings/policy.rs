@@ -214,6 +214,14 @@ impl<'t> Report<'_, 't> {
         let ns = &self.key.ns;
         let TargetRef { kind, name, .. } = target;
         let Some(other) = self.elsewhere(reads, target) else {
+            if matches!(kind.as_str(), "Service" | "ServiceEntry") && name.contains('.') {
+                let what = format!(
+                    "No {kind} has the name {name}: targetRefs uses the name of the object, not its host; the policy is not enforced there"
+                );
+                let fix = "Write the metadata.name of the object";
+                self.push("authz-se-by-hostname", Severity::Error, at, what, fix);
+                return;
+            }
             let what = format!(
                 "{kind} {name} does not exist in namespace {ns}, or cannot be a target; the policy is not enforced there"
             );

@@ -293,6 +293,15 @@ impl World {
                 mesh: mesh.view(),
             }
         );
+        let service_findings = stage!(
+            Derived::<_, (), (), _>::new("service-findings"),
+            services,
+            findings::service::derive,
+            findings::service::ServiceFindingView {
+                services: services.view(),
+                workloads: workloads.view(),
+            }
+        );
         let waypoint_findings = stage!(
             Derived::<_, (), (), _>::new("waypoint-findings"),
             waypoints,
@@ -308,7 +317,7 @@ impl World {
         let mut all: Vec<Finding> = notes(&route_findings);
         all.extend(notes(&policy_findings));
         all.extend(notes(&waypoint_findings));
-        all.extend(notes(&attachments));
+        all.extend(notes(&service_findings));
         all.sort();
         Derivation {
             attachments: rows(&attachments),
