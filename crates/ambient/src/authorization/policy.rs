@@ -163,6 +163,11 @@ impl Told<'_> {
         clauses: Vec<Clause>,
     ) -> Option<Vec<Vec<L4Match>>> {
         let l7 = attributes(clauses.iter().flatten());
+        let field = clauses
+            .iter()
+            .flatten()
+            .find_map(l7_field)
+            .unwrap_or_else(|| field.to_owned());
         if !l7.is_empty() {
             let message = format!(
                 "Rule {i} uses {l7}, which ztunnel cannot evaluate; the rule is ignored and the policy now denies more than written"
@@ -249,7 +254,8 @@ impl Told<'_> {
             message,
             fix,
         );
-        self.notes.push(note.at(entry.field.clone()));
+        self.notes
+            .push(note.at(l7_field(entry).unwrap_or_else(|| entry.field.clone())));
     }
 
     fn trust_domains(&mut self, clauses: &[Clause], action: Action) {
@@ -289,6 +295,17 @@ impl Told<'_> {
 }
 
 /// The distinct L7 attributes of entries, as a list for people.
+/// The path of the first attribute that ztunnel cannot evaluate.
+fn l7_field(entry: &Entry) -> Option<String> {
+    let name = entry.l7.first()?;
+    let is_condition = entry.field.contains(".when[");
+    Some(if is_condition {
+        entry.field.clone()
+    } else {
+        format!("{}.{name}", entry.field)
+    })
+}
+
 fn attributes<'a>(entries: impl Iterator<Item = &'a Entry>) -> String {
     let names: std::collections::BTreeSet<&str> = entries
         .flat_map(|entry| entry.l7.iter().map(Str::as_str))

@@ -16,6 +16,8 @@ pub(super) struct Entry {
     pub(super) l4: L4Match,
     /// Attributes that ztunnel cannot evaluate, in the words of the API.
     pub(super) l7: Vec<Str>,
+    /// Path of the first of them.
+    pub(super) l7_field: Option<String>,
     /// It names trust domains, which ztunnel cannot evaluate either.
     pub(super) trust_domains: bool,
     /// Values that are no port or address: path and text.
@@ -108,7 +110,10 @@ fn condition(field: String, key: &Str, values: &Values) -> Entry {
             (entry.l4.destination_ports, entry.l4.not_destination_ports) =
                 entry.parsed(values, names, parse_port);
         }
-        _ => entry.l7.push(key.clone()),
+        _ => {
+            entry.l7.push(key.clone());
+            entry.l7_field = Some(entry.field.clone());
+        }
     }
     entry
 }
@@ -121,6 +126,7 @@ impl Entry {
             field,
             l4: L4Match::default(),
             l7: Vec::new(),
+            l7_field: None,
             trust_domains: false,
             bad: Vec::new(),
             lost_values: false,
@@ -139,11 +145,12 @@ impl Entry {
     }
 
     fn unsupported(&mut self, values: &Values, names: (&'static str, &'static str)) {
-        if !values.values.is_empty() {
-            self.l7.push(Str::from(names.0));
-        }
-        if !values.not_values.is_empty() {
-            self.l7.push(Str::from(names.1));
+        for (texts, name) in [(&values.values, names.0), (&values.not_values, names.1)] {
+            if !texts.is_empty() {
+                self.l7.push(Str::from(name));
+                let field = format!("{}.{name}", self.field);
+                self.l7_field.get_or_insert(field);
+            }
         }
     }
 

@@ -202,7 +202,25 @@ impl Report<'_, '_> {
         let at = format!("spec.parentRefs[{index}]");
         let found = self.view.waypoints.get(reads, &target.key);
         let Some(waypoint) = found.filter(|waypoint| waypoint.is_mesh_class) else {
-            let what = format!("Gateway {} does not exist or is no waypoint", target.key);
+            if let Some(other) = found {
+                let what = format!(
+                    "Gateway {} is of class {}; this version serves waypoints only, so the route has no effect there",
+                    target.key, other.class
+                );
+                let fix = "Attach it to a waypoint or a Service as well";
+                self.push(
+                    "route-parent-not-supported",
+                    Severity::Warning,
+                    &at,
+                    what,
+                    fix,
+                );
+                return;
+            }
+            let what = format!(
+                "Gateway {} does not exist, so this route reaches nothing",
+                target.key
+            );
             self.push(
                 "route-parent-missing",
                 Severity::Error,
