@@ -166,7 +166,7 @@ impl Told<'_> {
         let field = clauses
             .iter()
             .flatten()
-            .find_map(l7_field)
+            .find_map(|entry| entry.l7_field.clone())
             .unwrap_or_else(|| field.to_owned());
         if !l7.is_empty() {
             let message = format!(
@@ -254,8 +254,8 @@ impl Told<'_> {
             message,
             fix,
         );
-        self.notes
-            .push(note.at(l7_field(entry).unwrap_or_else(|| entry.field.clone())));
+        let at = entry.l7_field.as_ref().unwrap_or(&entry.field);
+        self.notes.push(note.at(at.clone()));
     }
 
     fn trust_domains(&mut self, clauses: &[Clause], action: Action) {
@@ -295,17 +295,6 @@ impl Told<'_> {
 }
 
 /// The distinct L7 attributes of entries, as a list for people.
-/// The path of the first attribute that ztunnel cannot evaluate.
-fn l7_field(entry: &Entry) -> Option<String> {
-    let name = entry.l7.first()?;
-    let is_condition = entry.field.contains(".when[");
-    Some(if is_condition {
-        entry.field.clone()
-    } else {
-        format!("{}.{name}", entry.field)
-    })
-}
-
 fn attributes<'a>(entries: impl Iterator<Item = &'a Entry>) -> String {
     let names: std::collections::BTreeSet<&str> = entries
         .flat_map(|entry| entry.l7.iter().map(Str::as_str))
