@@ -695,7 +695,7 @@ fn guide_19_ingress_use_waypoint_claim_5() {
 }
 
 #[test]
-fn guide_27_external_services_claim_1() {
+fn guide_27_external_services_claim_1_and_policies_of_2_and_6() {
     let Some(world) = World::numbered("27") else {
         return;
     };
@@ -722,6 +722,22 @@ fn guide_27_external_services_claim_1() {
             None
         ]
     );
+    let partner = world.rbac(
+        "bookinfo/egress-waypoint",
+        "inbound-vip|80|http|partner.external.example.com",
+    );
+    assert_eq!(partner.len(), 1);
+    assert!(
+        partner[0]["policies"]
+            .to_string()
+            .contains(r#"{"exact":"GET"}"#),
+        "{partner:?}"
+    );
+    world.reports(&[(
+        "authz-se-by-hostname",
+        "AuthorizationPolicy bookinfo/by-hostname",
+        "",
+    )]);
 }
 
 #[test]
@@ -1120,6 +1136,64 @@ fn guide_14_l7_by_selector_claims_1_2_4_6_and_9() {
     }
 }
 
+/// Claim 6 is what holds as long as no provider can be asked.
+#[test]
+fn guide_15_order_claims_2_and_6() {
+    let Some(world) = World::numbered("15") else {
+        return;
+    };
+    let rules = world.rbac("shop/waypoint", &vip(80, "http", "shop", "orders"));
+    let steps: Vec<_> = rules
+        .iter()
+        .map(|rules| (rules["action"].as_str(), rules["policies"].to_string()))
+        .collect();
+    let wanted = [
+        (Some("DENY"), "policy[orders-ext]", r#"{"prefix":"/api/"}"#),
+        (
+            Some("DENY"),
+            "policy[orders-deny-admin]",
+            r#"{"prefix":"/admin"}"#,
+        ),
+        (
+            None,
+            "policy[orders-allow]",
+            r#"{"prefix":"spiffe://cluster.local/ns/shop/sa/"}"#,
+        ),
+    ];
+    assert_eq!(steps.len(), wanted.len(), "{steps:#?}");
+    for ((action, policies), (want, name, condition)) in steps.iter().zip(wanted) {
+        assert_eq!(*action, want, "{policies}");
+        assert!(
+            policies.contains(name) && policies.contains(condition),
+            "{policies}"
+        );
+    }
+    world.reports(&[(
+        "authz-custom-provider",
+        "AuthorizationPolicy shop/orders-ext",
+        "",
+    )]);
+}
+
+/// Without verified tokens the rule that asks for one admits nobody.
+#[test]
+fn guide_17_required_tokens_claims_1_and_3_without_a_token() {
+    let Some(world) = World::numbered("17") else {
+        return;
+    };
+    for name in ["orders", "stock"] {
+        let rules = world.rbac("shop/waypoint", &vip(80, "http", "shop", name));
+        assert_eq!(rules, [json!({})], "{name}: an ALLOW that matches nothing");
+        let policy = format!("AuthorizationPolicy shop/{name}-require-jwt");
+        world.reports(&[("authz-jwt-not-supported", &policy, "")]);
+    }
+    world.reports(&[(
+        "kind-not-supported",
+        "RequestAuthentication shop/orders-jwt",
+        "",
+    )]);
+}
+
 // === Routes ===
 
 #[test]
@@ -1160,11 +1234,12 @@ fn guide_20_canary_claims_2_to_7() {
 }
 
 #[test]
-fn guide_21_bypassed_canary_claims_2_and_4() {
+fn guide_21_bypassed_canary_claims_2_4_and_7() {
     let Some(world) = World::numbered("21") else {
         return;
     };
     world.reports(&[
+        ("wp-server-not-ambient", "Service half/cart", ""),
         ("wp-unused", "Gateway bookinfo/reviews-waypoint", ""),
         (
             "route-service-no-waypoint",
