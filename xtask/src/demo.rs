@@ -36,7 +36,7 @@ pub(crate) fn demo(keep: bool, args: &[String]) -> Result<()> {
 pub(crate) fn bench(args: &[String]) -> Result<()> {
     for package in BENCHED {
         println!("==> {package}");
-        let mut bench = steps::cargo(&["bench", "-p", package, "--benches"]);
+        let mut bench = steps::cargo(&["bench", "-p", package, "--bench", "*"]);
         if !args.is_empty() {
             bench.arg("--").args(args);
         }
