@@ -5,14 +5,15 @@
 //! connecting proxy and everything before readiness are never delayed.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
+use model::ProxyClass;
 use model::object::Input;
-use model::{Finding, ProxyClass};
 use pipeline::Pipeline;
 use snapshot::Snapshot;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 /// When collected changes are applied.
 #[derive(Clone, Copy, Debug)]
@@ -78,21 +79,8 @@ fn apply(
             elapsed_us = started.elapsed().as_micros() as u64,
             "published"
         );
-        for finding in snapshot.findings.iter() {
-            report(finding);
-        }
         snapshots.send_replace(Some(snapshot));
     }
-}
-
-fn report(finding: &Finding) {
-    tracing::debug!(
-        code = finding.code,
-        kind = %finding.object.kind,
-        object = %finding.object.key,
-        field = %finding.field,
-        "finding"
-    );
 }
 
 /// One event from either channel; `None` when the sources are gone.
@@ -137,4 +125,115 @@ async fn next_batch(
         }
     }
     Some(batch)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+    use model::{Kind, ObjectKey};
+
+    use super::*;
+
+    const DEBOUNCE: Debounce = Debounce {
+        after: Duration::from_millis(25),
+        max: Duration::from_millis(250),
+    };
+
+    struct Ends {
+        inputs: mpsc::Sender<Vec<Input>>,
+        interest: mpsc::Sender<(ProxyClass, bool)>,
+        channels: Channels,
+    }
+
+    fn ends() -> Ends {
+        let (inputs, inputs_receiver) = mpsc::channel(64);
+        let (interest, interest_receiver) = mpsc::channel(64);
+        let channels = Channels {
+            inputs: inputs_receiver,
+            interest: interest_receiver,
+            snapshots: watch::channel(None).0,
+        };
+        Ends {
+            inputs,
+            interest,
+            channels,
+        }
+    }
+
+    fn change() -> Vec<Input> {
+        vec![Input::Delete(Kind::Pod, ObjectKey::new("ns", "pod"))]
+    }
+
+    /// Sends a change every `every_ms` for as long as somebody receives.
+    fn keep_changing(inputs: mpsc::Sender<Vec<Input>>, every_ms: u64) {
+        tokio::spawn(async move {
+            while inputs.send(change()).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(every_ms)).await;
+            }
+        });
+    }
+
+    /// The next batch's size and how long it took, after an apply that just ended.
+    async fn next_after_apply(ends: &mut Ends) -> (usize, u128) {
+        let now = Instant::now();
+        let batch = next_batch(&mut ends.channels, DEBOUNCE, Some(now)).await;
+        (batch.unwrap().len(), now.elapsed().as_millis())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn first_change_after_quiet_is_applied_at_once() {
+        let mut ends = ends();
+        let quiet_since = Instant::now();
+        tokio::time::advance(DEBOUNCE.after).await;
+        ends.inputs.send(change()).await.unwrap();
+        ends.inputs.send(change()).await.unwrap();
+        let now = Instant::now();
+        let batch = next_batch(&mut ends.channels, DEBOUNCE, Some(quiet_since)).await;
+        assert_eq!(batch.unwrap().len(), 1);
+        assert_eq!(now.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn changes_right_after_an_apply_are_collected_until_it_is_quiet() {
+        let mut ends = ends();
+        for _ in 0..3 {
+            ends.inputs.send(change()).await.unwrap();
+        }
+        assert_eq!(next_after_apply(&mut ends).await, (3, 25));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn collecting_ends_at_the_maximum_however_busy_it_is() {
+        let mut ends = ends();
+        keep_changing(ends.inputs.clone(), 10);
+        let (events, elapsed_ms) = next_after_apply(&mut ends).await;
+        assert!(events > 20, "{events}");
+        assert!((250..=260).contains(&elapsed_ms), "{elapsed_ms}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connecting_proxy_ends_the_collection_at_once() {
+        let mut ends = ends();
+        ends.inputs.send(change()).await.unwrap();
+        let class = ProxyClass::waypoint(ObjectKey::new("ns", "waypoint"));
+        let interest = ends.interest.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            interest.send((class, true)).await.unwrap();
+        });
+        assert_eq!(next_after_apply(&mut ends).await, (2, 5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn thread_ends_when_the_source_is_gone() {
+        let mut ends = ends();
+        drop(ends.inputs);
+        drop(ends.interest);
+        assert!(
+            next_batch(&mut ends.channels, DEBOUNCE, None)
+                .await
+                .is_none()
+        );
+    }
 }

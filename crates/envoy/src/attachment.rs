@@ -5,7 +5,9 @@
 use ipnet::IpNet;
 use model::derived::{AppProtocol, PortRow};
 use model::input::{Resolution, Transport};
-use model::{Finding, NamespacedHostname, ObjectKey, ProxyClass, ServiceRow, Str};
+use model::{Finding, MeshRow, NamespacedHostname, ObjectKey, ProxyClass, ServiceRow, Str};
+
+use std::sync::Arc;
 
 use flow::{Output, Reads, View};
 
@@ -22,6 +24,11 @@ pub struct AttachmentView<'t> {
     pub services: View<'t, NamespacedHostname, ServiceRow>,
     /// Classes of connected proxies; index [`ClassByGateway`].
     pub proxies: View<'t, ProxyClass, ()>,
+}
+
+/// The mesh row, or the defaults before there is one.
+pub(crate) fn mesh_row(mesh: View<'_, (), MeshRow>, reads: &mut Reads) -> Arc<MeshRow> {
+    mesh.get(reads, &()).cloned().unwrap_or_default()
 }
 
 /// Whether any proxy of a gateway is connected.

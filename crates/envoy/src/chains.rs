@@ -10,6 +10,7 @@ use model::{
     Finding, MeshRow, NamespacedHostname, ObjectKey, Parsed, ProxyClass, ServiceRow, WaypointRow,
 };
 
+use crate::attachment::mesh_row;
 use crate::attachment::{inbound_name, port_chains, served_by};
 use crate::authz::{self, Layer};
 use crate::ir::{ChainBody, ChainIr, RbacIr, WaypointResource};
@@ -54,11 +55,7 @@ pub fn derive(
     let Some(waypoint) = view.waypoints.get(reads, waypoint) else {
         return Output::none();
     };
-    let default_mesh = MeshRow::default();
-    let mesh = view
-        .mesh
-        .get(reads, &())
-        .map_or(&default_mesh, |row| &**row);
+    let mesh = &*mesh_row(view.mesh, reads);
     let attached = authz::attached(view.policies, reads, mesh, waypoint, Some(service));
     let authz = |layer| authz::compile(&attached, mesh, layer);
     let site = Site {

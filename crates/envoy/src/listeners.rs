@@ -12,6 +12,7 @@ use model::{
 };
 
 use crate::attachment::inbound_name;
+use crate::attachment::mesh_row;
 use crate::authz::{self, Layer};
 use crate::index::{AttachmentByWaypoint, DirectByWaypoint, EncodedByWaypoint};
 use crate::ir::{
@@ -63,11 +64,7 @@ pub fn derive(
     let Some(waypoint) = view.waypoints.get(reads, &p.gateway) else {
         return Output::none();
     };
-    let default_mesh = MeshRow::default();
-    let mesh = view
-        .mesh
-        .get(reads, &())
-        .map_or(&default_mesh, |row| &**row);
+    let mesh = &*mesh_row(view.mesh, reads);
     let terminate = ListenerIr::ConnectTerminate {
         bind: p.bind,
         tls: tls(p, mesh),

@@ -4,6 +4,7 @@
 use flow::{Output, Reads, View};
 use model::{Finding, MeshRow, ObjectKey, ProxyClass, WaypointRow};
 
+use crate::attachment::mesh_row;
 use crate::ir::{ClassResource, StaticClusterIr};
 use crate::listeners::{CONNECT_ORIGINATE, ENCAP, MAIN_INTERNAL, tls};
 
@@ -33,11 +34,7 @@ pub fn derive(
     if view.waypoints.get(reads, &p.gateway).is_none() {
         return Output::none();
     }
-    let default_mesh = MeshRow::default();
-    let mesh = view
-        .mesh
-        .get(reads, &())
-        .map_or(&default_mesh, |row| &**row);
+    let mesh = &*mesh_row(view.mesh, reads);
     let key = |name| ClassResource::new(p.clone(), name);
     Output::from(vec![
         (

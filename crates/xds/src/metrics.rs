@@ -33,6 +33,8 @@ pub struct Metrics {
     pub rejects: IntCounterVec,
     /// Ignored messages with an old nonce, by type.
     pub expired_nonce: IntCounterVec,
+    /// Streams that ended with a status, by its code: bad nodes, foreign claims, excess.
+    pub refused: IntCounterVec,
     /// Errors of ours or of the transport.
     pub internal_errors: IntCounter,
     /// The largest request, bytes.
@@ -40,6 +42,12 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// Counts a stream that ends with a status.
+    pub(crate) fn count_refused(&self, status: &tonic::Status) {
+        let code = format!("{:?}", status.code());
+        self.refused.with_label_values(&[code.as_str()]).inc();
+    }
+
     /// Creates and registers the metrics.
     ///
     /// # Errors
@@ -64,6 +72,11 @@ impl Metrics {
                 )?,
             )?,
             pushes: counters("pilot_xds_pushes", "Responses sent, by type.", "type")?,
+            refused: counters(
+                "ambientd_xds_streams_refused",
+                "Streams that ended with a status, by its code.",
+                "code",
+            )?,
             resources_sent: counters(
                 "ambientd_xds_resources_sent",
                 "Resources sent, by type.",

@@ -44,7 +44,8 @@ pub struct Response {
     pub type_url: Str,
     /// Nonce, unique in the life of the process.
     pub nonce: String,
-    /// `system_version_info` or `version_info`; of no meaning to the protocol.
+    /// `system_version_info` or `version_info`: the content hash of what the client
+    /// holds of this type afterwards, equal across restarts and replicas.
     pub version: String,
     /// How long the client was behind while an earlier response was not yet
     /// acknowledged, milliseconds.

@@ -166,7 +166,11 @@ impl<R: AdsRequest> StreamingService<R> for Method {
     type Future = std::future::Ready<Result<tonic::Response<Self::ResponseStream>, Status>>;
 
     fn call(&mut self, request: tonic::Request<Streaming<R>>) -> Self::Future {
-        std::future::ready(open(&self.0, request))
+        let opened = open(&self.0, request);
+        if let Err(status) = &opened {
+            self.0.deps.metrics.count_refused(status);
+        }
+        std::future::ready(opened)
     }
 }
 

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use model::{ProxyClass, Str};
 use proto::discovery::{DeltaDiscoveryRequest, DiscoveryRequest, Status};
-use snapshot::{DeltaCache, ResourceType, Snapshot};
+use snapshot::{DeltaCache, ResourceMap, ResourceType, Snapshot};
 use tonic::Code;
 
 use crate::client::Client;
@@ -182,7 +182,7 @@ impl Session {
         if self.closed {
             return effects;
         }
-        if let Err(close) = self.accept(now_ms, request, snapshot, &mut effects) {
+        if let Err(close) = self.accept(now_ms, request, &mut effects) {
             self.closed = true;
             effects.push(close);
             return effects;
@@ -205,7 +205,6 @@ impl Session {
         &mut self,
         now_ms: u64,
         request: Request,
-        snapshot: &Snapshot,
         effects: &mut Effects,
     ) -> Result<(), Effect> {
         // Before anything that may close the stream: whoever counts the streams of a
@@ -219,7 +218,7 @@ impl Session {
             return Ok(());
         }
         let Some(ty) = ResourceType::from_type_url(request.type_url()) else {
-            return self.accept_unknown(request.type_url(), snapshot, effects);
+            return self.accept_unknown(request.type_url(), effects);
         };
         match (self.flavour, request) {
             (Flavour::Delta, Request::Delta(request)) => {
@@ -237,12 +236,7 @@ impl Session {
     }
 
     /// A type we do not serve gets one empty response: a client may wait for it.
-    fn accept_unknown(
-        &mut self,
-        type_url: &str,
-        snapshot: &Snapshot,
-        effects: &mut Effects,
-    ) -> Result<(), Effect> {
+    fn accept_unknown(&mut self, type_url: &str, effects: &mut Effects) -> Result<(), Effect> {
         if self.unknown.contains(type_url) {
             return Ok(());
         }
@@ -254,7 +248,7 @@ impl Session {
             ty: None,
             type_url: Str::from(type_url),
             nonce: self.next_nonce(),
-            version: snapshot.generation.to_string(),
+            version: ResourceMap::default().version_str().to_string(),
             behind_ms: 0,
             requested: true,
             payload: Payload::Own {

@@ -14,6 +14,7 @@ use model::{
     Str, WaypointRow, WorkloadRow, WorkloadUid,
 };
 
+use crate::attachment::mesh_row;
 use crate::authz::{WAYPOINT_CLASS, usage};
 use crate::index::{
     ServiceByName, ServiceBySource, ServiceByWaypoint, TargetKind, WaypointByClass, WaypointByName,
@@ -47,11 +48,7 @@ pub fn derive(p: &P, view: &PolicyFindingView<'_>, reads: &mut Reads) -> Output<
     let Some(policy) = parsed.ok() else {
         return Output::none();
     };
-    let default_mesh = MeshRow::default();
-    let mesh = view
-        .mesh
-        .get(reads, &())
-        .map_or(&default_mesh, |row| &**row);
+    let mesh = &*mesh_row(view.mesh, reads);
     let mut report = Report {
         view,
         mesh,

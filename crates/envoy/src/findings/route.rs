@@ -9,6 +9,7 @@ use model::{
     WaypointRow,
 };
 
+use crate::attachment::mesh_row;
 use crate::attachment::port_chains;
 use crate::index::{ServiceBySource, ServiceByWaypoint, Target, TargetKind};
 use crate::routes::{
@@ -43,11 +44,7 @@ pub fn derive(p: &P, view: &RouteFindingView<'_>, reads: &mut Reads) -> Output<(
     let Some(route) = parsed.ok() else {
         return Output::none();
     };
-    let default_mesh = MeshRow::default();
-    let mesh = view
-        .mesh
-        .get(reads, &())
-        .map_or(&default_mesh, |row| &**row);
+    let mesh = &*mesh_row(view.mesh, reads);
     let mut report = Report {
         view,
         mesh,

@@ -54,6 +54,7 @@ pub(super) async fn run<R: AdsRequest>(
     };
     if let End::Status(status) = end {
         debug!(code = ?status.code(), message = status.message(), "stream refused or closed");
+        shared.deps.metrics.count_refused(&status);
         let _ = responses.send(Err(status)).await;
     }
 }

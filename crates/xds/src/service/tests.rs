@@ -19,6 +19,7 @@ use prometheus::Registry;
 use proto::core::Node;
 use proto::discovery::DeltaDiscoveryResponse;
 use proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use snapshot::EncodedResource;
 use snapshot::ResourceType::{Address, Cluster};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -219,7 +220,8 @@ struct Ads {
 
 async fn ads(channel: Channel) -> Result<Ads, Status> {
     let (requests, receiver) = mpsc::channel(8);
-    let mut client = AggregatedDiscoveryServiceClient::new(channel);
+    let mut client =
+        AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(ENCODE_BYTES_MAX);
     let opened = client
         .delta_aggregated_resources(ReceiverStream::new(receiver))
         .await?;
@@ -372,6 +374,7 @@ async fn claims_that_do_not_match_are_refused() {
             Code::PermissionDenied,
         ),
     ];
+    let cases_count = cases.len() as u64;
     for (case, account, request, code) in cases {
         let mut ads = ads(world.channel(Some(account)).await.unwrap())
             .await
@@ -380,6 +383,12 @@ async fn claims_that_do_not_match_are_refused() {
         assert_eq!(ads.receive().await.unwrap_err().code(), code, "{case}");
     }
     assert!(world.connections.is_empty());
+    let refused = |code| world.metrics.refused.with_label_values(&[code]).get();
+    assert_eq!(
+        refused("InvalidArgument") + refused("PermissionDenied"),
+        cases_count
+    );
+    assert!(refused("PermissionDenied") >= 3);
 }
 
 #[tokio::test]
@@ -531,4 +540,37 @@ async fn shutdown_ends_streams_with_unavailable_and_then_the_server() {
     drop(ads);
     let ended = tokio::time::timeout(PATIENCE, world.server).await;
     ended.expect("the server does not end").unwrap().unwrap();
+}
+
+/// A mesh of one resource of this many bytes.
+fn heavy(bytes: usize) -> Arc<Snapshot> {
+    let payload = vec![7; bytes];
+    let resource = EncodedResource::new("heavy".into(), Address.type_url(), &payload, vec![]);
+    Arc::new(Snapshot {
+        addresses: [resource].into_iter().collect(),
+        ..Snapshot::default()
+    })
+}
+
+#[tokio::test]
+async fn responses_go_out_up_to_the_limit_and_beyond_it_the_stream_says_so() {
+    const ENVELOPE_BYTES: usize = 1024;
+    let world = world(Some(heavy(ENCODE_BYTES_MAX - ENVELOPE_BYTES))).await;
+    let mut ads = world.ztunnel().await;
+    ads.send(address()).await;
+    assert_eq!(ads.next().await.0, ["heavy"]);
+    world
+        .snapshots
+        .send_replace(Some(heavy(ENCODE_BYTES_MAX + 1)));
+    assert_eq!(
+        ads.receive().await.unwrap_err().code(),
+        Code::ResourceExhausted
+    );
+    let failed = world.metrics.pushes.with_label_values(&["wds_senderr"]);
+    assert_eq!(failed.get(), 1);
+    // Nobody else pays for it.
+    world.snapshots.send_replace(Some(mesh("a", "")));
+    let mut other = world.ztunnel().await;
+    other.send(address()).await;
+    assert_eq!(other.next().await.0, ["a"]);
 }

@@ -72,7 +72,7 @@ impl Session {
                     break;
                 };
                 let Some(next) = next else { continue };
-                let response = self.commit(now_ms, *ty, next, snapshot, requested);
+                let response = self.commit(now_ms, *ty, next, requested);
                 effects.push(Effect::Send(response));
             }
         }
@@ -123,15 +123,9 @@ impl Session {
     }
 
     /// Records a response as sent.
-    fn commit(
-        &mut self,
-        now_ms: u64,
-        ty: ResourceType,
-        next: Next,
-        snapshot: &Snapshot,
-        requested: bool,
-    ) -> Response {
+    fn commit(&mut self, now_ms: u64, ty: ResourceType, next: Next, requested: bool) -> Response {
         let nonce = self.next_nonce();
+        let version = next.sent.version_str().to_string();
         let mut behind_ms = 0;
         if let Some(sub) = self.subscriptions.get_mut(&ty) {
             behind_ms = sub
@@ -148,7 +142,7 @@ impl Session {
             ty: Some(ty),
             type_url: Str::from(ty.type_url()),
             nonce,
-            version: snapshot.generation.to_string(),
+            version,
             behind_ms,
             requested,
             payload: next.payload,

@@ -759,3 +759,28 @@ fn clients_of_one_generation_share_their_frames() {
     assert!(deltas.iter().all(|d| Arc::ptr_eq(d, &deltas[0])));
     assert_eq!(cache.len(), 2);
 }
+
+#[test]
+fn versions_of_responses_follow_the_content_and_not_the_history() {
+    let version = |flavour, generation, addresses| {
+        let snapshot = Snapshot {
+            generation,
+            ..Snapshot::clone(&mesh(addresses, ""))
+        };
+        let request: Request = match flavour {
+            Flavour::Delta => ask(Address).into(),
+            Flavour::Sotw => sotw(Address, "", "").into(),
+        };
+        let mut session = Session::new(ztunnel(), flavour, Arc::default(), "n-");
+        let effects = session.on_request(0, request, &Arc::new(snapshot));
+        let [Effect::Send(response)] = effects.as_slice() else {
+            panic!("{effects:?}");
+        };
+        response.version.clone()
+    };
+    for flavour in [Flavour::Delta, Flavour::Sotw] {
+        let first = version(flavour, 1, "a b=2");
+        assert_eq!(first, version(flavour, 9, "b=2 a"), "{flavour:?}");
+        assert_ne!(first, version(flavour, 1, "a b=3"), "{flavour:?}");
+    }
+}
