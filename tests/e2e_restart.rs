@@ -19,17 +19,8 @@ use testkit::wait;
 
 /// Envoy may wait up to 30 s before it tries again.
 const RECONNECT: Duration = Duration::from_secs(45);
-/// What a response without resources and removals has besides its type URL, in bytes:
-/// nonce, version and the tags of the fields.
-const EMPTY_RESPONSE_BYTES: f64 = 40.0;
-/// What Envoy and ztunnel ask for, in the order of the type URLs.
-const TYPES: [&str; 5] = [
-    "Cluster",
-    "ClusterLoadAssignment",
-    "Listener",
-    "Authorization",
-    "Address",
-];
+/// What Envoy and ztunnel ask for.
+const TYPES: [&str; 5] = ["cds", "eds", "lds", "wads", "wds"];
 const NOTHING: [&str; 0] = [];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -112,7 +103,7 @@ async fn what_changed_while_it_was_away_is_all_that_is_sent() {
         .await
         .unwrap();
     // Endpoints for Envoy, one workload for ztunnel.
-    assert_eq!(not_empty(&mesh).await, ["ClusterLoadAssignment", "Address"]);
+    assert_eq!(not_empty(&mesh).await, ["eds", "wds"]);
     let again = mesh.ztunnel.received();
     let names: Vec<String> = again
         .into_iter()
@@ -123,30 +114,17 @@ async fn what_changed_while_it_was_away_is_all_that_is_sent() {
     assert_eq!(mesh.shares("/elsewhere", 40).await.unwrap(), (40, 0));
 }
 
-/// Types of which the control plane has sent more than empty responses since its start;
-/// it must have answered all types of both clients.
+/// Types of which the control plane has sent resources since its start; it must have
+/// answered all types of both clients.
 async fn not_empty(mesh: &Mesh) -> Vec<String> {
     let metrics = mesh.daemon.debug("/metrics").await.unwrap();
-    let of = |name: &str| -> BTreeMap<String, f64> {
-        let all = common::series(&metrics, name).into_iter();
-        all.map(|(labels, value)| (labels.split('"').nth(1).unwrap().to_owned(), value))
-            .collect()
-    };
-    let counts = of("pilot_xds_config_size_bytes_count");
-    let bytes = of("pilot_xds_config_size_bytes_sum");
-    let short = |type_url: &String| type_url.rsplit('.').next().unwrap().to_owned();
-    let answered: Vec<String> = counts.keys().map(short).collect();
-    assert_eq!(answered, TYPES);
-    let is_empty = |type_url: &String| {
-        #[allow(clippy::cast_precision_loss, reason = "a type URL is short")]
-        let empty = type_url.len() as f64 + EMPTY_RESPONSE_BYTES;
-        bytes[type_url] <= counts[type_url] * empty
-    };
-    counts
-        .keys()
-        .filter(|type_url| !is_empty(type_url))
-        .map(short)
-        .collect()
+    let sent: BTreeMap<String, f64> = common::series(&metrics, "ambientd_xds_resources_sent")
+        .into_iter()
+        .map(|(labels, value)| (labels.split('"').nth(1).unwrap().to_owned(), value))
+        .collect();
+    assert!(sent.keys().eq(TYPES), "{sent:?}");
+    let sent = sent.into_iter().filter(|(_, count)| *count > 0.0);
+    sent.map(|(ty, _)| ty).collect()
 }
 
 /// What Envoy holds, without the hosts that it finds by itself while it forwards.
