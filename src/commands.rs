@@ -43,6 +43,7 @@ pub fn pipeline(mesh: &MeshArgs) -> Pipeline {
         system_namespace: mesh.system_namespace.as_str().into(),
         cluster_id: mesh.cluster_id.as_str().into(),
         domain: mesh.domain.as_str().into(),
+        ..pipeline::MeshDefaults::default()
     })
 }
 

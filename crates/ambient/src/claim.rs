@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use flow::{Output, Reads, View};
-use model::derived::{BoundWaypoint, Distribution};
+use model::derived::{BoundWaypoint, Distribution, Visibility, WeightedWaypoint};
 use model::input::{Resolution, Service, ServiceEntry};
 use model::labels::{
     ANNOTATION_TRAFFIC_DISTRIBUTION, LABEL_GATEWAY_MANAGED, LABEL_INGRESS_USE_WAYPOINT,
@@ -59,8 +59,14 @@ pub struct ClaimRow {
     pub created_s: Option<i64>,
     /// The waypoint of the object.
     pub waypoint: Option<BoundWaypoint>,
+    /// As [`model::ServiceRow::blocked`].
+    pub blocked: Option<NamespacedHostname>,
+    /// As [`model::ServiceRow::weighted_waypoints`].
+    pub weighted_waypoints: Vec<WeightedWaypoint>,
     /// Ingress gateways go through that waypoint too.
     pub ingress_use_waypoint: bool,
+    /// Who sees it.
+    pub visibility: Visibility,
     /// Endpoint preference.
     pub distribution: Distribution,
 }
@@ -241,7 +247,10 @@ fn claim(
     ClaimRow {
         created_s: meta.created_s,
         waypoint,
+        blocked: None,
+        weighted_waypoints: Vec::new(),
         ingress_use_waypoint,
+        visibility: Visibility::Public,
         distribution,
     }
 }

@@ -3,6 +3,7 @@
 //! Source: spec/workload-discovery.md §2.7 for the network.
 
 use flow::{Output, Reads};
+use model::derived::Features;
 use model::input::{MeshConfig, Namespace};
 use model::labels::LABEL_NETWORK;
 use model::{Finding, Kind, MeshRow, ObjectKey, ObjectRef, Str, defaults};
@@ -18,6 +19,11 @@ pub struct MeshDefaults {
     pub cluster_id: Str,
     /// DNS suffix of the cluster.
     pub domain: Str,
+    /// Revision of this control plane; empty takes every object
+    /// (spec/workload-discovery.md §0.1).
+    pub revision: Str,
+    /// Switches.
+    pub features: Features,
 }
 
 impl Default for MeshDefaults {
@@ -26,6 +32,8 @@ impl Default for MeshDefaults {
             system_namespace: Str::from(defaults::ROOT_NAMESPACE),
             cluster_id: Str::from(defaults::CLUSTER_ID),
             domain: Str::from(defaults::CLUSTER_DOMAIN),
+            revision: Str::new(),
+            features: Features::default(),
         }
     }
 }
@@ -51,6 +59,7 @@ pub fn derive(_: &(), view: &MeshView<'_>, reads: &mut Reads) -> Output<(), Mesh
     let mut row = MeshRow {
         domain: view.defaults.domain.clone(),
         cluster_id: view.defaults.cluster_id.clone(),
+        features: view.defaults.features,
         ..MeshRow::default()
     };
     let system = ObjectKey::cluster(view.defaults.system_namespace.clone());
@@ -92,4 +101,5 @@ fn overlay(row: &mut MeshRow, config: &MeshConfig) {
     }
     row.trust_domain_aliases
         .clone_from(&config.trust_domain_aliases);
+    row.entry_visibility.clone_from(&config.entry_visibility);
 }

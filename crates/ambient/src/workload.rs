@@ -94,6 +94,8 @@ fn blank(uid: WorkloadUid, key: &ObjectKey, mesh: &MeshRow) -> WorkloadRow {
         },
         service_account: Str::new(),
         waypoint: None,
+        blocked: None,
+        network_gateway: None,
         application_tunnel: None,
         node: Str::new(),
         canonical_name: Str::new(),

@@ -1,10 +1,10 @@
 //! Rows that one stage derives and several later ones read.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::finding::ObjectRef;
-use crate::input::{AllowedNamespaces, Resolution, TargetPort, Transport};
+use crate::input::{AllowedNamespaces, LabelSelector, Resolution, TargetPort, Transport};
 use crate::names::{NamespacedHostname, ObjectKey, WorkloadUid};
 use crate::object::Labels;
 use crate::{Str, defaults};
@@ -24,6 +24,74 @@ pub struct MeshRow {
     pub cluster_id: Str,
     /// Network of this cluster, empty for the default one.
     pub network: Str,
+    /// `serviceEntryVisibility`; `None` when it is not configured.
+    pub entry_visibility: Option<EntryVisibility>,
+    /// Switches of the installation.
+    pub features: Features,
+}
+
+/// Switches of the installation that alter what is computed.
+/// Source: spec/workload-discovery.md §0.2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// Policies marked `istio.io/dry-run` are sent to ztunnel instead of being refused there
+    /// (`AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY`, off).
+    pub dry_run_policies: bool,
+    /// Waypoints get a policy that allows them at what is bound to them
+    /// (`PILOT_AUTO_ALLOW_WAYPOINT_POLICY`, off).
+    pub allow_waypoint_policies: bool,
+    /// Hosts of ServiceEntries without addresses get some (`PILOT_ENABLE_IP_AUTOALLOCATE`, on).
+    pub ip_autoallocate: bool,
+    /// First range (network base and prefix length) of those addresses
+    /// (`PILOT_IP_AUTOALLOCATE_IPV4_PREFIX`).
+    pub allocation_v4: (Ipv4Addr, u8),
+    /// Second range (`PILOT_IP_AUTOALLOCATE_IPV6_PREFIX`).
+    pub allocation_v6: (Ipv6Addr, u8),
+    /// Selectors of ServiceEntries select Pods (`PILOT_ENABLE_SERVICEENTRY_SELECT_PODS`, on).
+    pub entries_select_pods: bool,
+    /// Selectors of Services select WorkloadEntries
+    /// (`PILOT_ENABLE_K8S_SELECT_WORKLOAD_ENTRIES`, on).
+    pub services_select_entries: bool,
+    /// Traffic whose waypoint cannot be used is refused instead of going directly
+    /// (`--waypoint-missing=fail-closed`, off); a Namespace label may say otherwise.
+    pub waypoint_missing_denies: bool,
+}
+
+impl Default for Features {
+    fn default() -> Self {
+        Self {
+            dry_run_policies: false,
+            allow_waypoint_policies: false,
+            ip_autoallocate: true,
+            allocation_v4: (Ipv4Addr::new(240, 240, 0, 0), 16),
+            allocation_v6: (Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 0), 48),
+            entries_select_pods: true,
+            services_select_entries: true,
+            waypoint_missing_denies: false,
+        }
+    }
+}
+
+/// Who sees the hosts of a ServiceEntry. Source: spec/workload-discovery.md §3.5.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Visibility {
+    /// Everybody.
+    #[default]
+    Public,
+    /// Clients of its namespace.
+    Namespace,
+    /// Nobody: there is no service and no workload.
+    None,
+}
+
+/// `meshConfig.serviceEntryVisibility`: the first policy that matches a namespace counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EntryVisibility {
+    /// What counts when no policy matches.
+    pub default: Visibility,
+    /// Policies in order: label selectors of namespaces that must all match (none match every
+    /// namespace; `None` is a matcher that is not known and matches nothing), and the outcome.
+    pub policies: Vec<(Vec<Option<LabelSelector>>, Visibility)>,
 }
 
 impl Default for MeshRow {
@@ -35,6 +103,8 @@ impl Default for MeshRow {
             domain: Str::from(defaults::CLUSTER_DOMAIN),
             cluster_id: Str::from(defaults::CLUSTER_ID),
             network: Str::new(),
+            entry_visibility: None,
+            features: Features::default(),
         }
     }
 }
@@ -240,8 +310,15 @@ pub struct ServiceRow {
     pub external: bool,
     /// The waypoint it is bound to, with its address; `None` = not bound.
     pub waypoint: Option<BoundWaypoint>,
+    /// A destination that does not exist: the waypoint cannot be used and its traffic shall be
+    /// refused (fail closed). Only without `waypoint`, or when that has no address.
+    pub blocked: Option<NamespacedHostname>,
+    /// Primary and canary with their weights; empty without a canary.
+    pub weighted_waypoints: Vec<WeightedWaypoint>,
     /// Ingress gateways go through the waypoint too.
     pub ingress_use_waypoint: bool,
+    /// Who sees it.
+    pub visibility: Visibility,
     /// Endpoint preference.
     pub distribution: Distribution,
     /// Endpoints that are not ready count too.
@@ -261,6 +338,24 @@ pub struct BoundWaypoint {
     pub key: ObjectKey,
     /// Where it is reached; `None` when it has no usable address.
     pub address: Option<GatewayAddress>,
+}
+
+/// One of several waypoints that share the traffic of a service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WeightedWaypoint {
+    /// The waypoint.
+    pub bound: BoundWaypoint,
+    /// Its share, 0 to 100.
+    pub weight: u32,
+}
+
+/// A gateway that leads to another network. Source: spec/workload-discovery.md §4.5.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NetworkGateway {
+    /// Where it is reached.
+    pub address: GatewayAddress,
+    /// Its HBONE port.
+    pub port: u16,
 }
 
 /// A port mapping of a workload in a service.
@@ -308,6 +403,10 @@ pub struct WorkloadRow {
     pub service_account: Str,
     /// Waypoint of pod-IP traffic.
     pub waypoint: Option<BoundWaypoint>,
+    /// As [`ServiceRow::blocked`].
+    pub blocked: Option<NamespacedHostname>,
+    /// The gateway of its network.
+    pub network_gateway: Option<NetworkGateway>,
     /// How it takes tunnelled traffic, when it is an instance of a waypoint that says so.
     pub application_tunnel: Option<InboundBinding>,
     /// Node.

@@ -31,6 +31,8 @@ pub struct Pod {
     pub host_network: bool,
     /// `status.phase` is `Failed` or `Succeeded`.
     pub terminal: bool,
+    /// `status.phase` is `Failed`.
+    pub failed: bool,
     /// Condition `Ready` is `True`.
     pub ready: bool,
     /// `status.podIPs`, else `status.podIP`, in order; `None` when one of them does not parse.
@@ -522,4 +524,8 @@ pub struct MeshConfig {
     pub trust_domain_aliases: Vec<Str>,
     /// `rootNamespace`.
     pub root_namespace: Option<Str>,
+    /// `discoverySelectors`, ORed; empty selects every namespace.
+    pub discovery_selectors: Vec<LabelSelector>,
+    /// `serviceEntryVisibility`.
+    pub entry_visibility: Option<crate::derived::EntryVisibility>,
 }

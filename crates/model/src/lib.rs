@@ -21,6 +21,7 @@ pub mod names;
 pub mod object;
 pub mod parse;
 pub mod proxy;
+pub mod status;
 
 pub use derived::{
     AuthorizationRow, GatewayAddress, MeshRow, ServiceRow, WaypointRow, WorkloadRow,

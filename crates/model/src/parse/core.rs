@@ -42,6 +42,7 @@ pub(super) fn pod(doc: Doc<'_>) -> Arc<Parsed<Pod>> {
             service_account: Str::from(account.unwrap_or("default")),
             node: Str::from(spec.node_name.as_deref().unwrap_or_default()),
             host_network: spec.host_network.unwrap_or_default(),
+            failed: status.phase.as_deref() == Some("Failed"),
             terminal: matches!(status.phase.as_deref(), Some("Failed" | "Succeeded")),
             ready: is_ready(&status),
             ips: pod_ips(&status),

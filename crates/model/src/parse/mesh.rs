@@ -150,5 +150,6 @@ fn body(doc: &mut Doc<'_>, value: &Value, prefix: &str) -> Result<MeshConfig, In
         trust_domain: text(wire.trust_domain),
         trust_domain_aliases: strs(wire.trust_domain_aliases.unwrap_or_default()),
         root_namespace: text(wire.root_namespace),
+        ..MeshConfig::default()
     })
 }

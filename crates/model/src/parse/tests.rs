@@ -313,6 +313,7 @@ fn core_kinds_are_read_whole() {
         node: s("n"),
         host_network: true,
         terminal: false,
+        failed: false,
         ready: true,
         ips: Some(vec![
             "10.0.0.1".parse().unwrap(),
@@ -727,6 +728,7 @@ fn mesh_config_comes_from_a_document_or_from_yaml_in_a_config_map() {
         trust_domain: Some(s("td")),
         trust_domain_aliases: strs(&["old"]),
         root_namespace: Some(s("root")),
+        ..MeshConfig::default()
     };
     let fields =
         json!({"trustDomain": "td", "trustDomainAliases": ["old"], "rootNamespace": "root"});
