@@ -55,6 +55,8 @@ fn a_pod_is_a_workload_with_every_field() {
         service_account: "web".into(),
         waypoint: None,
         application_tunnel: None,
+        blocked: None,
+        network_gateway: None,
         node: "n1".into(),
         canonical_name: "web".into(),
         canonical_revision: "v2".into(),
