@@ -7,15 +7,15 @@
 use std::collections::BTreeSet;
 
 use flow::{Output, Reads, View};
-use model::derived::{BoundWaypoint, Distribution, Visibility, WeightedWaypoint};
+use model::derived::{BoundWaypoint, Distribution, Visibility};
 use model::input::{Resolution, Service, ServiceEntry};
 use model::labels::{
-    ANNOTATION_TRAFFIC_DISTRIBUTION, LABEL_GATEWAY_MANAGED, LABEL_INGRESS_USE_WAYPOINT,
-    LABEL_USE_WAYPOINT, MANAGED_EAST_WEST, MANAGED_WAYPOINT,
+    ANNOTATION_TRAFFIC_DISTRIBUTION, LABEL_GATEWAY_MANAGED, LABEL_USE_WAYPOINT, MANAGED_EAST_WEST,
+    MANAGED_WAYPOINT,
 };
 use model::{Finding, Kind, Meta, NamespacedHostname, ObjectKey, ObjectRef, Parsed, Severity, Str};
 
-use crate::attach::{AttachView, FIELD_USE_WAYPOINT, Subject, Traffic};
+use crate::attach::{self, AttachView, Attachment, FIELD_USE_WAYPOINT, Reach, Subject, Traffic};
 use crate::service::parse_vip;
 use crate::tables::{self, InputView, MeshTable, error, warning};
 use crate::traffic;
@@ -57,12 +57,8 @@ pub type ClaimKey = (NamespacedHostname, ServiceSource);
 pub struct ClaimRow {
     /// Creation time of the object.
     pub created_s: Option<i64>,
-    /// The waypoint of the object.
-    pub waypoint: Option<BoundWaypoint>,
-    /// As [`model::ServiceRow::blocked`].
-    pub blocked: Option<NamespacedHostname>,
-    /// As [`model::ServiceRow::weighted_waypoints`].
-    pub weighted_waypoints: Vec<WeightedWaypoint>,
+    /// What came of its reference to a waypoint.
+    pub attachment: Attachment,
     /// Ingress gateways go through that waypoint too.
     pub ingress_use_waypoint: bool,
     /// Who sees it.
@@ -144,12 +140,14 @@ fn of_service(
     let mut notes = Vec::new();
     let managed = object.meta.label(LABEL_GATEWAY_MANAGED);
     let is_gateway = managed.is_some_and(|by| by == MANAGED_WAYPOINT || by == MANAGED_EAST_WEST);
-    let waypoint = if is_gateway {
-        None
+    let visibility = Visibility::Public;
+    let attachment = if is_gateway {
+        Attachment::default()
     } else {
-        waypoint(source, &object.meta, view, reads, &mut notes)
+        attachment(source, &object.meta, visibility, view, reads, &mut notes)
     };
-    if let Some(waypoint) = waypoint.as_ref().filter(|_| service.cluster_ips.is_empty()) {
+    let bound = attachment.bound.as_ref();
+    if let Some(waypoint) = bound.filter(|_| service.cluster_ips.is_empty()) {
         notes.push(headless_note(source, waypoint));
     }
     let distribution = if service.internal_local {
@@ -159,7 +157,12 @@ fn of_service(
         word.and_then(|word| traffic::spec_distribution(word))
             .unwrap_or_else(|| annotated(&object.meta, view, reads))
     };
-    let row = claim(&object.meta, waypoint, distribution, view, reads);
+    let outcome = Outcome {
+        attachment,
+        visibility,
+        distribution,
+    };
+    let row = claim(source, &object.meta, outcome, view, reads, &mut notes);
     let domain = &tables::mesh(view.mesh, reads).domain;
     let host = NamespacedHostname::service(source.key(), domain);
     Output::one((host, source.clone()), row).with_notes(notes)
@@ -195,13 +198,19 @@ fn of_entry(
         );
     }
     let mut notes = Vec::new();
-    let waypoint = waypoint(source, &object.meta, view, reads, &mut notes);
+    let visibility = Visibility::Public;
+    let attachment = attachment(source, &object.meta, visibility, view, reads, &mut notes);
     let distribution = if entry.resolution == Resolution::None {
         Distribution::Passthrough
     } else {
         annotated(&object.meta, view, reads)
     };
-    let row = claim(&object.meta, waypoint, distribution, view, reads);
+    let outcome = Outcome {
+        attachment,
+        visibility,
+        distribution,
+    };
+    let row = claim(source, &object.meta, outcome, view, reads, &mut notes);
     let hosts: BTreeSet<&Str> = entry.hosts.iter().collect();
     let claims = hosts.into_iter().map(|host| {
         let host = NamespacedHostname::new(source.key().ns.clone(), host.clone());
@@ -210,47 +219,65 @@ fn of_entry(
     Output::new(claims.collect(), notes)
 }
 
-fn waypoint(
+/// What comes of the object's reference to a waypoint; its visibility has a say in it.
+fn attachment(
     source: &ServiceSource,
     meta: &Meta,
+    visibility: Visibility,
     view: &ClaimView<'_>,
     reads: &mut Reads,
     notes: &mut Vec<Finding>,
-) -> Option<BoundWaypoint> {
+) -> Attachment {
     let object = source.object_ref();
     let subject = Subject {
         object: &object,
         ns: &source.key().ns,
         labels: &meta.labels,
         traffic: Traffic::Services,
+        reach: match visibility {
+            Visibility::Public => Reach::Mesh,
+            Visibility::Namespace | Visibility::None => Reach::Namespace,
+        },
     };
-    view.attach.waypoint_of(reads, &subject, notes)
+    view.attach.of_service(reads, &subject, meta, notes)
+}
+
+/// What is said once per object.
+struct Outcome {
+    attachment: Attachment,
+    visibility: Visibility,
+    distribution: Distribution,
 }
 
 fn claim(
+    source: &ServiceSource,
     meta: &Meta,
-    waypoint: Option<BoundWaypoint>,
-    distribution: Distribution,
+    outcome: Outcome,
     view: &ClaimView<'_>,
     reads: &mut Reads,
+    notes: &mut Vec<Finding>,
 ) -> ClaimRow {
-    let ingress_use_waypoint = waypoint.is_some()
-        && match meta.label(LABEL_INGRESS_USE_WAYPOINT) {
-            Some(text) => traffic::parse_bool(text),
-            None => view
-                .attach
-                .namespace_bindings
-                .get(reads, &ObjectKey::cluster(meta.key.ns.clone()))
-                .and_then(|binding| binding.ingress_use_waypoint)
-                .unwrap_or(false),
-        };
+    let Outcome {
+        attachment,
+        visibility,
+        distribution,
+    } = outcome;
+    let object = source.object_ref();
+    let own = attach::ingress_use_waypoint(meta, &object, notes);
+    let is_bound = attachment.bound.is_some();
+    if own == Some(true) && !is_bound && attachment.refusal.is_none() {
+        notes.push(attach::ingress_without_waypoint(&object));
+    }
+    let inherited = view
+        .attach
+        .namespace_bindings
+        .get(reads, &ObjectKey::cluster(meta.key.ns.clone()))
+        .and_then(|binding| binding.ingress_use_waypoint);
     ClaimRow {
         created_s: meta.created_s,
-        waypoint,
-        blocked: None,
-        weighted_waypoints: Vec::new(),
-        ingress_use_waypoint,
-        visibility: Visibility::Public,
+        attachment,
+        ingress_use_waypoint: is_bound && own.or(inherited).unwrap_or(false),
+        visibility,
         distribution,
     }
 }

@@ -28,3 +28,12 @@ pub(crate) const WAYPOINT_CLASS: &str = "istio-waypoint";
 pub(crate) const PROTOCOL_HBONE: &str = "HBONE";
 /// Listener protocol of PROXY bindings.
 pub(crate) const PROTOCOL_PROXY: &str = "istio.io/PROXY";
+/// Second waypoint of a service.
+pub(crate) const LABEL_USE_WAYPOINT_CANARY: &str = "istio.io/use-waypoint-canary";
+/// Namespace of the waypoint named by [`LABEL_USE_WAYPOINT_CANARY`].
+pub(crate) const LABEL_USE_WAYPOINT_CANARY_NAMESPACE: &str =
+    "istio.io/use-waypoint-canary-namespace";
+/// Share of the second waypoint, in percent.
+pub(crate) const ANNOTATION_CANARY_WEIGHT: &str = "istio.io/use-waypoint-canary-weight";
+/// On a Namespace: what becomes of traffic whose waypoint cannot be used.
+pub(crate) const LABEL_WAYPOINT_MISSING: &str = "ambientd.io/waypoint-missing";

@@ -5,37 +5,61 @@
 use flow::{Output, Reads};
 use model::derived::{BoundWaypoint, Distribution, WaypointFor};
 use model::input::Namespace;
-use model::labels::{ANNOTATION_TRAFFIC_DISTRIBUTION, LABEL_INGRESS_USE_WAYPOINT};
-use model::{Finding, Kind, ObjectKey, ObjectRef, Severity, WaypointRow};
+use model::labels::ANNOTATION_TRAFFIC_DISTRIBUTION;
+use model::{Finding, Kind, Meta, ObjectKey, ObjectRef, Severity, Str, WaypointRow};
 
-use crate::attach::{self, FIELD_USE_WAYPOINT, Request, Resolver};
-use crate::tables::{InputView, error};
+use crate::attach::{
+    self, BindingReason, CanaryCandidate, CanaryRequest, FIELD_USE_WAYPOINT, Fallback, Reach,
+    Refused, Request, Resolver, Traffic,
+};
+use crate::keys;
+use crate::tables::{self, InputView, MeshTable, error};
 use crate::traffic;
 use crate::waypoint::WaypointTable;
 
 /// What a namespace gives to its objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NamespaceBinding {
-    /// The waypoint, if one is named and can be used.
+    /// The waypoint, if one is named.
     pub waypoint: Option<NamespaceWaypoint>,
+    /// The second waypoint, if one is named.
+    pub canary: Option<ObjectKey>,
+    /// The share of the second waypoint, as written.
+    pub canary_weight: Option<Str>,
+    /// What becomes of traffic whose waypoint cannot be used, if the namespace says so.
+    pub(crate) fallback: Option<Fallback>,
     /// `istio.io/ingress-use-waypoint`; `None` when absent, false when unreadable.
     pub ingress_use_waypoint: Option<bool>,
     /// Traffic distribution.
     pub distribution: Option<Distribution>,
 }
 
-/// The waypoint of a namespace, and for what.
+/// The waypoint that a namespace names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NamespaceWaypoint {
-    /// The binding.
-    pub bound: BoundWaypoint,
-    /// Traffic that it serves.
-    pub serves: WaypointFor,
+pub enum NamespaceWaypoint {
+    /// Its objects may use it.
+    Usable {
+        /// The binding.
+        bound: BoundWaypoint,
+        /// Traffic that it serves.
+        serves: WaypointFor,
+    },
+    /// Its objects may not.
+    Unusable {
+        /// The Gateway.
+        wanted: ObjectKey,
+        /// Why.
+        reason: BindingReason,
+        /// Traffic that it would serve, if the Gateway exists.
+        serves: Option<WaypointFor>,
+    },
 }
 
 /// What the stage reads.
 #[derive(Clone, Copy)]
 pub struct NamespaceBindingView<'t> {
+    /// The mesh row.
+    pub mesh: MeshTable<'t>,
     /// Namespaces.
     pub namespaces: InputView<'t, Namespace>,
     /// Waypoints.
@@ -52,12 +76,29 @@ pub fn derive(
         return Output::gone();
     };
     let meta = &namespace.meta;
+    let object = ObjectRef::new(Kind::Namespace, key.clone());
     let mut notes = Vec::new();
+    let fallback = fallback(meta, &object, &mut notes);
+    let in_force = fallback.unwrap_or_else(|| Fallback::of_mesh(&tables::mesh(view.mesh, reads)));
+    let labels = Labelled {
+        ns: &key.name,
+        meta,
+        object: &object,
+    };
+    let waypoint = labels.waypoint(view, reads, in_force, &mut notes);
+    let canary = match attach::canary_request(&meta.labels, &key.name) {
+        CanaryRequest::Named(wanted) => Some(wanted),
+        CanaryRequest::Unset | CanaryRequest::OptOut => None,
+    };
+    if let Some(wanted) = &canary {
+        labels.judge_canary(view, reads, waypoint.as_ref(), wanted, &mut notes);
+    }
     let row = NamespaceBinding {
-        waypoint: waypoint(key, view, reads, &mut notes),
-        ingress_use_waypoint: meta
-            .label(LABEL_INGRESS_USE_WAYPOINT)
-            .map(|text| traffic::parse_bool(text)),
+        waypoint,
+        canary,
+        canary_weight: attach::weight_text(meta).cloned(),
+        fallback,
+        ingress_use_waypoint: attach::ingress_use_waypoint(meta, &object, &mut notes),
         distribution: meta
             .annotation(ANNOTATION_TRAFFIC_DISTRIBUTION)
             .and_then(|word| traffic::annotated_distribution(word)),
@@ -70,33 +111,110 @@ pub fn derive(
     output.with_notes(notes)
 }
 
-fn waypoint(
-    key: &ObjectKey,
-    view: &NamespaceBindingView<'_>,
-    reads: &mut Reads,
-    notes: &mut Vec<Finding>,
-) -> Option<NamespaceWaypoint> {
-    let ns = &key.name;
-    let labels = &view.namespaces.get(reads, key)?.meta.labels;
-    let Request::Named(wanted) = attach::request(labels, ns) else {
-        return None;
-    };
-    let object = ObjectRef::new(Kind::Namespace, key.clone());
-    let resolver = Resolver {
-        waypoints: view.waypoints,
-        namespaces: view.namespaces,
-    };
-    match resolver.resolve(reads, &wanted, ns) {
-        Ok(waypoint) => {
-            notes.extend(serving_note(&object, &waypoint));
-            Some(NamespaceWaypoint {
-                bound: attach::bound(&waypoint),
-                serves: waypoint.serves,
-            })
+/// What the namespace says of waypoints that cannot be used; a word that is not known refuses.
+fn fallback(meta: &Meta, object: &ObjectRef, notes: &mut Vec<Finding>) -> Option<Fallback> {
+    let word = meta.label(keys::LABEL_WAYPOINT_MISSING)?;
+    match word.as_str() {
+        "bypass" => Some(Fallback::Direct),
+        "fail-closed" => Some(Fallback::Refuse),
+        _ => {
+            notes.push(
+                error(
+                    "wp-missing-mode-invalid",
+                    object.clone(),
+                    format!("{word:?} is neither fail-closed nor bypass; fail-closed is in force: traffic whose waypoint cannot be used is refused"),
+                    "Write fail-closed or bypass",
+                )
+                .at(FIELD_WAYPOINT_MISSING),
+            );
+            Some(Fallback::Refuse)
         }
-        Err(refusal) => {
-            notes.push(refusal.finding(&object, &wanted, ns));
-            None
+    }
+}
+
+const FIELD_WAYPOINT_MISSING: &str = "metadata.labels[ambientd.io/waypoint-missing]";
+
+/// A Namespace.
+struct Labelled<'a> {
+    ns: &'a Str,
+    meta: &'a Meta,
+    object: &'a ObjectRef,
+}
+
+// === impl Labelled ===
+
+impl Labelled<'_> {
+    fn waypoint(
+        &self,
+        view: &NamespaceBindingView<'_>,
+        reads: &mut Reads,
+        fallback: Fallback,
+        notes: &mut Vec<Finding>,
+    ) -> Option<NamespaceWaypoint> {
+        let Request::Named(wanted) = attach::request(&self.meta.labels, self.ns) else {
+            return None;
+        };
+        match view.resolver().resolve(reads, &wanted, self.ns) {
+            Ok(waypoint) => {
+                notes.extend(serving_note(self.object, &waypoint));
+                if waypoint.address.is_none() && waypoint.serves != WaypointFor::None {
+                    notes.push(attach::addressless(self.object, &wanted, fallback));
+                }
+                Some(NamespaceWaypoint::Usable {
+                    bound: attach::bound(&waypoint),
+                    serves: waypoint.serves,
+                })
+            }
+            Err(reason) => {
+                let serves = view.waypoints.get(reads, &wanted).map(|row| row.serves);
+                let traffic = Traffic::Services;
+                let refused =
+                    Refused::of(wanted.clone(), reason.clone(), self.ns, traffic, fallback);
+                notes.push(refused.finding(self.object));
+                Some(NamespaceWaypoint::Unusable {
+                    wanted,
+                    reason,
+                    serves,
+                })
+            }
+        }
+    }
+
+    /// Notes what is wrong with the canary that Services inherit together with the primary.
+    fn judge_canary(
+        &self,
+        view: &NamespaceBindingView<'_>,
+        reads: &mut Reads,
+        waypoint: Option<&NamespaceWaypoint>,
+        wanted: &ObjectKey,
+        notes: &mut Vec<Finding>,
+    ) {
+        let primary = match waypoint {
+            // The primary has its own finding.
+            Some(NamespaceWaypoint::Unusable { .. }) => return,
+            Some(NamespaceWaypoint::Usable { bound, serves }) if serves.services() => bound,
+            _ => return notes.push(attach::without_primary(self.object, wanted)),
+        };
+        let candidate = CanaryCandidate {
+            primary,
+            wanted,
+            weight: attach::weight_text(self.meta),
+            ns: self.ns,
+            reach: Reach::Mesh,
+        };
+        if let Err(refused) = candidate.judge(&view.resolver(), reads) {
+            notes.push(refused.finding(self.object));
+        }
+    }
+}
+
+// === impl NamespaceBindingView ===
+
+impl NamespaceBindingView<'_> {
+    fn resolver(&self) -> Resolver<'_> {
+        Resolver {
+            waypoints: self.waypoints,
+            namespaces: self.namespaces,
         }
     }
 }

@@ -5,16 +5,19 @@
 //! Source: spec/workload-discovery.md §3.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use flow::{Output, Reads, View};
-use model::derived::{Distribution, PortRow, Vip};
+use model::derived::{Distribution, NeedsWaypoint, PortRow, Vip, Visibility};
 use model::input::{
     EntryPort, Resolution, Service, ServiceEntry, ServicePort, TargetPort, Transport,
 };
+use model::labels::{ANNOTATION_CONNECT_STRATEGY, CONNECT_STRATEGY_RACE};
 use model::{Finding, NamespacedHostname, Parsed, ServiceRow, Str};
 
+use crate::allocation::{AllocationRow, AllocationTable};
 use crate::claim::{ClaimKey, ClaimRow, ClaimTable, ClaimsByHost, ClaimsByHostname, ServiceSource};
-use crate::keys;
+use crate::entry_note;
 use crate::protocol::{self, Protocols};
 use crate::selector::{self, SelectorAt};
 use crate::tables::{self, InputView, MeshTable, warning};
@@ -49,6 +52,8 @@ pub struct ServiceView<'t> {
     pub services: InputView<'t, Service>,
     /// ServiceEntries.
     pub service_entries: InputView<'t, ServiceEntry>,
+    /// Addresses that entries were given.
+    pub allocations: AllocationTable<'t>,
     /// The mesh row.
     pub mesh: MeshTable<'t>,
 }
@@ -75,6 +80,7 @@ pub fn derive(
     let canonical = view
         .claims
         .by::<ClaimsByHostname>(reads, &host.hostname)
+        .filter(|(_, row)| row.visibility == Visibility::Public)
         .min_by_key(|(key, row)| precedence(key, row))
         .is_some_and(|(best, _)| best == winner);
     let network = tables::mesh(view.mesh, reads).network.clone();
@@ -90,16 +96,19 @@ pub fn derive(
             .services
             .get(reads, key)
             .and_then(|object| facts.service(object)),
-        ServiceSource::ServiceEntry(key) => view
-            .service_entries
-            .get(reads, key)
-            .and_then(|object| facts.entry(object)),
+        ServiceSource::ServiceEntry(key) => {
+            let allocation = view.allocations.get(reads, key).map(Arc::as_ref);
+            let object = view.service_entries.get(reads, key);
+            object.and_then(|object| facts.entry(object, allocation))
+        }
     };
-    let notes = losers
+    let mut notes: Vec<Finding> = losers
         .iter()
-        .map(|(key, _)| duplicate(host, &key.1, &winner.1));
+        .map(|(key, _)| duplicate(host, &key.1, &winner.1))
+        .collect();
+    notes.extend(service.as_ref().and_then(entry_note::of_service));
     let rows = service.into_iter().map(|service| (host.clone(), service));
-    Output::new(rows.collect(), notes.collect())
+    Output::new(rows.collect(), notes)
 }
 
 /// Sort key of claims to one host name, the winner first.
@@ -149,10 +158,15 @@ impl Facts<'_> {
         })
     }
 
-    fn entry(&self, object: &Parsed<ServiceEntry>) -> Option<ServiceRow> {
+    fn entry(
+        &self,
+        object: &Parsed<ServiceEntry>,
+        allocation: Option<&AllocationRow>,
+    ) -> Option<ServiceRow> {
         let entry = object.ok()?;
         Some(ServiceRow {
-            vips: self.entry_vips(object, entry),
+            vips: self.entry_vips(entry, allocation),
+            needs_waypoint: self.needs_waypoint(object),
             ports: entry.ports.iter().map(entry_port).collect(),
             selector: entry.selector.clone(),
             resolution: entry.resolution,
@@ -173,10 +187,11 @@ impl Facts<'_> {
             selector: None,
             resolution: Resolution::Static,
             external: false,
-            waypoint: self.claim.waypoint.clone(),
-            blocked: self.claim.blocked.clone(),
-            weighted_waypoints: self.claim.weighted_waypoints.clone(),
+            waypoint: self.claim.attachment.bound.clone(),
+            blocked: self.claim.attachment.blocked.clone(),
+            weighted_waypoints: self.claim.attachment.weighted(),
             visibility: self.claim.visibility,
+            needs_waypoint: None,
             ingress_use_waypoint: self.claim.ingress_use_waypoint,
             distribution: self.claim.distribution,
             publish_not_ready: false,
@@ -195,28 +210,28 @@ impl Facts<'_> {
     }
 
     /// The addresses written, else those allocated for this host.
-    fn entry_vips(&self, object: &Parsed<ServiceEntry>, entry: &ServiceEntry) -> Vec<Vip> {
+    fn entry_vips(&self, entry: &ServiceEntry, allocation: Option<&AllocationRow>) -> Vec<Vip> {
         if !entry.addresses.is_empty() {
             let written = entry.addresses.iter().filter_map(|text| parse_vip(text));
             return written.map(|(ip, prefix)| self.vip(ip, prefix)).collect();
         }
-        let refused = object
-            .meta
-            .label(keys::LABEL_AUTOALLOCATE)
-            .is_some_and(|value| value.eq_ignore_ascii_case("false"));
-        let is_wildcard = self.host.hostname.starts_with('*');
-        let eligible = entry.resolution != Resolution::None
-            && (!is_wildcard || entry.resolution == Resolution::DynamicDns);
-        if refused || !eligible {
-            return Vec::new();
-        }
-        let own = entry
-            .allocated
-            .iter()
-            .filter(|(_, host)| *host == self.host.hostname);
-        own.filter_map(|(value, _)| Some(self.vip(value.parse().ok()?, None)))
-            .collect()
+        let given = allocation.map(|row| row.of(&self.host.hostname));
+        let given = given.unwrap_or_default().iter();
+        given.map(|ip| self.vip(*ip, None)).collect()
     }
+
+    fn needs_waypoint(&self, object: &Parsed<ServiceEntry>) -> Option<NeedsWaypoint> {
+        let strategy = object.meta.annotation(ANNOTATION_CONNECT_STRATEGY);
+        if strategy.is_some_and(|word| word.eq_ignore_ascii_case(CONNECT_STRATEGY_RACE)) {
+            return Some(NeedsWaypoint::RacingConnect);
+        }
+        is_wildcard(&self.host.hostname).then_some(NeedsWaypoint::Wildcard)
+    }
+}
+
+/// Whether a host stands for many.
+pub(crate) fn is_wildcard(host: &str) -> bool {
+    host.starts_with('*')
 }
 
 fn service_port(port: &ServicePort) -> PortRow {

@@ -12,6 +12,10 @@ use ambient::peer_binding::{self, PeerBinding, PeerBindingView};
 use ambient::pod_link::{self, PodLink, PodLinkKey, PodLinkView};
 use ambient::policy_binding::{self, PolicyBinding, PolicyBindingView};
 use ambient::service::{self, ServiceView};
+use ambient::status;
+use ambient::status::policy::PolicyStatusView;
+use ambient::status::service::ServiceStatusView;
+use ambient::status::workload_entry::WorkloadEntryStatusView;
 use ambient::waypoint::{self, WaypointView};
 use ambient::workload::{self, WorkloadSource, WorkloadView};
 use envoy::attachment::{self, AttachmentView};
@@ -33,6 +37,7 @@ use envoy::listeners::{self, ListenerView};
 use envoy::static_clusters::{self, StaticClusterView};
 use flow::{Changes, Derived, Dirty, Reads, Touched};
 use model::derived::Locality;
+use model::status::{StatusKey, StatusRow};
 use model::{
     AuthorizationRow, Finding, MeshRow, NamespacedHostname, ObjectKey, ProxyClass, ServiceRow,
     WaypointRow, WorkloadRow, WorkloadUid,
@@ -70,6 +75,9 @@ pub(crate) struct Stages {
     policy_findings: Stage<ObjectKey, (), ()>,
     service_findings: Stage<NamespacedHostname, (), ()>,
     waypoint_findings: Stage<ObjectKey, (), ()>,
+    service_statuses: Stage<ServiceSource, StatusKey, StatusRow>,
+    workload_entry_statuses: Stage<ObjectKey, StatusKey, StatusRow>,
+    policy_statuses: Stage<ObjectKey, StatusKey, StatusRow>,
 }
 
 /// What of the derived tables is encoded, and whether notes changed.
@@ -82,6 +90,9 @@ pub(crate) struct DerivedChanges {
     pub(crate) listeners: Changes<ClassResource, ListenerIr>,
     pub(crate) static_clusters: Changes<ClassResource, StaticClusterIr>,
     pub(crate) proxies: Vec<(ProxyClass, bool)>,
+    pub(crate) statuses: Vec<Changes<StatusKey, StatusRow>>,
+    pub(crate) waypoints: Changes<ObjectKey, WaypointRow>,
+    pub(crate) mesh: Changes<(), MeshRow>,
     pub(crate) notes: bool,
 }
 
@@ -119,6 +130,7 @@ impl Stages {
                 .with_index::<claim::ClaimsByHostname>(),
             services: Derived::new("services")
                 .with_index::<service::ServicesBySelector>()
+                .with_index::<status::ServicesBySource>()
                 .with_index::<at::ServiceByWaypoint>()
                 .with_index::<at::ServiceBySource>()
                 .with_index::<at::ServiceByName>(),
@@ -147,6 +159,9 @@ impl Stages {
             policy_findings: Derived::new("policy_findings"),
             service_findings: Derived::new("service_findings"),
             waypoint_findings: Derived::new("waypoint_findings"),
+            service_statuses: Derived::new("service_statuses"),
+            workload_entry_statuses: Derived::new("workload_entry_statuses"),
+            policy_statuses: Derived::new("policy_statuses"),
         }
     }
 
@@ -180,7 +195,7 @@ impl Stages {
         mut touched: Touched,
     ) -> DerivedChanges {
         let first = !std::mem::replace(&mut self.started, true);
-        update!(
+        let mesh_changes = update!(
             touched,
             self.mesh,
             first.then_some(()).into_iter(),
@@ -201,7 +216,7 @@ impl Stages {
                 nodes: inputs.nodes.view()
             }
         );
-        update!(
+        let waypoint_changes = update!(
             touched,
             self.waypoints,
             changed.gateways.keys().cloned(),
@@ -220,11 +235,13 @@ impl Stages {
             changed.namespaces.keys().cloned(),
             namespace_binding::derive,
             NamespaceBindingView {
+                mesh,
                 namespaces: inputs.namespaces.view(),
                 waypoints,
             }
         );
         let attach = AttachView {
+            mesh,
             waypoints,
             namespaces: inputs.namespaces.view(),
             namespace_bindings: self.namespace_bindings.view(),
@@ -514,6 +531,7 @@ impl Stages {
                 policies: inputs.authorization_policies.view(),
             }
         );
+        let statuses = self.update_statuses(inputs, changed, &mut touched);
         let proxies = changed
             .proxies
             .rows()
@@ -530,8 +548,69 @@ impl Stages {
             listeners,
             static_clusters,
             proxies,
+            statuses,
+            waypoints: waypoint_changes,
+            mesh: mesh_changes,
             notes,
         }
+    }
+
+    /// What belongs into the status of objects; nothing that is served depends on it.
+    fn update_statuses(
+        &mut self,
+        inputs: &Inputs,
+        changed: &InputChanges,
+        touched: &mut Touched,
+    ) -> Vec<Changes<StatusKey, StatusRow>> {
+        let mesh = self.mesh.view();
+        let waypoints = self.waypoints.view();
+        let services = changed.services.keys().cloned();
+        let entries = changed.service_entries.keys().cloned();
+        let of_services = update!(
+            touched,
+            self.service_statuses,
+            services
+                .map(ServiceSource::Service)
+                .chain(entries.map(ServiceSource::ServiceEntry)),
+            status::service::derive,
+            ServiceStatusView {
+                services: inputs.services.view(),
+                service_entries: inputs.service_entries.view(),
+                claims: self.claims.view(),
+                hosts: self.services.view(),
+                namespace_bindings: self.namespace_bindings.view(),
+                mesh,
+            }
+        );
+        let of_workload_entries = update!(
+            touched,
+            self.workload_entry_statuses,
+            changed.workload_entries.keys().cloned(),
+            status::workload_entry::derive,
+            WorkloadEntryStatusView {
+                workload_entries: inputs.workload_entries.view(),
+                attach: AttachView {
+                    mesh,
+                    waypoints,
+                    namespaces: inputs.namespaces.view(),
+                    namespace_bindings: self.namespace_bindings.view(),
+                },
+            }
+        );
+        let of_policies = update!(
+            touched,
+            self.policy_statuses,
+            changed.authorization_policies.keys().cloned(),
+            status::policy::derive,
+            PolicyStatusView {
+                policies: inputs.authorization_policies.view(),
+                gateway_classes: inputs.gateway_classes.view(),
+                services: self.services.view(),
+                waypoints,
+                mesh,
+            }
+        );
+        vec![of_services, of_workload_entries, of_policies]
     }
 }
 
@@ -575,4 +654,7 @@ notes!(
     policy_findings,
     service_findings,
     waypoint_findings,
+    service_statuses,
+    workload_entry_statuses,
+    policy_statuses,
 );

@@ -175,6 +175,7 @@ pub(super) fn world_edited(yaml: &str, edit: impl Fn(&mut AuthorizationPolicy)) 
     });
 
     let view = NamespaceBindingView {
+        mesh: mesh.view(),
         namespaces: namespaces.view(),
         waypoints: waypoints.view(),
     };
@@ -186,6 +187,7 @@ pub(super) fn world_edited(yaml: &str, edit: impl Fn(&mut AuthorizationPolicy)) 
     );
 
     let attach = AttachView {
+        mesh: mesh.view(),
         waypoints: waypoints.view(),
         namespaces: namespaces.view(),
         namespace_bindings: bindings.view(),

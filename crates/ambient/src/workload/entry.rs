@@ -11,8 +11,8 @@ use model::{
 };
 
 use super::membership::{self, Memberships};
-use super::pod::{self, Inbound};
 use super::{WorkloadView, blank, naming, policies};
+use crate::attach::Inbound;
 use crate::keys::{ANNOTATION_AUTOREGISTRATION, LABEL_WORKLOAD_NAME};
 use crate::tables;
 use crate::tunnel::{self, Tunnel};
@@ -41,7 +41,7 @@ pub(super) fn of_workload_entry(
     let uid = WorkloadUid::object(&mesh.cluster_id, Kind::WorkloadEntry, key, None);
     let mut notes = Vec::new();
     let object_ref = ObjectRef::new(Kind::WorkloadEntry, key.clone());
-    let inbound = pod::inbound(&view.attach, reads, &object_ref, &labels, &mut notes);
+    let inbound = (view.attach).of_workload(reads, &object_ref, &labels, &mut notes);
     let Tunnel { hbone, native } = tunnel::tunnel(&labels, &meta.annotations);
     let target = |_: &_, port: &_| membership::entry_target(entry, port);
     let services = membership::selecting(view.services, reads, &key.ns, &labels);
@@ -85,7 +85,8 @@ fn endpoint(
         },
         network: network.clone(),
         service_account: entry.service_account.clone(),
-        waypoint: inbound.waypoint,
+        waypoint: inbound.attachment.bound,
+        blocked: inbound.attachment.blocked,
         application_tunnel: inbound.application_tunnel,
         locality: locality(&entry.locality),
         capacity: entry.weight,
@@ -125,7 +126,7 @@ pub(super) fn of_service_entry(
     let mut rows = BTreeMap::new();
     for inline in &entry.endpoints {
         let reference = ObjectRef::new(Kind::ServiceEntry, key.clone());
-        let inbound = pod::inbound(&view.attach, reads, &reference, &inline.labels, &mut notes);
+        let inbound = (view.attach).of_workload(reads, &reference, &inline.labels, &mut notes);
         let row = common.workload(inline, inbound, &services);
         rows.entry(row.uid.clone()).or_insert(row);
     }

@@ -1,14 +1,12 @@
 //! Pods as workloads. Source: spec/workload-discovery.md §2.2.
 
 use flow::{Output, Reads};
-use model::derived::{BoundWaypoint, InboundBinding};
 use model::input::Pod;
-use model::labels::LABEL_GATEWAY_NAME;
-use model::{Finding, Kind, Labels, ObjectKey, ObjectRef, Parsed, WorkloadRow, WorkloadUid};
+use model::{Finding, Kind, ObjectKey, ObjectRef, Parsed, WorkloadRow, WorkloadUid};
 
 use super::membership::{self, Memberships};
 use super::{WorkloadView, blank, naming, policies};
-use crate::attach::{AttachView, Subject, Traffic};
+use crate::attach::Inbound;
 use crate::pod_link::LinksByPod;
 use crate::tables;
 use crate::tunnel::{self, Tunnel};
@@ -37,9 +35,9 @@ pub(super) fn derive(
     let mut notes = Vec::new();
     let object_ref = ObjectRef::new(Kind::Pod, key.clone());
     let Inbound {
-        waypoint,
+        attachment,
         application_tunnel,
-    } = inbound(&view.attach, reads, &object_ref, &meta.labels, &mut notes);
+    } = (view.attach).of_workload(reads, &object_ref, &meta.labels, &mut notes);
     let node = ObjectKey::cluster(pod.node.clone());
     let locality = view.node_localities.get(reads, &node);
     let row = WorkloadRow {
@@ -47,7 +45,8 @@ pub(super) fn derive(
         hbone,
         native_tunnel: native,
         service_account: pod.service_account.clone(),
-        waypoint,
+        waypoint: attachment.bound,
+        blocked: attachment.blocked,
         application_tunnel,
         node: pod.node.clone(),
         canonical_name,
@@ -88,45 +87,4 @@ fn services(
         }
     }
     services
-}
-
-/// How traffic to the addresses of a workload gets in.
-#[derive(Default)]
-pub(super) struct Inbound {
-    pub(super) waypoint: Option<BoundWaypoint>,
-    pub(super) application_tunnel: Option<InboundBinding>,
-}
-
-/// An instance of a gateway has no waypoint of its own; anything else may have one.
-///
-/// A Gateway counts from the moment it exists, not only once it is ready: otherwise the pods of
-/// a starting waypoint could be sent through another one.
-pub(super) fn inbound(
-    attach: &AttachView<'_>,
-    reads: &mut Reads,
-    object: &ObjectRef,
-    labels: &Labels,
-    notes: &mut Vec<Finding>,
-) -> Inbound {
-    let ns = &object.key.ns;
-    if let Some(gateway) = labels.get(LABEL_GATEWAY_NAME) {
-        let gateway = ObjectKey::new(ns.clone(), gateway.clone());
-        if let Some(row) = attach.waypoints.get(reads, &gateway) {
-            return Inbound {
-                waypoint: None,
-                application_tunnel: row.binding,
-            };
-        }
-    }
-    let subject = Subject {
-        object,
-        ns,
-        labels,
-        traffic: Traffic::Workloads,
-    };
-    let waypoint = attach.waypoint_of(reads, &subject, notes);
-    Inbound {
-        waypoint,
-        application_tunnel: None,
-    }
 }
