@@ -1,9 +1,9 @@
 //! Flags and environment: the only place that reads either.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::target::Target;
 
@@ -27,7 +27,7 @@ pub struct Cli {
 pub enum Command {
     /// Serve xDS, workload discovery and the debug endpoints.
     Serve(ServeArgs),
-    /// Print what a proxy would receive, or all findings, as JSON or YAML.
+    /// Print what a proxy would receive, all findings, or the status of objects, as JSON or YAML.
     Render(RenderArgs),
     /// Print what of the configuration does not do what it says.
     Analyze(AnalyzeArgs),
@@ -49,6 +49,101 @@ pub struct MeshArgs {
     /// Namespace of the control plane.
     #[arg(long, env = "POD_NAMESPACE", default_value = model::defaults::ROOT_NAMESPACE)]
     pub system_namespace: String,
+    /// Revision of this control plane: Istio objects of another `istio.io/rev` are not taken;
+    /// empty takes all.
+    #[arg(long, env = "REVISION", default_value = "")]
+    pub revision: String,
+    /// Switches.
+    #[command(flatten)]
+    pub features: FeatureArgs,
+}
+
+/// Switches that alter what is computed, under the names that istiod gives them.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Switches")]
+pub struct FeatureArgs {
+    /// Send policies marked `istio.io/dry-run` to ztunnel, which logs what they would do.
+    #[arg(
+        long,
+        env = "AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY",
+        value_name = "BOOL",
+        default_value = "false",
+        value_parser = go_bool,
+        action = ArgAction::Set
+    )]
+    pub dry_run_policies: bool,
+    /// Make policies that allow every waypoint, and nobody else by themselves, to reach what is
+    /// bound to it.
+    #[arg(
+        long,
+        env = "PILOT_AUTO_ALLOW_WAYPOINT_POLICY",
+        value_name = "BOOL",
+        default_value = "false",
+        value_parser = go_bool,
+        action = ArgAction::Set
+    )]
+    pub allow_waypoint_policies: bool,
+    /// Give addresses to hosts of ServiceEntries that have none.
+    #[arg(
+        long,
+        env = "PILOT_ENABLE_IP_AUTOALLOCATE",
+        value_name = "BOOL",
+        default_value = "true",
+        value_parser = go_bool,
+        action = ArgAction::Set
+    )]
+    pub ip_autoallocate: bool,
+    /// IPv4 range of those addresses.
+    #[arg(
+        long,
+        env = "PILOT_IP_AUTOALLOCATE_IPV4_PREFIX",
+        value_name = "CIDR",
+        default_value = "240.240.0.0/16",
+        value_parser = prefix::<Ipv4Addr>
+    )]
+    pub ip_autoallocate_v4: (Ipv4Addr, u8),
+    /// IPv6 range of those addresses.
+    #[arg(
+        long,
+        env = "PILOT_IP_AUTOALLOCATE_IPV6_PREFIX",
+        value_name = "CIDR",
+        default_value = "2001:2::/48",
+        value_parser = prefix::<Ipv6Addr>
+    )]
+    pub ip_autoallocate_v6: (Ipv6Addr, u8),
+    /// Selectors of ServiceEntries select Pods.
+    #[arg(
+        long,
+        env = "PILOT_ENABLE_SERVICEENTRY_SELECT_PODS",
+        value_name = "BOOL",
+        default_value = "true",
+        value_parser = go_bool,
+        action = ArgAction::Set
+    )]
+    pub entries_select_pods: bool,
+    /// Selectors of Services select WorkloadEntries.
+    #[arg(
+        long,
+        env = "PILOT_ENABLE_K8S_SELECT_WORKLOAD_ENTRIES",
+        value_name = "BOOL",
+        default_value = "true",
+        value_parser = go_bool,
+        action = ArgAction::Set
+    )]
+    pub services_select_entries: bool,
+    /// What becomes of traffic whose waypoint cannot be used; label
+    /// `ambientd.io/waypoint-missing` of a Namespace says otherwise for what it holds.
+    #[arg(long, value_name = "MODE", default_value = "bypass")]
+    pub waypoint_missing: WaypointMissing,
+}
+
+/// What becomes of traffic whose waypoint cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WaypointMissing {
+    /// It goes directly to the pods, as with istiod.
+    Bypass,
+    /// It is refused.
+    FailClosed,
 }
 
 /// Flags of `serve`.
@@ -109,7 +204,7 @@ pub struct RenderArgs {
     /// Directory of Kubernetes YAML, read recursively.
     #[arg(long)]
     pub config_dir: PathBuf,
-    /// `ztunnel`, `waypoint/NAMESPACE/NAME` or `findings`.
+    /// `ztunnel`, `waypoint/NAMESPACE/NAME`, `findings` or `status`.
     #[arg(long = "for", value_name = "TARGET")]
     pub target: Target,
     /// Only resources of these types (`ADDRESS`, `AUTHORIZATION`, `LDS`, `RDS`, `CDS`, `EDS`).
@@ -210,6 +305,65 @@ pub struct BootstrapArgs {
     pub mesh: MeshArgs,
 }
 
+// === impl FeatureArgs ===
+
+impl FeatureArgs {
+    /// The switches as stages read them.
+    pub fn features(&self) -> model::derived::Features {
+        model::derived::Features {
+            dry_run_policies: self.dry_run_policies,
+            allow_waypoint_policies: self.allow_waypoint_policies,
+            ip_autoallocate: self.ip_autoallocate,
+            allocation_v4: self.ip_autoallocate_v4,
+            allocation_v6: self.ip_autoallocate_v6,
+            entries_select_pods: self.entries_select_pods,
+            services_select_entries: self.services_select_entries,
+            waypoint_missing_denies: self.waypoint_missing == WaypointMissing::FailClosed,
+        }
+    }
+}
+
+/// Reads a boolean as Go does.
+fn go_bool(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(format!("{text:?} is neither true nor false")),
+    }
+}
+
+/// An address family that ranges are made of.
+trait Family: Into<IpAddr> + std::str::FromStr {
+    /// The network of the address, or `None` when the prefix is longer than an address.
+    fn network(self, prefix: u8) -> Option<Self>;
+}
+
+impl Family for Ipv4Addr {
+    fn network(self, prefix: u8) -> Option<Self> {
+        let host_bits = 32_u32.checked_sub(prefix.into())?;
+        let mask = u32::MAX.checked_shl(host_bits).unwrap_or(0);
+        Some(Self::from_bits(self.to_bits() & mask))
+    }
+}
+
+impl Family for Ipv6Addr {
+    fn network(self, prefix: u8) -> Option<Self> {
+        let host_bits = 128_u32.checked_sub(prefix.into())?;
+        let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
+        Some(Self::from_bits(self.to_bits() & mask))
+    }
+}
+
+/// Reads a range such as `240.240.0.0/16`; bits beyond the prefix are dropped.
+fn prefix<A: Family>(text: &str) -> Result<(A, u8), String> {
+    let parsed = text.split_once('/').and_then(|(base, length)| {
+        let length: u8 = length.parse().ok()?;
+        let base: A = base.parse().ok()?;
+        Some((base.network(length)?, length))
+    });
+    parsed.ok_or_else(|| format!("{text:?} is not a range of this address family"))
+}
+
 /// Reads `250`, `250ms` or `1.5s` as milliseconds.
 fn millis(text: &str) -> Result<u64, String> {
     let (number, scale) = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
@@ -235,6 +389,54 @@ fn millis(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Parser)]
+    struct Mesh {
+        #[command(flatten)]
+        mesh: MeshArgs,
+    }
+
+    #[test]
+    fn switches_default_to_what_the_pipeline_defaults_to() {
+        let mesh = Mesh::try_parse_from(["x"]).unwrap().mesh;
+        assert_eq!(mesh.revision, "");
+        assert_eq!(mesh.features.features(), model::derived::Features::default());
+    }
+
+    #[test]
+    fn switches_are_read_as_go_reads_them() {
+        let read = |word: &str| {
+            Mesh::try_parse_from(["x", "--dry-run-policies", word])
+                .map(|args| args.mesh.features.dry_run_policies)
+                .ok()
+        };
+        assert_eq!(["1", "T", "True"].map(read), [Some(true); 3]);
+        assert_eq!(["0", "FALSE", "f"].map(read), [Some(false); 3]);
+        assert_eq!(["yes", "", "tRUE"].map(read), [None; 3]);
+    }
+
+    #[test]
+    fn missing_waypoints_fail_closed_only_when_told() {
+        let read = |args: &[&str]| {
+            Mesh::try_parse_from([&["x"], args].concat())
+                .map(|args| args.mesh.features.features().waypoint_missing_denies)
+                .ok()
+        };
+        assert_eq!(read(&[]), Some(false));
+        assert_eq!(read(&["--waypoint-missing=bypass"]), Some(false));
+        assert_eq!(read(&["--waypoint-missing=fail-closed"]), Some(true));
+        assert_eq!(read(&["--waypoint-missing=closed"]), None);
+    }
+
+    #[test]
+    fn ranges_are_of_their_family_and_lose_their_host_bits() {
+        let v4 = (Ipv4Addr::new(10, 1, 0, 0), 16);
+        assert_eq!(prefix::<Ipv4Addr>("10.1.2.3/16"), Ok(v4));
+        assert!(prefix::<Ipv4Addr>("10.1.2.3/33").is_err());
+        assert!(prefix::<Ipv4Addr>("2001:2::/48").is_err());
+        assert!(prefix::<Ipv6Addr>("2001:2::").is_err());
+        assert!(prefix::<Ipv6Addr>("2001:2::/48").is_ok());
+    }
 
     #[test]
     fn durations_are_read_as_istiod_writes_them() {

@@ -29,7 +29,7 @@ pub(crate) use canary::{
 };
 pub(crate) use ingress::{ingress_use_waypoint, ingress_without_waypoint};
 pub use refusal::{BindingReason, Refused};
-pub(crate) use refusal::{Fallback, addressless};
+pub(crate) use refusal::{Fallback, addressless, foreign_class};
 
 /// What the binding of an object depends on.
 #[derive(Clone, Copy)]
@@ -239,7 +239,10 @@ impl AttachView<'_> {
     ) -> Attachment {
         let fallback = self.fallback(reads, subject.ns);
         let judged = (self.resolver().resolve(reads, &wanted, subject.ns))
-            .and_then(|row| subject.fit(bound(&row), row.serves));
+            .and_then(|row| {
+                notes.extend(foreign_class(subject.object, &row));
+                subject.fit(bound(&row), row.serves)
+            });
         match judged {
             Ok(bound) => {
                 if bound.address.is_none() {

@@ -7,7 +7,7 @@ mod workload;
 use std::net::IpAddr;
 
 use model::derived::{BoundWaypoint, GatewayAddress};
-use model::{Str, defaults};
+use model::{NamespacedHostname, Str, defaults};
 use prost::bytes::Bytes;
 use proto::workload as wds;
 
@@ -31,21 +31,42 @@ fn network_address(network: &Str, ip: IpAddr, prefix: Option<u8>) -> wds::Networ
     }
 }
 
+/// Where the waypoint of an object is reached. `blocked` stands in for one that cannot be used
+/// and whose traffic shall be refused: ztunnel does not find it and refuses the connection.
+///
 /// `None` for a waypoint without usable address: ztunnel refuses an address without destination.
-fn gateway_address(waypoint: Option<&BoundWaypoint>) -> Option<wds::GatewayAddress> {
-    use wds::gateway_address::Destination;
-
-    let destination = match waypoint?.address.as_ref()? {
-        GatewayAddress::Hostname(host) => Destination::Hostname(wds::NamespacedHostname {
-            namespace: host.ns.to_string(),
-            hostname: host.hostname.to_string(),
+fn waypoint_address(
+    waypoint: Option<&BoundWaypoint>,
+    blocked: Option<&NamespacedHostname>,
+) -> Option<wds::GatewayAddress> {
+    let reached = waypoint.and_then(|bound| bound.address.as_ref());
+    let port = u32::from(defaults::HBONE_PORT);
+    match (reached, blocked) {
+        (Some(address), _) => Some(gateway_address(address, port)),
+        (None, Some(nowhere)) => Some(wds::GatewayAddress {
+            destination: Some(by_hostname(nowhere)),
+            hbone_mtls_port: port,
         }),
+        (None, None) => None,
+    }
+}
+
+fn gateway_address(address: &GatewayAddress, hbone_port: u32) -> wds::GatewayAddress {
+    let destination = match address {
+        GatewayAddress::Hostname(host) => by_hostname(host),
         GatewayAddress::Ip { network, ip } => {
-            Destination::Address(network_address(network, *ip, None))
+            wds::gateway_address::Destination::Address(network_address(network, *ip, None))
         }
     };
-    Some(wds::GatewayAddress {
+    wds::GatewayAddress {
         destination: Some(destination),
-        hbone_mtls_port: u32::from(defaults::HBONE_PORT),
+        hbone_mtls_port: hbone_port,
+    }
+}
+
+fn by_hostname(host: &NamespacedHostname) -> wds::gateway_address::Destination {
+    wds::gateway_address::Destination::Hostname(wds::NamespacedHostname {
+        namespace: host.ns.to_string(),
+        hostname: host.hostname.to_string(),
     })
 }

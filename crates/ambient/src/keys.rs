@@ -37,3 +37,7 @@ pub(crate) const LABEL_USE_WAYPOINT_CANARY_NAMESPACE: &str =
 pub(crate) const ANNOTATION_CANARY_WEIGHT: &str = "istio.io/use-waypoint-canary-weight";
 /// On a Namespace: what becomes of traffic whose waypoint cannot be used.
 pub(crate) const LABEL_WAYPOINT_MISSING: &str = "ambientd.io/waypoint-missing";
+/// Class of gateways of other networks.
+pub(crate) const REMOTE_CLASS: &str = "istio-remote";
+/// Service account of such a gateway.
+pub(crate) const ANNOTATION_GATEWAY_ACCOUNT: &str = "gateway.istio.io/service-account";

@@ -5,8 +5,8 @@
 //! and in [`emit`] the messages that ztunnel reads.
 //!
 //! Stages, in the order in which they may read each other:
-//! [`mesh`], [`node_locality`], [`waypoint`], [`namespace_binding`], [`claim`], [`service`],
-//! [`peer_binding`], [`policy_binding`], [`authorization`], [`pod_link`], [`workload`].
+//! [`mesh`], [`node_locality`], [`network_gateway`], [`waypoint`], [`namespace_binding`], [`allocation`], [`claim`], [`service`],
+//! [`peer_binding`], [`policy_binding`], [`authorization`], [`pod_link`], [`workload`], [`status`].
 //! Each exports its view, its primary key, the index markers that it needs on earlier tables,
 //! and one pure `derive`.
 //!
@@ -17,13 +17,17 @@
 //! - Selectors are found through [`selector::SelectorAt`] places, never by trying every object.
 //! - Rows are ordered collections, so equal input gives equal rows and equal bytes.
 
+pub mod allocation;
 pub mod attach;
 pub mod authorization;
+pub mod census;
 pub mod claim;
 pub mod emit;
+mod entry_note;
 mod keys;
 pub mod mesh;
 pub mod namespace_binding;
+pub mod network_gateway;
 pub mod node_locality;
 pub mod peer_binding;
 pub mod pod_link;
@@ -31,9 +35,11 @@ pub mod policy_binding;
 mod protocol;
 pub mod selector;
 pub mod service;
+pub mod status;
 pub mod tables;
 mod traffic;
 mod tunnel;
+mod visibility;
 pub mod waypoint;
 pub mod workload;
 

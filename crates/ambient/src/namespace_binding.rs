@@ -157,6 +157,7 @@ impl Labelled<'_> {
         match view.resolver().resolve(reads, &wanted, self.ns) {
             Ok(waypoint) => {
                 notes.extend(serving_note(self.object, &waypoint));
+                notes.extend(attach::foreign_class(self.object, &waypoint));
                 if waypoint.address.is_none() && waypoint.serves != WaypointFor::None {
                     notes.push(attach::addressless(self.object, &wanted, fallback));
                 }

@@ -15,6 +15,7 @@ use model::{
     WaypointRow, defaults,
 };
 
+use crate::attach::Fallback;
 use crate::keys;
 use crate::tables::{self, InputView, MeshTable, error, warning};
 
@@ -66,13 +67,13 @@ pub fn derive(
     let text = class_text(object, class, keys::ANNOTATION_INBOUND_BINDING);
     let binding = text.and_then(|text| parse_binding(text));
     let listener = bound_listener(gateway, binding);
-    let network = tables::mesh(view.mesh, reads).network.clone();
+    let mesh = tables::mesh(view.mesh, reads);
     let row = WaypointRow {
         key: key.clone(),
         class: gateway.class.clone(),
         is_mesh_class: is_mesh_class(gateway, class),
         ready: gateway.has_address,
-        address: address(key, gateway, network),
+        address: address(key, gateway, &mesh.network),
         serves: serves(object, class),
         allowed: listener
             .map(|listener| listener.allowed.clone())
@@ -81,7 +82,10 @@ pub fn derive(
         service_accounts: service_accounts(key, view, reads),
         binding,
     };
-    let notes = findings(&row, gateway);
+    let mut notes = findings(&row, gateway, Fallback::of_mesh(&mesh));
+    if row.is_mesh_class {
+        notes.extend(unknown_word(object, class));
+    }
     Output::one(key.clone(), row).with_notes(notes)
 }
 
@@ -134,6 +138,29 @@ fn serves(gateway: &Parsed<Gateway>, class: Option<&Arc<Parsed<GatewayClass>>>) 
     }
 }
 
+/// The finding on a word of `istio.io/waypoint-for` that nobody knows.
+fn unknown_word(
+    gateway: &Parsed<Gateway>,
+    class: Option<&Arc<Parsed<GatewayClass>>>,
+) -> Option<Finding> {
+    let own = gateway.meta.label(LABEL_WAYPOINT_FOR);
+    let inherited = || class.and_then(|class| class.meta.label(LABEL_WAYPOINT_FOR));
+    let word = own.or_else(inherited)?;
+    if matches!(word.as_str(), "service" | "workload" | "all" | "none") {
+        return None;
+    }
+    let place = if own.is_some() { "the Gateway" } else { "its GatewayClass" };
+    let note = error(
+        "wp-for-unknown",
+        ObjectRef::new(Kind::Gateway, gateway.meta.key.clone()),
+        format!(
+            "istio.io/waypoint-for: {word:?} of {place} is no known word, so the waypoint serves nothing and nothing can be bound to it"
+        ),
+        "Write service, workload, all or none",
+    );
+    Some(note.at("metadata.labels[istio.io/waypoint-for]"))
+}
+
 /// `NONE` or `PROXY`, optionally `/port`; a bad port is 0.
 fn parse_binding(text: &str) -> Option<InboundBinding> {
     let (protocol, port) = match text.split_once('/') {
@@ -169,7 +196,7 @@ fn is_hbone(listener: &Listener) -> bool {
 }
 
 /// The first host name, else the first IP.
-fn address(key: &ObjectKey, gateway: &Gateway, network: Str) -> Option<GatewayAddress> {
+fn address(key: &ObjectKey, gateway: &Gateway, network: &Str) -> Option<GatewayAddress> {
     let hostname = gateway.addresses.iter().find_map(|address| match address {
         GatewayStatusAddress::Hostname(name) => Some(GatewayAddress::Hostname(
             NamespacedHostname::new(key.ns.clone(), name.clone()),
@@ -195,7 +222,7 @@ fn service_accounts(key: &ObjectKey, view: &WaypointView<'_>, reads: &mut Reads)
     accounts.into_iter().collect()
 }
 
-fn findings(row: &WaypointRow, gateway: &Gateway) -> Vec<Finding> {
+fn findings(row: &WaypointRow, gateway: &Gateway, consequence: Fallback) -> Vec<Finding> {
     let mut notes = Vec::new();
     if !row.is_mesh_class {
         return notes;
@@ -236,7 +263,10 @@ fn findings(row: &WaypointRow, gateway: &Gateway) -> Vec<Finding> {
             error(
                 "wp-not-ready",
                 object(),
-                "The waypoint has no address in its status; traffic of objects that name it goes directly to their pods, without layer 7 policies and routes",
+                format!(
+                    "The waypoint has no address in its status; for objects that name it, {}",
+                    consequence.text()
+                ),
                 "Check that the waypoint's deployment has a ready pod and its Service an address",
             )
             .at("status.addresses"),

@@ -3,6 +3,8 @@
 //! Source: spec/workload-discovery.md §2, §5.5.
 
 mod entry;
+mod entry_notes;
+mod gateway;
 mod membership;
 mod naming;
 mod pod;
@@ -15,6 +17,7 @@ use model::input::{EndpointSlice, Pod, ServiceEntry, WorkloadEntry};
 use model::{Finding, Labels, MeshRow, ObjectKey, Str, WorkloadRow, WorkloadUid};
 
 use crate::attach::AttachView;
+use crate::network_gateway::NetworkGatewayTable;
 use crate::peer_binding::PeerBindingTable;
 use crate::pod_link::PodLinkTable;
 use crate::policy_binding::PolicyBindingTable;
@@ -32,6 +35,8 @@ pub enum WorkloadSource {
     ServiceEntry(ObjectKey),
     /// An EndpointSlice: one workload per endpoint that is no pod.
     EndpointSlice(ObjectKey),
+    /// A Gateway that leads to another network: one workload per address.
+    NetworkGateway(ObjectKey),
 }
 
 /// What the stage reads.
@@ -47,6 +52,8 @@ pub struct WorkloadView<'t> {
     pub service_entries: InputView<'t, ServiceEntry>,
     /// EndpointSlices.
     pub endpoint_slices: InputView<'t, EndpointSlice>,
+    /// Gateways of other networks, with index [`crate::network_gateway::GatewaysByNetwork`].
+    pub network_gateways: NetworkGatewayTable<'t>,
     /// Localities of nodes.
     pub node_localities: View<'t, ObjectKey, Locality>,
     /// Services, with index [`crate::service::ServicesBySelector`].
@@ -67,12 +74,25 @@ pub fn derive(
     view: &WorkloadView<'_>,
     reads: &mut Reads,
 ) -> Output<WorkloadUid, WorkloadRow, Finding> {
-    match source {
+    let mut output = match source {
         WorkloadSource::Pod(key) => pod::derive(key, view, reads),
         WorkloadSource::WorkloadEntry(key) => entry::of_workload_entry(key, view, reads),
         WorkloadSource::ServiceEntry(key) => entry::of_service_entry(key, view, reads),
         WorkloadSource::EndpointSlice(key) => slice::derive(key, view, reads),
+        WorkloadSource::NetworkGateway(key) => gateway::derive(key, view, reads),
+    };
+    match source {
+        WorkloadSource::Pod(_)
+        | WorkloadSource::WorkloadEntry(_)
+        | WorkloadSource::ServiceEntry(_) => {
+            for (_, row) in &mut output.rows {
+                row.network_gateway = gateway::of(row, view, reads);
+            }
+        }
+        // They are on the network of the cluster, or lead to another themselves.
+        WorkloadSource::EndpointSlice(_) | WorkloadSource::NetworkGateway(_) => {}
     }
+    output
 }
 
 /// A workload of this mesh without anything that its source decides.

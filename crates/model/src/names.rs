@@ -93,6 +93,14 @@ impl Kind {
         }
     }
 
+    /// `apiVersion` of objects of this kind, in the version to write.
+    pub fn api_version(self) -> String {
+        match self.group() {
+            "" => "v1".to_owned(),
+            group => format!("{group}/v1"),
+        }
+    }
+
     /// Whether objects of this kind live in a namespace.
     pub const fn is_namespaced(self) -> bool {
         !matches!(self, Self::Namespace | Self::Node | Self::GatewayClass)
@@ -172,6 +180,13 @@ impl WorkloadUid {
     /// The uid of a Pod: two slashes, since the core API group is empty.
     pub fn pod(cluster: &str, key: &ObjectKey) -> Self {
         Self(arcstr::format!("{cluster}//Pod/{}/{}", key.ns, key.name))
+    }
+
+    /// The uid of a gateway of another network.
+    pub fn network_gateway(network: &str, address: &str, hbone_port: u16) -> Self {
+        Self(arcstr::format!(
+            "NetworkGateway/{network}/{address}/{hbone_port}"
+        ))
     }
 
     /// The uid of an object of an API group, with the endpoint address where there are several.

@@ -2,17 +2,25 @@
 
 use std::sync::Arc;
 
+use ambient::allocation::{
+    self, AllocationClaim, AllocationClaimView, AllocationRow, AllocationView,
+};
 use ambient::attach::AttachView;
 use ambient::authorization::{self, AuthorizationSource, AuthorizationView};
+use ambient::census::{self, AccountsByNamespace, CensusKey, CensusView, ServedByPlace};
 use ambient::claim::{self, ClaimKey, ClaimRow, ClaimView, ServiceSource};
 use ambient::mesh::{self, MeshDefaults, MeshView};
 use ambient::namespace_binding::{self, NamespaceBinding, NamespaceBindingView};
+use ambient::network_gateway::{
+    self, GatewaysByNetwork, NetworkGatewayRow, NetworkGatewayView,
+};
 use ambient::node_locality::{self, NodeLocalityView};
 use ambient::peer_binding::{self, PeerBinding, PeerBindingView};
 use ambient::pod_link::{self, PodLink, PodLinkKey, PodLinkView};
 use ambient::policy_binding::{self, PolicyBinding, PolicyBindingView};
 use ambient::service::{self, ServiceView};
 use ambient::status;
+use ambient::status::allocation::AllocationStatusView;
 use ambient::status::policy::PolicyStatusView;
 use ambient::status::service::ServiceStatusView;
 use ambient::status::workload_entry::WorkloadEntryStatusView;
@@ -54,8 +62,11 @@ pub(crate) struct Stages {
     notes_seen: u64,
     mesh: Stage<(), (), MeshRow>,
     node_localities: Stage<ObjectKey, ObjectKey, Locality>,
+    network_gateways: Stage<ObjectKey, ObjectKey, NetworkGatewayRow>,
     waypoints: Stage<ObjectKey, ObjectKey, WaypointRow>,
     namespace_bindings: Stage<ObjectKey, ObjectKey, NamespaceBinding>,
+    allocation_claims: Stage<ObjectKey, ObjectKey, AllocationClaim>,
+    allocations: Stage<(), ObjectKey, AllocationRow>,
     claims: Stage<ServiceSource, ClaimKey, ClaimRow>,
     pub(crate) services: Stage<NamespacedHostname, NamespacedHostname, ServiceRow>,
     peer_bindings: Stage<ObjectKey, ObjectKey, PeerBinding>,
@@ -63,6 +74,7 @@ pub(crate) struct Stages {
     pub(crate) authorizations: Stage<AuthorizationSource, ObjectKey, AuthorizationRow>,
     pod_links: Stage<ObjectKey, PodLinkKey, PodLink>,
     pub(crate) workloads: Stage<WorkloadSource, WorkloadUid, WorkloadRow>,
+    census: Stage<WorkloadUid, CensusKey, ()>,
     attachments: Stage<NamespacedHostname, NamespacedHostname, AttachmentIr>,
     directs: Stage<WorkloadUid, WorkloadUid, DirectIr>,
     chains: Stage<NamespacedHostname, WaypointResource, ChainIr>,
@@ -78,6 +90,7 @@ pub(crate) struct Stages {
     service_statuses: Stage<ServiceSource, StatusKey, StatusRow>,
     workload_entry_statuses: Stage<ObjectKey, StatusKey, StatusRow>,
     policy_statuses: Stage<ObjectKey, StatusKey, StatusRow>,
+    allocation_statuses: Stage<ObjectKey, StatusKey, StatusRow>,
 }
 
 /// What of the derived tables is encoded, and whether notes changed.
@@ -120,11 +133,14 @@ impl Stages {
             notes_seen: 0,
             mesh: Derived::new("mesh"),
             node_localities: Derived::new("node_localities"),
+            network_gateways: Derived::new("network_gateways").with_index::<GatewaysByNetwork>(),
             waypoints: Derived::new("waypoints")
                 .with_index::<at::WaypointByClass>()
                 .with_index::<at::WaypointByName>()
                 .with_index::<at::WaypointByNamespace>(),
             namespace_bindings: Derived::new("namespace_bindings"),
+            allocation_claims: Derived::new("allocation_claims"),
+            allocations: Derived::new("allocations"),
             claims: Derived::new("claims")
                 .with_index::<claim::ClaimsByHost>()
                 .with_index::<claim::ClaimsByHostname>(),
@@ -145,6 +161,9 @@ impl Stages {
                 .with_index::<at::WorkloadByNamespace>()
                 .with_index::<at::WorkloadByWaypoint>()
                 .with_index::<at::InstanceByNamespace>(),
+            census: Derived::new("census")
+                .with_index::<ServedByPlace>()
+                .with_index::<AccountsByNamespace>(),
             attachments: Derived::new("attachments").with_index::<at::AttachmentByWaypoint>(),
             directs: Derived::new("directs").with_index::<at::DirectByWaypoint>(),
             chains: Derived::new("chains").with_index::<at::ChainByDestination>(),
@@ -162,6 +181,7 @@ impl Stages {
             service_statuses: Derived::new("service_statuses"),
             workload_entry_statuses: Derived::new("workload_entry_statuses"),
             policy_statuses: Derived::new("policy_statuses"),
+            allocation_statuses: Derived::new("allocation_statuses"),
         }
     }
 
@@ -216,6 +236,15 @@ impl Stages {
                 nodes: inputs.nodes.view()
             }
         );
+        let network_gateways = update!(
+            touched,
+            self.network_gateways,
+            changed.gateways.keys().cloned(),
+            network_gateway::derive,
+            NetworkGatewayView {
+                gateways: inputs.gateways.view()
+            }
+        );
         let waypoint_changes = update!(
             touched,
             self.waypoints,
@@ -246,6 +275,26 @@ impl Stages {
             namespaces: inputs.namespaces.view(),
             namespace_bindings: self.namespace_bindings.view(),
         };
+        update!(
+            touched,
+            self.allocation_claims,
+            changed.service_entries.keys().cloned(),
+            allocation::claim,
+            AllocationClaimView {
+                service_entries: inputs.service_entries.view(),
+                mesh,
+            }
+        );
+        update!(
+            touched,
+            self.allocations,
+            first.then_some(()).into_iter(),
+            allocation::derive,
+            AllocationView {
+                claims: self.allocation_claims.view(),
+                mesh,
+            }
+        );
         let service_sources = changed
             .services
             .keys()
@@ -279,6 +328,7 @@ impl Stages {
                 claims: self.claims.view(),
                 services: inputs.services.view(),
                 service_entries: inputs.service_entries.view(),
+                allocations: self.allocations.view(),
                 mesh,
             }
         );
@@ -297,37 +347,8 @@ impl Stages {
             changed.authorization_policies.keys().cloned(),
             policy_binding::derive,
             PolicyBindingView {
-                policies: inputs.authorization_policies.view()
-            }
-        );
-        let policy_sources = first
-            .then_some(AuthorizationSource::Static)
-            .into_iter()
-            .chain(
-                changed
-                    .peer_authentications
-                    .keys()
-                    .cloned()
-                    .map(AuthorizationSource::Peer),
-            )
-            .chain(
-                changed
-                    .authorization_policies
-                    .keys()
-                    .cloned()
-                    .map(AuthorizationSource::Policy),
-            );
-        let authorizations = update!(
-            touched,
-            self.authorizations,
-            policy_sources,
-            authorization::derive,
-            AuthorizationView {
                 policies: inputs.authorization_policies.view(),
-                peers: inputs.peer_authentications.view(),
-                peer_bindings: self.peer_bindings.view(),
                 mesh,
-                pods: inputs.pods.view(),
             }
         );
         update!(
@@ -366,6 +387,12 @@ impl Stages {
                     .keys()
                     .cloned()
                     .map(WorkloadSource::EndpointSlice),
+            )
+            .chain(
+                network_gateways
+                    .keys()
+                    .cloned()
+                    .map(WorkloadSource::NetworkGateway),
             );
         let workloads = update!(
             touched,
@@ -379,11 +406,60 @@ impl Stages {
                 service_entries: inputs.service_entries.view(),
                 endpoint_slices: inputs.endpoint_slices.view(),
                 node_localities: self.node_localities.view(),
+                network_gateways: self.network_gateways.view(),
                 services: self.services.view(),
                 pod_links: self.pod_links.view(),
                 attach,
                 policy_bindings: self.policy_bindings.view(),
                 peer_bindings: self.peer_bindings.view(),
+            }
+        );
+        update!(
+            touched,
+            self.census,
+            workloads.keys().cloned(),
+            census::derive,
+            CensusView {
+                workloads: self.workloads.view(),
+                services: self.services.view(),
+            }
+        );
+        let policy_sources = first
+            .then_some(AuthorizationSource::Static)
+            .into_iter()
+            .chain(
+                changed
+                    .peer_authentications
+                    .keys()
+                    .cloned()
+                    .map(AuthorizationSource::Peer),
+            )
+            .chain(
+                changed
+                    .authorization_policies
+                    .keys()
+                    .cloned()
+                    .map(AuthorizationSource::Policy),
+            )
+            .chain(
+                waypoint_changes
+                    .keys()
+                    .cloned()
+                    .map(AuthorizationSource::Waypoint),
+            );
+        let authorizations = update!(
+            touched,
+            self.authorizations,
+            policy_sources,
+            authorization::derive,
+            AuthorizationView {
+                policies: inputs.authorization_policies.view(),
+                peers: inputs.peer_authentications.view(),
+                peer_bindings: self.peer_bindings.view(),
+                mesh,
+                census: self.census.view(),
+                services: self.services.view(),
+                waypoints,
             }
         );
         let proxies = inputs.proxies.view();
@@ -610,7 +686,17 @@ impl Stages {
                 mesh,
             }
         );
-        vec![of_services, of_workload_entries, of_policies]
+        let of_allocations = update!(
+            touched,
+            self.allocation_statuses,
+            changed.service_entries.keys().cloned(),
+            status::allocation::derive,
+            AllocationStatusView {
+                service_entries: inputs.service_entries.view(),
+                allocations: self.allocations.view(),
+            }
+        );
+        vec![of_services, of_workload_entries, of_policies, of_allocations]
     }
 }
 
@@ -633,8 +719,11 @@ macro_rules! notes {
 notes!(
     mesh,
     node_localities,
+    network_gateways,
     waypoints,
     namespace_bindings,
+    allocation_claims,
+    allocations,
     claims,
     services,
     peer_bindings,
@@ -642,6 +731,7 @@ notes!(
     authorizations,
     pod_links,
     workloads,
+    census,
     attachments,
     directs,
     chains,
@@ -657,4 +747,5 @@ notes!(
     service_statuses,
     workload_entry_statuses,
     policy_statuses,
+    allocation_statuses,
 );

@@ -1,7 +1,7 @@
 //! Why a reference binds nothing, and what traffic does then.
 
 use model::derived::{BoundWaypoint, WaypointFor};
-use model::{Finding, MeshRow, NamespacedHostname, ObjectKey, ObjectRef, Str};
+use model::{Finding, MeshRow, NamespacedHostname, ObjectKey, ObjectRef, Str, WaypointRow};
 
 use super::{Attachment, FIELD_USE_WAYPOINT, Reach, Subject, Traffic};
 use crate::tables::error;
@@ -168,6 +168,30 @@ pub(crate) fn addressless(object: &ObjectRef, key: &ObjectKey, fallback: Fallbac
         "Give the waypoint an address of type Hostname or IPAddress",
     )
     .at(FIELD_USE_WAYPOINT)
+}
+
+/// Classes of Istio whose Gateways terminate no tunnel for the services of others.
+const CLASSES_NO_WAYPOINT: [&str; 4] =
+    ["istio", "istio-remote", "istio-east-west", "istio-eastwest"];
+
+/// The finding on an object that names a Gateway which is no waypoint, but binds like one.
+/// Gateways of others with an HBONE listener may well be waypoints.
+pub(crate) fn foreign_class(object: &ObjectRef, waypoint: &WaypointRow) -> Option<Finding> {
+    let class = &waypoint.class;
+    let is_known = CLASSES_NO_WAYPOINT.contains(&class.as_str());
+    if waypoint.is_mesh_class || (waypoint.listener.is_some() && !is_known) {
+        return None;
+    }
+    let note = error(
+        "wp-class-foreign",
+        object.clone(),
+        format!(
+            "Gateway {} has class {class} and is no waypoint, but is used as one: what is bound to it is sent to its port 15008, where nobody takes it",
+            waypoint.key
+        ),
+        "Name a Gateway of class istio-waypoint",
+    );
+    Some(note.at(FIELD_USE_WAYPOINT))
 }
 
 // === impl Fallback ===

@@ -1,11 +1,11 @@
 //! Services.
 
-use model::derived::{Distribution, PortRow, WdsProtocol};
+use model::derived::{Distribution, PortRow, Visibility, WdsProtocol};
 use model::input::TargetPort;
-use model::{ServiceRow, Str};
+use model::{ServiceRow, Str, defaults};
 use proto::workload as wds;
 
-use super::{gateway_address, network_address};
+use super::{gateway_address, network_address, waypoint_address};
 use crate::service::allows_all_health;
 
 /// The message of a service.
@@ -19,18 +19,31 @@ pub fn address_of_service(row: &ServiceRow) -> wds::Address {
             .collect(),
         ports: row.ports.iter().map(port).collect(),
         subject_alt_names: row.subject_alt_names.iter().map(Str::to_string).collect(),
-        waypoint: gateway_address(row.waypoint.as_ref()),
+        waypoint: waypoint_address(row.waypoint.as_ref(), row.blocked.as_ref()),
         load_balancing: load_balancing(row),
         ip_families: ip_families(&row.ip_families).into(),
         extensions: Vec::new(),
         canonical: row.canonical,
         ingress_use_waypoint: row.ingress_use_waypoint,
-        weighted_waypoints: Vec::new(),
-        visibility: wds::service::Visibility::Public.into(),
+        weighted_waypoints: weighted_waypoints(row),
+        visibility: visibility(row.visibility).into(),
     };
     wds::Address {
         r#type: Some(wds::address::Type::Service(service)),
     }
+}
+
+/// The shares of primary and canary. ztunnel refuses an entry without destination, so rows with
+/// shares have addresses in both.
+fn weighted_waypoints(row: &ServiceRow) -> Vec<wds::WeightedWaypoint> {
+    let shares = row.weighted_waypoints.iter().filter_map(|share| {
+        let address = share.bound.address.as_ref()?;
+        Some(wds::WeightedWaypoint {
+            destination: Some(gateway_address(address, u32::from(defaults::HBONE_PORT))),
+            weight: share.weight,
+        })
+    });
+    shares.collect()
 }
 
 /// Other names of a service: `network/ip`, with `/length` for a CIDR, for each address.
@@ -95,6 +108,14 @@ fn load_balancing(row: &ServiceRow) -> Option<wds::LoadBalancing> {
         health_policy: health.into(),
     };
     Some(message).filter(|message| *message != wds::LoadBalancing::default())
+}
+
+/// A service that nobody sees is not sent; were it, it should be seen by few.
+fn visibility(visibility: Visibility) -> wds::service::Visibility {
+    match visibility {
+        Visibility::Public => wds::service::Visibility::Public,
+        Visibility::Namespace | Visibility::None => wds::service::Visibility::Namespace,
+    }
 }
 
 fn ip_families(families: &[Str]) -> wds::IpFamilies {

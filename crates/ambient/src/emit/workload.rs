@@ -4,7 +4,7 @@ use model::derived::{InboundBinding, Locality, PortMap};
 use model::{Str, WorkloadRow};
 use proto::workload as wds;
 
-use super::{gateway_address, ip_bytes};
+use super::{gateway_address, ip_bytes, waypoint_address};
 
 /// The message of a workload.
 pub fn address_of_workload(row: &WorkloadRow) -> wds::Address {
@@ -23,7 +23,7 @@ pub fn address_of_workload(row: &WorkloadRow) -> wds::Address {
         .into(),
         trust_domain: row.trust_domain.to_string(),
         service_account: row.service_account.to_string(),
-        waypoint: gateway_address(row.waypoint.as_ref()),
+        waypoint: waypoint_address(row.waypoint.as_ref(), row.blocked.as_ref()),
         node: row.node.to_string(),
         canonical_name: row.canonical_name.to_string(),
         canonical_revision: row.canonical_revision.to_string(),
@@ -43,7 +43,8 @@ pub fn address_of_workload(row: &WorkloadRow) -> wds::Address {
         }
         .into(),
         cluster_id: row.cluster_id.to_string(),
-        network_gateway: None,
+        network_gateway: (row.network_gateway.as_ref())
+            .map(|gateway| gateway_address(&gateway.address, u32::from(gateway.port))),
         uid: row.uid.to_string(),
         hostname: row.hostname.to_string(),
         services: row

@@ -11,17 +11,20 @@ use model::{
     WaypointRow, WorkloadRow,
 };
 
+use crate::allocation::{self, AllocationClaimView, AllocationRow, AllocationView};
 use crate::attach::AttachView;
 use crate::authorization::{self, AuthorizationSource, AuthorizationView};
+use crate::census::{self, CensusView, ServedByPlace};
 use crate::claim::{self, ClaimView, ClaimsByHost, ClaimsByHostname, ServiceSource};
 use crate::mesh::{self, MeshDefaults, MeshView};
 use crate::namespace_binding::{self, NamespaceBindingView};
+use crate::network_gateway::{self, GatewaysByNetwork, NetworkGatewayView};
 use crate::node_locality::{self, NodeLocalityView};
 use crate::peer_binding::{self, PeerBindingView, PeersBySelector};
 use crate::pod_link::{self, LinksByPod, PodLinkView};
 use crate::policy_binding::{self, PoliciesBySelector, PolicyBindingView};
 use crate::service::{self, ServiceView, ServicesBySelector};
-use crate::tables::{InputTable, PodsByNamespace};
+use crate::tables::InputTable;
 use crate::waypoint::{self, PodsByGateway, WaypointView};
 use crate::workload::{self, WorkloadSource, WorkloadView};
 
@@ -29,6 +32,7 @@ use crate::workload::{self, WorkloadSource, WorkloadView};
 pub(super) struct World {
     pub(super) mesh: MeshRow,
     pub(super) waypoints: BTreeMap<String, WaypointRow>,
+    pub(super) allocations: BTreeMap<String, AllocationRow>,
     pub(super) services: BTreeMap<String, ServiceRow>,
     pub(super) authorizations: BTreeMap<String, AuthorizationRow>,
     pub(super) workloads: BTreeMap<String, WorkloadRow>,
@@ -132,7 +136,7 @@ pub(super) fn world_edited(yaml: &str, edit: impl Fn(&mut AuthorizationPolicy)) 
     let gateway_classes = input!(objects, GatewayClass);
     let services = input!(objects, Service);
     let service_entries = input!(objects, ServiceEntry);
-    let pods = input!(objects, Pod, PodsByNamespace, PodsByGateway);
+    let pods = input!(objects, Pod, PodsByGateway);
     let workload_entries = input!(objects, WorkloadEntry);
     let endpoint_slices = input!(objects, EndpointSlice);
     let policies = input!(objects, AuthorizationPolicy);
@@ -163,6 +167,14 @@ pub(super) fn world_edited(yaml: &str, edit: impl Fn(&mut AuthorizationPolicy)) 
         notes,
         |p, r| node_locality::derive(p, &view, r),
     );
+
+    let view = NetworkGatewayView {
+        gateways: gateways.view(),
+    };
+    let stage = Derived::new("network_gateway").with_index::<GatewaysByNetwork>();
+    let network_gateways = run(stage, keys(&gateways), notes, |p, r| {
+        network_gateway::derive(p, &view, r)
+    });
 
     let view = WaypointView {
         gateways: gateways.view(),
@@ -212,10 +224,30 @@ pub(super) fn world_edited(yaml: &str, edit: impl Fn(&mut AuthorizationPolicy)) 
         |p, r| claim::derive(p, &view, r),
     );
 
+    let view = AllocationClaimView {
+        service_entries: service_entries.view(),
+        mesh: mesh.view(),
+    };
+    let allocation_claims = run(
+        Derived::new("allocation_claim"),
+        keys(&service_entries),
+        notes,
+        |p, r| allocation::claim(p, &view, r),
+    );
+
+    let view = AllocationView {
+        claims: allocation_claims.view(),
+        mesh: mesh.view(),
+    };
+    let allocations = run(Derived::new("allocation"), [()], notes, |p, r| {
+        allocation::derive(p, &view, r)
+    });
+
     let view = ServiceView {
         claims: claims.view(),
         services: services.view(),
         service_entries: service_entries.view(),
+        allocations: allocations.view(),
         mesh: mesh.view(),
     };
     let hosts: Vec<NamespacedHostname> = claims
@@ -236,24 +268,11 @@ pub(super) fn world_edited(yaml: &str, edit: impl Fn(&mut AuthorizationPolicy)) 
 
     let view = PolicyBindingView {
         policies: policies.view(),
+        mesh: mesh.view(),
     };
     let stage = Derived::new("policy_binding").with_index::<PoliciesBySelector>();
     let policy_bindings = run(stage, keys(&policies), notes, |p, r| {
         policy_binding::derive(p, &view, r)
-    });
-
-    let view = AuthorizationView {
-        policies: policies.view(),
-        peers: peers.view(),
-        peer_bindings: peer_bindings.view(),
-        mesh: mesh.view(),
-        pods: pods.view(),
-    };
-    let sources = std::iter::once(AuthorizationSource::Static)
-        .chain(keys(&peers).into_iter().map(AuthorizationSource::Peer))
-        .chain(keys(&policies).into_iter().map(AuthorizationSource::Policy));
-    let authorizations = run(Derived::new("authorization"), sources, notes, |p, r| {
-        authorization::derive(p, &view, r)
     });
 
     let view = PodLinkView {
@@ -273,6 +292,7 @@ pub(super) fn world_edited(yaml: &str, edit: impl Fn(&mut AuthorizationPolicy)) 
         service_entries: service_entries.view(),
         endpoint_slices: endpoint_slices.view(),
         node_localities: localities.view(),
+        network_gateways: network_gateways.view(),
         services: service_rows.view(),
         pod_links: pod_links.view(),
         attach,
@@ -295,14 +315,47 @@ pub(super) fn world_edited(yaml: &str, edit: impl Fn(&mut AuthorizationPolicy)) 
             keys(&endpoint_slices)
                 .into_iter()
                 .map(WorkloadSource::EndpointSlice),
+        )
+        .chain(
+            keys(&gateways)
+                .into_iter()
+                .map(WorkloadSource::NetworkGateway),
         );
     let workloads = run(Derived::new("workload"), sources, notes, |p, r| {
         workload::derive(p, &view, r)
     });
 
+    let view = CensusView {
+        workloads: workloads.view(),
+        services: service_rows.view(),
+    };
+    let stage = Derived::new("census").with_index::<ServedByPlace>();
+    let uids: Vec<_> = (workloads.table().iter())
+        .map(|(uid, _)| uid.clone())
+        .collect();
+    let census = run(stage, uids, notes, |p, r| census::derive(p, &view, r));
+
+    let view = AuthorizationView {
+        policies: policies.view(),
+        peers: peers.view(),
+        peer_bindings: peer_bindings.view(),
+        mesh: mesh.view(),
+        census: census.view(),
+        services: service_rows.view(),
+        waypoints: waypoints.view(),
+    };
+    let sources = std::iter::once(AuthorizationSource::Static)
+        .chain(keys(&peers).into_iter().map(AuthorizationSource::Peer))
+        .chain(keys(&policies).into_iter().map(AuthorizationSource::Policy))
+        .chain(keys(&gateways).into_iter().map(AuthorizationSource::Waypoint));
+    let authorizations = run(Derived::new("authorization"), sources, notes, |p, r| {
+        authorization::derive(p, &view, r)
+    });
+
     World {
         mesh: mesh.table().row(&()).unwrap().as_ref().clone(),
         waypoints: rows(&waypoints),
+        allocations: rows(&allocations),
         services: rows(&service_rows),
         authorizations: rows(&authorizations),
         workloads: rows(&workloads),

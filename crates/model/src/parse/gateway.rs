@@ -22,6 +22,9 @@ use super::read::{Doc, at_most, ip, labels, port, strs};
 /// Group of Gateway API, the default of parent references.
 pub(super) const GROUP: &str = "gateway.networking.k8s.io";
 
+/// Class of gateways that somebody else runs.
+const REMOTE_CLASS: &str = "istio-remote";
+
 const LISTENERS_COUNT_MAX: usize = 64;
 
 const GATEWAY_FIELDS: &[&str] = &[
@@ -56,7 +59,12 @@ const GATEWAY_FIELDS: &[&str] = &[
 pub(super) fn gateway(doc: Doc<'_>) -> Arc<Parsed<Gateway>> {
     doc.row(|doc| {
         let spec: GatewaySpec = doc.spec(GATEWAY_FIELDS, |_| false)?;
-        let status: Vec<GatewayStatusAddresses> = doc.inner("status", "addresses")?;
+        let mut status: Vec<GatewayStatusAddresses> = doc.inner("status", "addresses")?;
+        let mut place = "status.addresses";
+        if status.is_empty() && spec.gateway_class_name == REMOTE_CLASS {
+            status = requested(&spec);
+            place = "spec.addresses";
+        }
         at_most(&spec.listeners, LISTENERS_COUNT_MAX, "spec.listeners")?;
         Ok(Gateway {
             class: Str::from(spec.gateway_class_name),
@@ -70,17 +78,29 @@ pub(super) fn gateway(doc: Doc<'_>) -> Arc<Parsed<Gateway>> {
             addresses: status
                 .iter()
                 .enumerate()
-                .filter_map(|(i, a)| address(doc, i, a))
+                .filter_map(|(i, a)| address(doc, &format!("{place}[{i}]"), a))
                 .collect(),
         })
     })
+}
+
+/// The addresses of a Gateway that nobody deploys: its status is a copy of them, and files are
+/// read before anybody copied. Source: spec/gateway-api.md §4.4, §5.8.
+fn requested(spec: &GatewaySpec) -> Vec<GatewayStatusAddresses> {
+    let requested = spec.addresses.iter().flatten();
+    requested
+        .map(|wire| GatewayStatusAddresses {
+            r#type: wire.r#type.clone(),
+            value: wire.value.clone().unwrap_or_default(),
+        })
+        .collect()
 }
 
 /// A status address; one without a usable type or value is skipped.
 /// Source: spec/workload-discovery.md §4.2.
 fn address(
     doc: &mut Doc<'_>,
-    i: usize,
+    place: &str,
     wire: &GatewayStatusAddresses,
 ) -> Option<GatewayStatusAddress> {
     let found = match wire.r#type.as_deref() {
@@ -94,7 +114,7 @@ fn address(
         doc.note(
             "gateway-address-unusable",
             Severity::Warning,
-            arcstr::format!("status.addresses[{i}]"),
+            Str::from(place),
             "This address cannot be used: its type must be Hostname, or IPAddress with an IP address as value",
             "Set type to Hostname or IPAddress",
         );
