@@ -18,7 +18,7 @@ use model::{Finding, Kind, Meta, NamespacedHostname, ObjectKey, ObjectRef, Parse
 use crate::attach::{self, AttachView, Attachment, FIELD_USE_WAYPOINT, Reach, Subject, Traffic};
 use crate::service::parse_vip;
 use crate::tables::{self, InputView, MeshTable, error, warning};
-use crate::traffic;
+use crate::{entry_note, traffic, visibility};
 
 /// The object behind a service. Services sort before ServiceEntries, as they win over them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -177,6 +177,12 @@ fn of_entry(
     let Ok(entry) = &object.body else {
         return Output::none();
     };
+    let mesh = tables::mesh(view.mesh, reads);
+    let visibility =
+        visibility::of_namespace(&source.key().ns, &mesh, view.attach.namespaces, reads);
+    if visibility == Visibility::None {
+        return Output::none().with_note(entry_note::hidden(source.key()));
+    }
     if let Some(bad) = entry
         .addresses
         .iter()
@@ -197,8 +203,7 @@ fn of_entry(
             .at(format!("spec.addresses[{bad}]")),
         );
     }
-    let mut notes = Vec::new();
-    let visibility = Visibility::Public;
+    let mut notes = entry_note::of_entry(source.key(), entry);
     let attachment = attachment(source, &object.meta, visibility, view, reads, &mut notes);
     let distribution = if entry.resolution == Resolution::None {
         Distribution::Passthrough

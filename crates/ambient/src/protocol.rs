@@ -53,6 +53,16 @@ pub(crate) fn of_entry_port(protocol: &str) -> Protocols {
     word(&protocol.to_ascii_lowercase()).unwrap_or(UNKNOWN)
 }
 
+/// Whether a ServiceEntry's protocol word is one of the API.
+pub(crate) fn is_known(protocol: &str) -> bool {
+    word(&protocol.to_ascii_lowercase()).is_some()
+}
+
+/// What the name of a port says by its prefix, if anything.
+pub(crate) fn of_name(name: &str) -> Option<Protocols> {
+    recognise(name)
+}
+
 fn recognise(text: &str) -> Option<Protocols> {
     match text {
         "kubernetes.io/h2c" => return word("http2"),

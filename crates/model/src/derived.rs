@@ -72,6 +72,17 @@ impl Default for Features {
     }
 }
 
+/// Why the hosts of a ServiceEntry are of no use without a waypoint.
+/// Source: spec/workload-discovery.md §6 (`istio.io/WaypointMissing`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NeedsWaypoint {
+    /// A wildcard host: only a waypoint knows which host is meant.
+    Wildcard,
+    /// `istio.io/connect-strategy: RACE_FIRST_TCP_CONNECT`, which only Envoy can follow. It
+    /// counts over [`Self::Wildcard`].
+    RacingConnect,
+}
+
 /// Who sees the hosts of a ServiceEntry. Source: spec/workload-discovery.md §3.5.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Visibility {
@@ -315,6 +326,8 @@ pub struct ServiceRow {
     pub blocked: Option<NamespacedHostname>,
     /// Primary and canary with their weights; empty without a canary.
     pub weighted_waypoints: Vec<WeightedWaypoint>,
+    /// Why it is of no use without a waypoint, bound to one or not; `None` for every Service.
+    pub needs_waypoint: Option<NeedsWaypoint>,
     /// Ingress gateways go through the waypoint too.
     pub ingress_use_waypoint: bool,
     /// Who sees it.

@@ -38,3 +38,7 @@ pub const LABEL_REVISION: &str = "istio.io/rev";
 pub const ANNOTATION_DRY_RUN: &str = "istio.io/dry-run";
 /// Traffic distribution of a Service or Namespace.
 pub const ANNOTATION_TRAFFIC_DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
+/// How connections to the addresses of a resolved host are opened.
+pub const ANNOTATION_CONNECT_STRATEGY: &str = "istio.io/connect-strategy";
+/// Value of [`ANNOTATION_CONNECT_STRATEGY`] (in any case) that takes the first that connects.
+pub const CONNECT_STRATEGY_RACE: &str = "RACE_FIRST_TCP_CONNECT";

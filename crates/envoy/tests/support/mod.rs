@@ -446,6 +446,7 @@ pub fn unbound(ns: &str, name: &str, vip: &str, ports: Vec<PortRow>) -> ServiceR
         distribution: model::derived::Distribution::Any,
         publish_not_ready: false,
         ip_families: Vec::new(),
+        needs_waypoint: None,
         subject_alt_names: Vec::new(),
         canonical: true,
     }

@@ -13,6 +13,10 @@ use super::meta::lenient;
 use super::read::{Doc, invalid, strs};
 use crate::Str;
 
+mod scope;
+
+use scope::{SelectorWire, VisibilityWire};
+
 /// Name of the ConfigMap, and of the row.
 pub(super) const CONFIG_MAP_NAME: &str = "istio";
 
@@ -25,6 +29,10 @@ struct MeshWire {
     trust_domain_aliases: Option<Vec<String>>,
     #[serde(alias = "root_namespace")]
     root_namespace: Option<String>,
+    #[serde(alias = "discovery_selectors")]
+    discovery_selectors: Option<Vec<SelectorWire>>,
+    #[serde(alias = "service_entry_visibility")]
+    service_entry_visibility: Option<VisibilityWire>,
 }
 
 /// Fields that say nothing which a file would miss: they concern what ambient does not have.
@@ -65,7 +73,6 @@ const NOT_APPLIED: &[&str] = &[
     "defaultConfig",
     "defaultHttpRetryPolicy",
     "defaultProviders",
-    "discoverySelectors",
     "enableEnvoyAccessLogService",
     "enableTracing",
     "extensionProviders",
@@ -75,14 +82,27 @@ const NOT_APPLIED: &[&str] = &[
     "meshMTLS",
     "outboundTrafficPolicy",
     "pathNormalization",
-    "serviceEntryVisibility",
     "serviceScopeConfigs",
     "serviceSettings",
     "tcpKeepalive",
     "tlsDefaults",
 ];
 
-const FIELDS: &[&str] = &["trustDomain", "trustDomainAliases", "rootNamespace"];
+const FIELDS: &[&str] = &[
+    "applyToSidecars",
+    "defaultVisibility",
+    "discoverySelectors",
+    "matchExpressions",
+    "matchLabels",
+    "matchingRules",
+    "namespaceSelector",
+    "policies",
+    "rootNamespace",
+    "serviceEntryVisibility",
+    "trustDomain",
+    "trustDomainAliases",
+    "visibility",
+];
 
 fn key() -> ObjectKey {
     ObjectKey::new(defaults::ROOT_NAMESPACE, CONFIG_MAP_NAME)
@@ -145,11 +165,25 @@ fn body(doc: &mut Doc<'_>, value: &Value, prefix: &str) -> Result<MeshConfig, In
             "Remove it, or do not rely on it",
         );
     }
+    let at = |field: &str| {
+        if prefix.is_empty() {
+            field.to_owned()
+        } else {
+            format!("{prefix}.{field}")
+        }
+    };
     let text = |text: Option<String>| text.filter(|text| !text.is_empty()).map(Str::from);
     Ok(MeshConfig {
         trust_domain: text(wire.trust_domain),
         trust_domain_aliases: strs(wire.trust_domain_aliases.unwrap_or_default()),
         root_namespace: text(wire.root_namespace),
-        ..MeshConfig::default()
+        discovery_selectors: scope::discovery_selectors(
+            doc,
+            &at("discoverySelectors"),
+            wire.discovery_selectors.unwrap_or_default(),
+        ),
+        entry_visibility: wire
+            .service_entry_visibility
+            .map(|wire| scope::entry_visibility(doc, &at("serviceEntryVisibility"), wire)),
     })
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use crate::Str;
+use crate::finding::Severity;
 use crate::input::{EntryPort, Resolution, ServiceEntry, WorkloadEntry};
 use crate::object::{Invalid, Parsed};
 
@@ -92,9 +93,15 @@ pub(super) fn service_entry(doc: Doc<'_>) -> Arc<Parsed<ServiceEntry>> {
         }
         if spec
             .export_to
-            .is_some_and(|to| !to.is_empty() && to != ["*"])
+            .is_some_and(|to| !to.is_empty() && !to.iter().any(|ns| ns == "*"))
         {
-            doc.not_applied("spec.exportTo", "the hosts are visible in every namespace");
+            doc.note(
+                "se-exportto-ambient",
+                Severity::Error,
+                "spec.exportTo",
+                "exportTo does not restrict clients of the ambient mesh: ztunnel serves the hosts to every namespace",
+                "Use serviceEntryVisibility of the mesh config, or policies",
+            );
         }
         let ports = spec.ports.into_iter().flatten().enumerate();
         let endpoints = spec.endpoints.into_iter().flatten().enumerate();
