@@ -43,16 +43,28 @@ pub(crate) fn is_wanted(
         .is_some()
 }
 
-/// The waypoint of a service, if it is bound to one whose proxies are connected, and if the
-/// service can be served at all (wildcard hosts resolved per request cannot, yet).
+/// The waypoints of a service, primary first and then its canary, as far as their proxies are
+/// connected; none if the service cannot be served at all (wildcard hosts resolved per request
+/// cannot, yet).
 pub(crate) fn served_by<'s>(
     proxies: View<'_, ProxyClass, ()>,
     reads: &mut Reads,
     service: &'s ServiceRow,
-) -> Option<&'s ObjectKey> {
-    let waypoint = &service.waypoint.as_ref()?.key;
-    let wanted = is_wanted(proxies, reads, waypoint);
-    (wanted && service.resolution != Resolution::DynamicDns).then_some(waypoint)
+) -> Vec<&'s ObjectKey> {
+    if service.resolution == Resolution::DynamicDns {
+        return Vec::new();
+    }
+    waypoints_of(service)
+        .filter(|waypoint| is_wanted(proxies, reads, waypoint))
+        .collect()
+}
+
+/// The waypoints that traffic of a service may pass, each once: the primary, then its canary.
+pub(crate) fn waypoints_of(service: &ServiceRow) -> impl Iterator<Item = &ObjectKey> {
+    let primary = service.waypoint.as_ref().map(|bound| &bound.key);
+    let shares = service.weighted_waypoints.iter().map(|one| &one.bound.key);
+    let canary = shares.filter(move |key| Some(*key) != primary);
+    primary.into_iter().chain(canary)
 }
 
 /// The chains of a port; none for datagrams.
@@ -85,9 +97,10 @@ pub fn derive(
     let Some(service) = view.services.get(reads, p) else {
         return Output::gone();
     };
-    let Some(waypoint) = served_by(view.proxies, reads, service) else {
+    let waypoints = served_by(view.proxies, reads, service);
+    if waypoints.is_empty() {
         return Output::none();
-    };
+    }
     let vips = service.vips.iter().filter_map(|vip| {
         let full = if vip.ip.is_ipv4() { 32 } else { 128 };
         let net = IpNet::new(vip.ip, vip.prefix.unwrap_or(full)).ok()?;
@@ -95,7 +108,7 @@ pub fn derive(
     });
     let ports = service.ports.iter().rev();
     let row = AttachmentIr {
-        waypoint: waypoint.clone(),
+        waypoints: waypoints.into_iter().cloned().collect(),
         created_s: service.created_s.unwrap_or(i64::MAX),
         host: p.hostname.clone(),
         vips: vips.collect(),

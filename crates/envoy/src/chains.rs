@@ -49,12 +49,23 @@ pub fn derive(
     let Some(service) = view.services.get(reads, p) else {
         return Output::gone();
     };
-    let Some(waypoint) = served_by(view.proxies, reads, service) else {
-        return Output::none();
-    };
-    let Some(waypoint) = view.waypoints.get(reads, waypoint) else {
-        return Output::none();
-    };
+    let waypoints = served_by(view.proxies, reads, service);
+    let mut rows = Vec::new();
+    for waypoint in waypoints {
+        if let Some(waypoint) = view.waypoints.get(reads, waypoint) {
+            rows.extend(at_waypoint(service, waypoint, view, reads));
+        }
+    }
+    Output::from(rows)
+}
+
+/// The chains of a service at one of its waypoints.
+fn at_waypoint(
+    service: &ServiceRow,
+    waypoint: &WaypointRow,
+    view: &ChainView<'_>,
+    reads: &mut Reads,
+) -> Vec<(WaypointResource, ChainIr)> {
     let mesh = &*mesh_row(view.mesh, reads);
     let attached = authz::attached(view.policies, reads, mesh, waypoint, Some(service));
     let authz = |layer| authz::compile(&attached, mesh, layer);
@@ -77,11 +88,9 @@ pub fn derive(
         }
     }
     let key = |chain: &ChainIr| WaypointResource::new(waypoint.key.clone(), chain.name.clone());
-    Output::from(
-        rows.into_iter()
-            .map(|chain| (key(&chain), chain))
-            .collect::<Vec<_>>(),
-    )
+    rows.into_iter()
+        .map(|chain| (key(&chain), chain))
+        .collect()
 }
 
 fn http(

@@ -50,7 +50,7 @@ pub fn derive(
         rows.entry(key).or_insert(cluster);
     };
     let host = &p.hostname;
-    if let Some(waypoint) = served_by(view.proxies, reads, service) {
+    for waypoint in served_by(view.proxies, reads, service) {
         for port in &service.ports {
             let Some(chains) = port_chains(port) else {
                 continue;

@@ -11,6 +11,7 @@ use model::{
     WorkloadRow, WorkloadUid,
 };
 
+use crate::attachment::waypoints_of;
 use crate::ir::{AttachmentIr, ChainIr, ClusterIr, DirectIr, EncodedChain, WaypointResource};
 
 /// What kind of object a route has as its parent, or a policy as its target.
@@ -65,13 +66,13 @@ impl Target {
     }
 }
 
-/// Services by the waypoint they are bound to. For the table of [`ServiceRow`].
+/// Services by the waypoints, primary or canary, that they are bound to. For the table of [`ServiceRow`].
 pub struct ServiceByWaypoint;
 
 impl Index<NamespacedHostname, ServiceRow> for ServiceByWaypoint {
     type At = ObjectKey;
     fn keys(_: &NamespacedHostname, row: &ServiceRow, emit: &mut dyn FnMut(&ObjectKey)) {
-        row.waypoint.iter().for_each(|bound| emit(&bound.key));
+        waypoints_of(row).for_each(emit);
     }
 }
 
@@ -245,7 +246,7 @@ pub struct AttachmentByWaypoint;
 impl Index<NamespacedHostname, AttachmentIr> for AttachmentByWaypoint {
     type At = ObjectKey;
     fn keys(_: &NamespacedHostname, row: &AttachmentIr, emit: &mut dyn FnMut(&ObjectKey)) {
-        emit(&row.waypoint);
+        row.waypoints.iter().for_each(emit);
     }
 }
 

@@ -79,8 +79,8 @@ impl PortChains {
 /// A service as the matcher of a waypoint sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttachmentIr {
-    /// The waypoint.
-    pub waypoint: ObjectKey,
+    /// The waypoints that its traffic may pass.
+    pub waypoints: Vec<ObjectKey>,
     /// Creation time: older services win an address shared with younger ones.
     pub created_s: i64,
     /// Host, as it stands in chain names.
