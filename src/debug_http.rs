@@ -15,7 +15,8 @@ use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize as _};
+use serde_json::ser::{PrettyFormatter, Serializer};
 use serde_json::{Map, Value, json};
 use snapshot::{ResourceType, Snapshot};
 use tokio::net::TcpListener;
@@ -24,13 +25,14 @@ use tokio_util::sync::CancellationToken;
 use xds::{Connection, Connections, SyncState};
 
 use crate::metrics::ProcessMetrics;
-use crate::render;
+use crate::{ambientz, render};
 
 /// istioctl looks for exactly this text.
 const NOT_CONNECTED: &str =
     "Proxy not connected to this Pilot instance. It may be connected to another instance.";
 /// Paths under `/debug`, for the index.
-const PATHS: [&str; 5] = [
+const PATHS: [&str; 6] = [
+    "/debug/ambientz",
     "/debug/config",
     "/debug/config_dump",
     "/debug/findings",
@@ -65,6 +67,7 @@ pub fn ready_only(state: DebugState) -> Router {
 /// Everything.
 pub fn router(state: DebugState) -> Router {
     let local = Router::new()
+        .route("/debug/ambientz", get(ambientz))
         .route("/debug/syncz", get(syncz))
         .route("/debug/config_dump", get(config_dump))
         .route("/debug/findings", get(findings))
@@ -160,6 +163,14 @@ struct SyncQuery {
 #[derive(Deserialize)]
 struct PrettyQuery {
     pretty: Option<String>,
+}
+
+async fn ambientz(State(state): State<DebugState>, Query(query): Query<PrettyQuery>) -> Response {
+    let snapshot = state.snapshot().unwrap_or_default();
+    match ambientz::view(&snapshot) {
+        Ok(value) => answer(&value, query.pretty.is_some()),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")).into_response(),
+    }
 }
 
 async fn findings(State(state): State<DebugState>, Query(query): Query<PrettyQuery>) -> Response {
@@ -284,13 +295,16 @@ fn dump(
 }
 
 fn answer(value: &Value, pretty: bool) -> Response {
-    let text = if pretty {
-        serde_json::to_string_pretty(value)
+    let mut text = Vec::new();
+    let written = if pretty {
+        // As istiod does: four spaces.
+        let form = PrettyFormatter::with_indent(b"    ");
+        value.serialize(&mut Serializer::with_formatter(&mut text, form))
     } else {
-        serde_json::to_string(value)
+        serde_json::to_writer(&mut text, value)
     };
-    match text {
-        Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
+    match written {
+        Ok(()) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }

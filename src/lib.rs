@@ -8,6 +8,7 @@
 //!   reads immutable snapshots.
 //! - Offline commands run the very same pipeline as `serve`.
 
+pub mod ambientz;
 pub mod analyze;
 pub mod commands;
 pub mod config;

@@ -1,4 +1,4 @@
-//! What a proxy receives, as canonical proto-JSON.
+//! What a proxy receives, as canonical proto-JSON; findings and status as plain JSON.
 
 use std::collections::BTreeMap;
 
@@ -48,12 +48,12 @@ pub fn snapshot(
 pub fn class_of(target: &Target) -> Option<ProxyClass> {
     match target {
         Target::Waypoint(key) => Some(ProxyClass::waypoint(key.clone())),
-        Target::Ztunnel | Target::Findings => None,
+        Target::Ztunnel | Target::Findings | Target::Status => None,
     }
 }
 
 /// Type URL → resource name → proto-JSON of everything that `target` receives;
-/// an array for [`Target::Findings`].
+/// an array for [`Target::Findings`] and [`Target::Status`].
 ///
 /// # Errors
 /// When a resource does not decode as its own type (a defect of ambientd), or a type
@@ -72,7 +72,15 @@ pub fn render(snapshot: &Snapshot, target: &Target, types: &[RenderType]) -> any
             .collect())
     };
     let (class, offered) = match target {
-        Target::Findings => return Ok(findings(&snapshot.findings)),
+        Target::Findings | Target::Status => {
+            if let Some(asked) = types.first() {
+                bail!("--type {asked:?} does not exist for {target}");
+            }
+            return Ok(match target {
+                Target::Status => status(snapshot),
+                _ => findings(&snapshot.findings),
+            });
+        }
         Target::Ztunnel => (
             None,
             vec![ResourceType::Address, ResourceType::Authorization],
@@ -118,6 +126,19 @@ pub fn findings(findings: &[Finding]) -> Value {
         findings
             .iter()
             .filter_map(|f| serde_json::to_value(f).ok())
+            .collect(),
+    )
+}
+
+/// Status as an array of `{apiVersion, kind, namespace, name, conditions[, addresses]}`, sorted
+/// by kind, namespace and name; objects of which nothing is to be said are left out.
+pub fn status(snapshot: &Snapshot) -> Value {
+    let rows = snapshot.statuses.iter();
+    let objects = model::status::by_object(rows.map(|(key, row)| (key, row.as_ref())));
+    Value::Array(
+        objects
+            .iter()
+            .filter_map(|object| serde_json::to_value(object).ok())
             .collect(),
     )
 }

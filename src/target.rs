@@ -1,4 +1,4 @@
-//! Whom to render for: `ztunnel`, `waypoint/NS/NAME` or `findings`.
+//! Whom to render for: `ztunnel`, `waypoint/NS/NAME`, `findings` or `status`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,6 +14,8 @@ pub enum Target {
     Waypoint(ObjectKey),
     /// The findings.
     Findings,
+    /// What belongs into the status of objects.
+    Status,
 }
 
 impl FromStr for Target {
@@ -23,6 +25,7 @@ impl FromStr for Target {
         match text.split_once('/') {
             None if text == "ztunnel" => return Ok(Self::Ztunnel),
             None if text == "findings" => return Ok(Self::Findings),
+            None if text == "status" => return Ok(Self::Status),
             Some(("waypoint", key)) => {
                 if let Ok(key) = key.parse::<ObjectKey>()
                     && !key.ns.is_empty()
@@ -33,7 +36,7 @@ impl FromStr for Target {
             _ => {}
         }
         Err(format!(
-            "{text:?} is not `ztunnel`, `waypoint/NAMESPACE/NAME` or `findings`"
+            "{text:?} is not `ztunnel`, `waypoint/NAMESPACE/NAME`, `findings` or `status`"
         ))
     }
 }
@@ -44,6 +47,7 @@ impl fmt::Display for Target {
             Self::Ztunnel => f.write_str("ztunnel"),
             Self::Waypoint(key) => write!(f, "waypoint/{key}"),
             Self::Findings => f.write_str("findings"),
+            Self::Status => f.write_str("status"),
         }
     }
 }
@@ -54,7 +58,7 @@ mod tests {
 
     #[test]
     fn targets_round_trip_and_bad_ones_are_refused() {
-        for text in ["ztunnel", "findings", "waypoint/bookinfo/reviews"] {
+        for text in ["ztunnel", "findings", "status", "waypoint/bookinfo/reviews"] {
             assert_eq!(
                 text.parse::<Target>().map(|t| t.to_string()),
                 Ok(text.to_owned())

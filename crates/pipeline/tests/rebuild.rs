@@ -38,6 +38,8 @@ struct Served {
     resources: Resources,
     classes: BTreeSet<String>,
     findings: Arc<[Finding]>,
+    /// Status, waypoints and mesh settings.
+    unserved: BTreeMap<String, String>,
 }
 
 impl Served {
@@ -67,10 +69,18 @@ impl Served {
             .keys()
             .map(|class| format!("{class:?}"))
             .collect();
+        let mut unserved = BTreeMap::from([("mesh".to_owned(), format!("{:?}", snapshot.mesh))]);
+        for (key, row) in &snapshot.statuses {
+            unserved.insert(format!("status {key:?}"), format!("{row:?}"));
+        }
+        for (key, row) in &snapshot.waypoints {
+            unserved.insert(format!("waypoint {key}"), format!("{row:?}"));
+        }
         Self {
             resources,
             classes,
             findings: Arc::clone(&snapshot.findings),
+            unserved,
         }
     }
 
@@ -94,6 +104,12 @@ impl Served {
                 "classes {:?}, want {:?}",
                 self.classes, want.classes
             ));
+        }
+        for name in want.unserved.keys().chain(self.unserved.keys()) {
+            let (got, want) = (self.unserved.get(name), want.unserved.get(name));
+            if got != want {
+                return Some(format!("{name}\n   got {got:?}\n  want {want:?}"));
+            }
         }
         let lacks = |some: &Self, others: &Self| -> Vec<String> {
             let missing = some

@@ -4,6 +4,7 @@
 mod client;
 mod load;
 pub mod matcher;
+mod status;
 mod world;
 
 use std::collections::BTreeMap;
@@ -137,6 +138,7 @@ fn check_expectations(
                     .with_context(|| format!("client {name} has no {}", ty.short()))?;
                 matcher::mismatches(want, &json(*ty, resources)?)
             }
+            Expectation::Statuses(want) => status::mismatches(want, last)?,
             Expectation::Pushes(want) => client::mismatches(want, pushes),
         };
         failures.extend(
@@ -300,6 +302,13 @@ fn fingerprint(snapshot: &Snapshot) -> Fingerprint {
     for (i, finding) in snapshot.findings.iter().enumerate() {
         out.insert(format!("finding {i}"), format!("{finding:?}"));
     }
+    for (key, row) in &snapshot.statuses {
+        out.insert(format!("status {key:?}"), format!("{row:?}"));
+    }
+    for (key, row) in &snapshot.waypoints {
+        out.insert(format!("waypoint {key}"), format!("{row:?}"));
+    }
+    out.insert("mesh".to_owned(), format!("{:?}", snapshot.mesh));
     out
 }
 

@@ -45,6 +45,8 @@ pub enum Expectation {
         /// Resource name → expectation.
         want: Value,
     },
+    /// `status.yaml`: every object with a status.
+    Statuses(Value),
     /// `pushes.yaml`: what each step sends to whom.
     Pushes(Value),
 }
@@ -57,6 +59,7 @@ impl Expectation {
             Self::Authorizations(_) => "authz.yaml".to_owned(),
             Self::Findings(_) => "findings.yaml".to_owned(),
             Self::Client { name, ty, .. } => format!("{name}/{}.yaml", ty.short()),
+            Self::Statuses(_) => "status.yaml".to_owned(),
             Self::Pushes(_) => "pushes.yaml".to_owned(),
         }
     }
@@ -205,6 +208,7 @@ fn expectations(dir: &Path) -> Result<Vec<Expectation>> {
             "wds.yaml" => out.push(Expectation::Addresses(with_addresses(one(&path)?)?)),
             "authz.yaml" => out.push(Expectation::Authorizations(with_addresses(one(&path)?)?)),
             "findings.yaml" => out.push(Expectation::Findings(one(&path)?)),
+            "status.yaml" => out.push(Expectation::Statuses(one(&path)?)),
             "pushes.yaml" => out.push(Expectation::Pushes(one(&path)?)),
             client if path.is_dir() => {
                 for file in entries(&path)? {
