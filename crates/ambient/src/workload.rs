@@ -5,6 +5,7 @@
 mod entry;
 mod entry_notes;
 mod gateway;
+mod host_network;
 mod membership;
 mod naming;
 mod pod;

@@ -88,9 +88,7 @@ fn at_waypoint(
         }
     }
     let key = |chain: &ChainIr| WaypointResource::new(waypoint.key.clone(), chain.name.clone());
-    rows.into_iter()
-        .map(|chain| (key(&chain), chain))
-        .collect()
+    rows.into_iter().map(|chain| (key(&chain), chain)).collect()
 }
 
 fn http(

@@ -4,6 +4,7 @@
 //! programming error.
 
 use flow::Index;
+use model::census::CensusKey;
 use model::input::{AuthorizationPolicy, HttpRoute, ReferenceGrant};
 use model::labels::LABEL_GATEWAY_NAME;
 use model::{
@@ -107,16 +108,6 @@ impl Index<WorkloadUid, WorkloadRow> for WorkloadByWaypoint {
     }
 }
 
-/// Workloads by namespace. For the table of [`WorkloadRow`].
-pub struct WorkloadByNamespace;
-
-impl Index<WorkloadUid, WorkloadRow> for WorkloadByNamespace {
-    type At = str;
-    fn keys(_: &WorkloadUid, row: &WorkloadRow, emit: &mut dyn FnMut(&str)) {
-        emit(&row.ns);
-    }
-}
-
 /// Workloads that are instances of a Gateway, by namespace; the empty one holds them all. For
 /// the table of [`WorkloadRow`].
 pub struct InstanceByNamespace;
@@ -152,6 +143,36 @@ impl Index<ObjectKey, Parsed<HttpRoute>> for RouteByParent {
                 let key = ObjectKey::new(parent.ns.clone(), parent.name.clone());
                 emit(&Target::new(kind, key));
             }
+        }
+    }
+}
+
+/// Routes by the objects that they send requests to. For the table of HTTPRoutes.
+pub struct RouteByBackend;
+
+impl Index<ObjectKey, Parsed<HttpRoute>> for RouteByBackend {
+    type At = Target;
+    fn keys(_: &ObjectKey, row: &Parsed<HttpRoute>, emit: &mut dyn FnMut(&Target)) {
+        let rules = row.ok().into_iter().flat_map(|route| &route.rules);
+        for backend in rules.flat_map(|rule| &rule.backends) {
+            let target = &backend.target;
+            if let Some(kind) = TargetKind::of(&target.group, &target.kind) {
+                let key = ObjectKey::new(target.ns.clone(), target.name.clone());
+                emit(&Target::new(kind, key));
+            }
+        }
+    }
+}
+
+/// Served workloads by namespace; the empty one holds them all. For the census.
+pub struct ServedByNamespace;
+
+impl Index<CensusKey, ()> for ServedByNamespace {
+    type At = str;
+    fn keys(key: &CensusKey, (): &(), emit: &mut dyn FnMut(&str)) {
+        if let CensusKey::Served(served) = key {
+            emit(&served.ns);
+            emit("");
         }
     }
 }

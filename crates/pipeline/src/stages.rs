@@ -11,9 +11,7 @@ use ambient::census::{self, AccountsByNamespace, CensusKey, CensusView, ServedBy
 use ambient::claim::{self, ClaimKey, ClaimRow, ClaimView, ServiceSource};
 use ambient::mesh::{self, MeshDefaults, MeshView};
 use ambient::namespace_binding::{self, NamespaceBinding, NamespaceBindingView};
-use ambient::network_gateway::{
-    self, GatewaysByNetwork, NetworkGatewayRow, NetworkGatewayView,
-};
+use ambient::network_gateway::{self, GatewaysByNetwork, NetworkGatewayRow, NetworkGatewayView};
 use ambient::node_locality::{self, NodeLocalityView};
 use ambient::peer_binding::{self, PeerBinding, PeerBindingView};
 use ambient::pod_link::{self, PodLink, PodLinkKey, PodLinkView};
@@ -32,6 +30,7 @@ use envoy::clusters::{self, ClusterView};
 use envoy::encoded::{self, EncodedView};
 use envoy::endpoints::{self, EndpointView};
 use envoy::findings;
+use envoy::findings::captured::CapturedView;
 use envoy::findings::policy::PolicyFindingView;
 use envoy::findings::route::RouteFindingView;
 use envoy::findings::service::ServiceFindingView;
@@ -85,6 +84,7 @@ pub(crate) struct Stages {
     pub(crate) static_clusters: Stage<ProxyClass, ClassResource, StaticClusterIr>,
     route_findings: Stage<ObjectKey, (), ()>,
     policy_findings: Stage<ObjectKey, (), ()>,
+    captured: Stage<WorkloadUid, bool, ()>,
     service_findings: Stage<NamespacedHostname, (), ()>,
     waypoint_findings: Stage<ObjectKey, (), ()>,
     service_statuses: Stage<ServiceSource, StatusKey, StatusRow>,
@@ -158,12 +158,12 @@ impl Stages {
             pod_links: Derived::new("pod_links").with_index::<pod_link::LinksByPod>(),
             workloads: Derived::new("workloads")
                 .with_index::<at::WorkloadByService>()
-                .with_index::<at::WorkloadByNamespace>()
                 .with_index::<at::WorkloadByWaypoint>()
                 .with_index::<at::InstanceByNamespace>(),
             census: Derived::new("census")
                 .with_index::<ServedByPlace>()
-                .with_index::<AccountsByNamespace>(),
+                .with_index::<AccountsByNamespace>()
+                .with_index::<at::ServedByNamespace>(),
             attachments: Derived::new("attachments").with_index::<at::AttachmentByWaypoint>(),
             directs: Derived::new("directs").with_index::<at::DirectByWaypoint>(),
             chains: Derived::new("chains").with_index::<at::ChainByDestination>(),
@@ -176,6 +176,7 @@ impl Stages {
             static_clusters: Derived::new("static_clusters"),
             route_findings: Derived::new("route_findings"),
             policy_findings: Derived::new("policy_findings"),
+            captured: Derived::new("captured"),
             service_findings: Derived::new("service_findings"),
             waypoint_findings: Derived::new("waypoint_findings"),
             service_statuses: Derived::new("service_statuses"),
@@ -457,6 +458,7 @@ impl Stages {
                 peers: inputs.peer_authentications.view(),
                 peer_bindings: self.peer_bindings.view(),
                 mesh,
+                namespaces: inputs.namespaces.view(),
                 census: self.census.view(),
                 services: self.services.view(),
                 waypoints,
@@ -581,7 +583,18 @@ impl Stages {
                 services: self.services.view(),
                 workloads: self.workloads.view(),
                 waypoints,
+                census: self.census.view(),
+                http_routes: inputs.http_routes.view(),
                 mesh,
+            }
+        );
+        update!(
+            touched,
+            self.captured,
+            workloads.keys().cloned(),
+            findings::captured::derive,
+            CapturedView {
+                workloads: self.workloads.view(),
             }
         );
         update!(
@@ -592,6 +605,7 @@ impl Stages {
             ServiceFindingView {
                 services: self.services.view(),
                 workloads: self.workloads.view(),
+                captured: self.captured.view(),
             }
         );
         update!(
@@ -696,7 +710,12 @@ impl Stages {
                 allocations: self.allocations.view(),
             }
         );
-        vec![of_services, of_workload_entries, of_policies, of_allocations]
+        vec![
+            of_services,
+            of_workload_entries,
+            of_policies,
+            of_allocations,
+        ]
     }
 }
 
@@ -742,6 +761,7 @@ notes!(
     static_clusters,
     route_findings,
     policy_findings,
+    captured,
     service_findings,
     waypoint_findings,
     service_statuses,

@@ -2,10 +2,10 @@
 
 use flow::{Output, Reads};
 use model::input::Pod;
-use model::{Finding, Kind, ObjectKey, ObjectRef, Parsed, WorkloadRow, WorkloadUid};
+use model::{Finding, Kind, MeshRow, ObjectKey, ObjectRef, Parsed, WorkloadRow, WorkloadUid};
 
 use super::membership::{self, Memberships};
-use super::{WorkloadView, blank, naming, policies};
+use super::{WorkloadView, blank, host_network, naming, policies};
 use crate::attach::Inbound;
 use crate::pod_link::LinksByPod;
 use crate::tables;
@@ -32,7 +32,9 @@ pub(super) fn derive(
     let Tunnel { hbone, native } = tunnel::tunnel(&meta.labels, &meta.annotations);
     let workload_name = naming::of_pod(meta);
     let (canonical_name, canonical_revision) = naming::canonical(&meta.labels, &workload_name);
-    let mut notes = Vec::new();
+    let mut notes: Vec<Finding> = host_network::note(object, pod, view.attach.namespaces, reads)
+        .into_iter()
+        .collect();
     let object_ref = ObjectRef::new(Kind::Pod, key.clone());
     let Inbound {
         attachment,
@@ -40,6 +42,10 @@ pub(super) fn derive(
     } = (view.attach).of_workload(reads, &object_ref, &meta.labels, &mut notes);
     let node = ObjectKey::cluster(pod.node.clone());
     let locality = view.node_localities.get(reads, &node);
+    let services = services(object, pod, &mesh, view, reads);
+    let mut policies = policies::listed(view, reads, &key.ns, &meta.labels);
+    let waypoint = attachment.bound.as_ref();
+    policies.extend(policies::of_waypoints(view, reads, waypoint, &services));
     let row = WorkloadRow {
         addresses: ips.clone(),
         hbone,
@@ -52,14 +58,14 @@ pub(super) fn derive(
         canonical_name,
         canonical_revision,
         workload_name,
-        policies: policies::listed(view, reads, &key.ns, &meta.labels),
+        policies,
         healthy: pod.ready && !meta.deleting,
         terminating: meta.deleting,
         host_network: pod.host_network,
         locality: locality
             .map(|locality| locality.as_ref().clone())
             .unwrap_or_default(),
-        services: services(object, pod, view, reads),
+        services,
         labels: meta.labels.clone(),
         ..blank(uid.clone(), key, &mesh)
     };
@@ -69,13 +75,15 @@ pub(super) fn derive(
 fn services(
     object: &Parsed<Pod>,
     pod: &Pod,
+    mesh: &MeshRow,
     view: &WorkloadView<'_>,
     reads: &mut Reads,
 ) -> Memberships {
     let target = |row: &_, port: &_| membership::pod_target(pod, row, port);
     let meta = &object.meta;
     let mut services = Memberships::new();
-    for row in membership::selecting(view.services, reads, &meta.key.ns, &meta.labels) {
+    let kinds = |kind| kind == Kind::Service || mesh.features.entries_select_pods;
+    for row in membership::selecting(view.services, reads, &meta.key.ns, &meta.labels, kinds) {
         services.insert(row.key.clone(), membership::ports(row, target));
     }
     for (_, link) in view.pod_links.by::<LinksByPod>(reads, &meta.key) {

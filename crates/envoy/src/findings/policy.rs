@@ -2,13 +2,16 @@
 //! written. What ztunnel makes of policies without targets is reported where they are made.
 
 mod bypass;
+mod ingress;
+mod numbers;
 mod ports;
 mod untargeted;
 
 use std::sync::Arc;
 
 use flow::{Output, Reads, View};
-use model::input::{Action, AuthorizationPolicy, TargetRef};
+use model::census::CensusKey;
+use model::input::{Action, AuthorizationPolicy, HttpRoute, TargetRef};
 use model::{
     Finding, Kind, MeshRow, NamespacedHostname, ObjectKey, ObjectRef, Parsed, ServiceRow, Severity,
     Str, WaypointRow, WorkloadRow, WorkloadUid,
@@ -26,16 +29,21 @@ pub type P = ObjectKey;
 /// What the stage reads.
 #[derive(Clone, Copy)]
 pub struct PolicyFindingView<'t> {
-    /// Policies; index [`crate::index::UntargetedPolicyByNamespace`].
+    /// Policies; indexes [`crate::index::UntargetedPolicyByNamespace`] and
+    /// [`crate::index::PolicyByTarget`].
     pub policies: View<'t, ObjectKey, Parsed<AuthorizationPolicy>>,
     /// Services; indexes [`ServiceByName`], [`ServiceBySource`] and [`ServiceByWaypoint`].
     pub services: View<'t, NamespacedHostname, ServiceRow>,
-    /// Workloads; indexes [`crate::index::InstanceByNamespace`],
-    /// [`crate::index::WorkloadByNamespace`] and [`crate::index::WorkloadByService`].
+    /// Workloads; indexes [`crate::index::InstanceByNamespace`] and
+    /// [`crate::index::WorkloadByService`].
     pub workloads: View<'t, WorkloadUid, WorkloadRow>,
     /// Waypoints; indexes [`WaypointByClass`], [`WaypointByName`] and
     /// [`crate::index::WaypointByNamespace`].
     pub waypoints: View<'t, ObjectKey, WaypointRow>,
+    /// The census; index [`crate::index::ServedByNamespace`].
+    pub census: View<'t, CensusKey, ()>,
+    /// Routes; index [`crate::index::RouteByBackend`].
+    pub http_routes: View<'t, ObjectKey, Parsed<HttpRoute>>,
     /// Mesh settings.
     pub mesh: View<'t, (), MeshRow>,
 }
@@ -67,7 +75,11 @@ pub fn derive(p: &P, view: &PolicyFindingView<'_>, reads: &mut Reads) -> Output<
             report.target(reads, index, target, &mut reached);
         }
         report.ports(&reached);
+        report.pod_ports(&reached);
+        report.hosts_without_port(&reached);
+        report.tried_out(reads);
         report.bypass(reads, &reached);
+        report.ingress(reads, &reached);
     }
     report.out.sort();
     report.out.dedup();

@@ -18,6 +18,8 @@ pub struct ServiceFindingView<'t> {
     pub services: View<'t, NamespacedHostname, ServiceRow>,
     /// Workloads; index [`WorkloadByService`].
     pub workloads: View<'t, WorkloadUid, WorkloadRow>,
+    /// Whether anybody is captured, and whether anybody is not ([`super::captured`]).
+    pub captured: View<'t, bool, ()>,
 }
 
 /// Findings as notes; the stage has no rows.
@@ -31,8 +33,24 @@ pub fn derive(p: &P, view: &ServiceFindingView<'_>, reads: &mut Reads) -> Output
     if service.resolution == Resolution::DynamicDns {
         return Output::none().with_note(dynamic_dns(service));
     }
+    let mut notes = Vec::new();
+    // Gateways that are told to use the waypoint are clients too.
+    let uncaptured = view.captured.get(reads, &false).is_some();
+    let captured = view.captured.get(reads, &true).is_some();
+    if !service.ingress_use_waypoint && uncaptured && !captured {
+        notes.push(Finding::new(
+            "wp-namespace-not-ambient",
+            Severity::Warning,
+            service.source.clone(),
+            format!(
+                "No workload is captured by ztunnel, so no client passes waypoint {} on its way to {}: its policies and routes have no effect",
+                bound.key, p.hostname
+            ),
+            "Enrol the clients' namespaces with istio.io/dataplane-mode: ambient",
+        ));
+    }
     if service.external || !is_plaintext(p, view, reads) {
-        return Output::none();
+        return Output::none().with_notes(notes);
     }
     let note = Finding::new(
         "wp-server-not-ambient",
@@ -44,7 +62,8 @@ pub fn derive(p: &P, view: &ServiceFindingView<'_>, reads: &mut Reads) -> Output
         ),
         "Enrol their namespace with istio.io/dataplane-mode: ambient",
     );
-    Output::none().with_note(note)
+    notes.push(note);
+    Output::none().with_notes(notes)
 }
 
 /// Whether there are endpoints, and none of them takes HBONE. Instances of a gateway are never

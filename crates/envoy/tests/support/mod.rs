@@ -15,6 +15,7 @@ use envoy::{
     attachment, chains, clusters, encoded, endpoints, findings, index, listeners, static_clusters,
 };
 use flow::{Derived, Key, Row, Table};
+use model::census::{CensusKey, Served};
 use model::derived::{
     AppProtocol, BoundWaypoint, Locality, PortMap, PortRow, Vip, WaypointFor, WdsProtocol,
 };
@@ -141,7 +142,6 @@ impl World {
         let workloads = fill(
             Table::new("workloads")
                 .with_index::<i::WorkloadByService>()
-                .with_index::<i::WorkloadByNamespace>()
                 .with_index::<i::WorkloadByWaypoint>()
                 .with_index::<i::InstanceByNamespace>(),
             &self.workloads,
@@ -154,8 +154,22 @@ impl World {
             &self.waypoints,
         );
         let http_routes = fill(
-            Table::new("routes").with_index::<i::RouteByParent>(),
+            Table::new("routes")
+                .with_index::<i::RouteByParent>()
+                .with_index::<i::RouteByBackend>(),
             &self.http_routes,
+        );
+        let served = self.workloads.values().filter(|row| row.hbone).map(|row| {
+            let served = Served {
+                ns: row.ns.clone(),
+                labels: Arc::new(row.labels.clone()),
+                waypoints: Vec::new(),
+            };
+            (CensusKey::Served(served), ())
+        });
+        let census = fill(
+            Table::new("census").with_index::<i::ServedByNamespace>(),
+            &served.collect(),
         );
         let policies = fill(
             Table::new("policies")
@@ -290,7 +304,17 @@ impl World {
                 services: services.view(),
                 workloads: workloads.view(),
                 waypoints: waypoints.view(),
+                census: census.view(),
+                http_routes: http_routes.view(),
                 mesh: mesh.view(),
+            }
+        );
+        let captured = stage!(
+            Derived::<_, bool, (), _>::new("captured"),
+            workloads,
+            findings::captured::derive,
+            findings::captured::CapturedView {
+                workloads: workloads.view(),
             }
         );
         let service_findings = stage!(
@@ -300,6 +324,7 @@ impl World {
             findings::service::ServiceFindingView {
                 services: services.view(),
                 workloads: workloads.view(),
+                captured: captured.view(),
             }
         );
         let waypoint_findings = stage!(

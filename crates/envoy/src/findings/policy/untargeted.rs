@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use flow::Reads;
+use model::census::CensusKey;
 use model::labels::LABEL_GATEWAY_NAME;
-use model::{Labels, ObjectKey, Severity, WaypointRow, WorkloadRow};
+use model::{Labels, ObjectKey, Severity, Str, WaypointRow};
 
 use super::Report;
 use crate::authz::{http_fields, usage};
-use crate::index::{InstanceByNamespace, WaypointByNamespace, WorkloadByNamespace};
+use crate::index::{InstanceByNamespace, ServedByNamespace, WaypointByNamespace};
 
 impl<'t> Report<'_, 't> {
     pub(super) fn untargeted(&mut self, reads: &mut Reads) {
@@ -76,36 +77,37 @@ impl<'t> Report<'_, 't> {
         }
         let (table, is_root) = (self.view.workloads, self.key.ns == self.mesh.root_namespace);
         let ns = if is_root { "" } else { self.key.ns.as_str() };
-        let fits = |row: &&'t Arc<WorkloadRow>| {
-            let mut pairs = selector.iter();
-            pairs.all(|(key, value)| row.labels.get(key) == Some(value))
-        };
         // Without a selector the instances say nothing about what is meant.
         let instances = table.by::<InstanceByNamespace>(reads, ns);
         let instance = instances
             .map(|(_, row)| row)
-            .filter(|row| !selector.is_empty() && fits(row))
-            .find_map(|row| waypoint_of(row, waypoints));
+            .filter(|row| !selector.is_empty() && selects(selector, &row.labels))
+            .find_map(|row| instance_of(&row.ns, &row.labels, waypoints));
         let meant = instance.or_else(|| waypoints.first().copied().filter(|_| layer7))?;
-        let other = |row: &'t Arc<WorkloadRow>| {
-            row.hbone && fits(&row) && waypoint_of(row, waypoints).is_none()
-        };
-        let selects_others = if is_root {
-            table.scan(reads).any(|(_, row)| other(row))
-        } else {
-            let mut found = table.by::<WorkloadByNamespace>(reads, ns);
-            found.any(|(_, row)| other(row))
-        };
+        let mut served = self.view.census.by::<ServedByNamespace>(reads, ns);
+        let selects_others = served.any(|(key, _)| {
+            let CensusKey::Served(served) = key else {
+                return false;
+            };
+            selects(selector, &served.labels)
+                && instance_of(&served.ns, &served.labels, waypoints).is_none()
+        });
         (!selects_others).then_some(meant)
     }
 }
 
-/// The waypoint of which a workload is an instance.
-fn waypoint_of<'t>(
-    workload: &WorkloadRow,
+fn selects(selector: &Labels, labels: &Labels) -> bool {
+    let mut pairs = selector.iter();
+    pairs.all(|(key, value)| labels.get(key) == Some(value))
+}
+
+/// The waypoint of which a workload with these labels is an instance.
+fn instance_of<'t>(
+    ns: &Str,
+    labels: &Labels,
     waypoints: &[&'t Arc<WaypointRow>],
 ) -> Option<&'t Arc<WaypointRow>> {
-    let name = workload.labels.get(LABEL_GATEWAY_NAME)?;
-    let key = ObjectKey::new(workload.ns.clone(), name.clone());
+    let name = labels.get(LABEL_GATEWAY_NAME)?;
+    let key = ObjectKey::new(ns.clone(), name.clone());
     waypoints.iter().find(|row| row.key == key).copied()
 }
