@@ -847,7 +847,10 @@ fn guide_40_not_enrolled_claims_2_and_3() {
     let Some(world) = World::numbered("40") else {
         return;
     };
-    world.reports(&[("wp-server-not-ambient", "Service bookinfo/reviews", "")]);
+    world.reports(&[
+        ("wp-namespace-not-ambient", "Service bookinfo/reviews", ""),
+        ("wp-server-not-ambient", "Service bookinfo/reviews", ""),
+    ]);
     assert_eq!(world.tunnelled(), [""; 0]);
     assert_eq!(
         World::bound(world.services()),

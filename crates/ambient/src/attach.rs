@@ -238,11 +238,10 @@ impl AttachView<'_> {
         notes: &mut Vec<Finding>,
     ) -> Attachment {
         let fallback = self.fallback(reads, subject.ns);
-        let judged = (self.resolver().resolve(reads, &wanted, subject.ns))
-            .and_then(|row| {
-                notes.extend(foreign_class(subject.object, &row));
-                subject.fit(bound(&row), row.serves)
-            });
+        let judged = (self.resolver().resolve(reads, &wanted, subject.ns)).and_then(|row| {
+            notes.extend(foreign_class(subject.object, &row));
+            subject.fit(bound(&row), row.serves)
+        });
         match judged {
             Ok(bound) => {
                 if bound.address.is_none() {

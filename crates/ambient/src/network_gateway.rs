@@ -61,7 +61,11 @@ pub fn derive(
     if gateway.class != keys::REMOTE_CLASS {
         return Output::none();
     }
-    let network = object.meta.label(LABEL_NETWORK).cloned().unwrap_or_default();
+    let network = object
+        .meta
+        .label(LABEL_NETWORK)
+        .cloned()
+        .unwrap_or_default();
     let listener = (gateway.listeners.iter()).find(|l| l.protocol == keys::PROTOCOL_HBONE);
     let why = if network.is_empty() {
         Some("it has no label topology.istio.io/network")
@@ -109,7 +113,9 @@ fn unusable(key: &ObjectKey, why: &str) -> Finding {
     warning(
         "network-gateway-unusable",
         ObjectRef::new(Kind::Gateway, key.clone()),
-        format!("This Gateway leads to no network: {why}; workloads of that network cannot be reached through it"),
+        format!(
+            "This Gateway leads to no network: {why}; workloads of that network cannot be reached through it"
+        ),
         "Give it the network's label, a listener with protocol HBONE and the addresses of the gateway",
     )
 }

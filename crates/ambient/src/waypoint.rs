@@ -149,7 +149,11 @@ fn unknown_word(
     if matches!(word.as_str(), "service" | "workload" | "all" | "none") {
         return None;
     }
-    let place = if own.is_some() { "the Gateway" } else { "its GatewayClass" };
+    let place = if own.is_some() {
+        "the Gateway"
+    } else {
+        "its GatewayClass"
+    };
     let note = error(
         "wp-for-unknown",
         ObjectRef::new(Kind::Gateway, gateway.meta.key.clone()),

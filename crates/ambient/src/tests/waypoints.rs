@@ -4,7 +4,7 @@ use model::derived::{BoundWaypoint, InboundBinding, WaypointFor};
 use model::input::AllowedNamespaces;
 use model::{GatewayAddress, NamespacedHostname, ObjectKey, WaypointRow};
 
-use super::world::{World, world};
+use super::world::{World, world, world_with};
 
 const HBONE: &str = "{name: mesh, port: 15008, protocol: HBONE}";
 const ADDRESS: &str = "addresses: [{type: IPAddress, value: 10.9.9.9}, {type: Hostname, value: wp.a.svc.cluster.local}]";
@@ -387,4 +387,253 @@ fn a_headless_service_behind_a_waypoint_is_told_so() {
     let yaml = "apiVersion: v1\nkind: Service\nmetadata: {namespace: a, name: web, labels: {istio.io/use-waypoint: wp}}\nspec: {clusterIP: None, ports: [{port: 80}]}\n".to_owned()
         + &gateway("a", "", HBONE, ADDRESS);
     assert_eq!(world(&yaml).codes(), ["wp-headless Service a/web"]);
+}
+
+/// The traffic of service and pod is refused, and by the name of which waypoint.
+fn blocked(world: &World) -> (Option<String>, Option<String>) {
+    let name = |blocked: &Option<NamespacedHostname>| blocked.as_ref().map(ToString::to_string);
+    let pod = world.pod("a/web");
+    (name(&world.service("a/web").blocked), name(&pod.blocked))
+}
+
+#[test]
+fn a_reference_that_binds_nothing_refuses_traffic_when_that_is_asked_for() {
+    let nowhere = || Some("a/wp.a.waypoint.invalid".to_owned());
+    let gone = || Some("a/gone.a.waypoint.invalid".to_owned());
+    let mode = |word: &str| format!("ambientd.io/waypoint-missing: {word}");
+    let gone_label = "istio.io/use-waypoint: gone";
+    // Switch; labels of namespace, service, pod, Gateway; its status; refused of service and pod.
+    let cases = [
+        (
+            false,
+            String::new(),
+            gone_label,
+            gone_label,
+            "",
+            ADDRESS,
+            (None, None),
+        ),
+        (
+            true,
+            String::new(),
+            gone_label,
+            gone_label,
+            "",
+            ADDRESS,
+            (gone(), gone()),
+        ),
+        (
+            true,
+            mode("bypass"),
+            gone_label,
+            gone_label,
+            "",
+            ADDRESS,
+            (None, None),
+        ),
+        (
+            false,
+            mode("fail-closed"),
+            gone_label,
+            gone_label,
+            "",
+            ADDRESS,
+            (gone(), gone()),
+        ),
+        (
+            false,
+            mode("other"),
+            gone_label,
+            "",
+            "",
+            ADDRESS,
+            (gone(), None),
+        ),
+        // A name that is qualified binds nothing either.
+        (
+            true,
+            String::new(),
+            "istio.io/use-waypoint: wp.a",
+            "",
+            "",
+            ADDRESS,
+            (Some("a/wp.a.a.waypoint.invalid".to_owned()), None),
+        ),
+        // Not ready, and what it would serve is known: the pod was never to pass it.
+        (true, USE.to_owned(), "", "", "", "", (nowhere(), None)),
+        (
+            true,
+            USE.to_owned(),
+            "",
+            "",
+            "istio.io/waypoint-for: all",
+            "",
+            (nowhere(), nowhere()),
+        ),
+        (
+            true,
+            USE.to_owned(),
+            "",
+            "",
+            "istio.io/waypoint-for: workload",
+            "",
+            (None, nowhere()),
+        ),
+        // Missing: nobody knows what it would serve.
+        (
+            true,
+            gone_label.to_owned(),
+            "",
+            "",
+            "",
+            ADDRESS,
+            (gone(), gone()),
+        ),
+        (
+            true,
+            gone_label.to_owned(),
+            "istio.io/use-waypoint: none",
+            "istio.io/use-waypoint: none",
+            "",
+            ADDRESS,
+            (None, None),
+        ),
+        // The wrong kind of traffic: refused when asked for here, silent when inherited.
+        (true, String::new(), "", USE, "", ADDRESS, (None, nowhere())),
+        (
+            true,
+            USE.to_owned(),
+            "",
+            "",
+            "istio.io/waypoint-for: workload",
+            ADDRESS,
+            (None, None),
+        ),
+        (
+            true,
+            String::new(),
+            USE,
+            "",
+            "istio.io/waypoint-for: workload",
+            ADDRESS,
+            (nowhere(), None),
+        ),
+        // Bound without an address that could be used.
+        (
+            true,
+            String::new(),
+            USE,
+            "",
+            "",
+            "addresses: [{value: x}]",
+            (nowhere(), None),
+        ),
+        // As it should be.
+        (
+            true,
+            USE.to_owned(),
+            "",
+            "",
+            "istio.io/waypoint-for: all",
+            ADDRESS,
+            (None, None),
+        ),
+        // Parts of gateways.
+        (
+            true,
+            gone_label.to_owned(),
+            "gateway.istio.io/managed: istio.io-mesh-controller",
+            "gateway.networking.k8s.io/gateway-name: wp",
+            "",
+            ADDRESS,
+            (None, None),
+        ),
+    ];
+    for (denies, namespace, service, pod, labels, status, expected) in cases {
+        let yaml = objects(&namespace, service, pod)
+            + &gateway("a", &format!("labels: {{{labels}}}"), HBONE, status);
+        let features = model::derived::Features {
+            waypoint_missing_denies: denies,
+            ..model::derived::Features::default()
+        };
+        let world = world_with(&yaml, features);
+        let case = format!("{denies} | {namespace} | {service} | {pod} | {labels} | {status}");
+        assert_eq!(blocked(&world), expected, "{case}");
+    }
+}
+
+#[test]
+fn findings_say_what_becomes_of_traffic() {
+    let yaml = objects("", "istio.io/use-waypoint: gone", "");
+    for (denies, words) in [
+        (false, "directly to the pods"),
+        (true, "traffic is refused"),
+    ] {
+        let features = model::derived::Features {
+            waypoint_missing_denies: denies,
+            ..model::derived::Features::default()
+        };
+        let world = world_with(&yaml, features);
+        assert_eq!(world.codes(), ["wp-missing Service a/web"]);
+        assert!(
+            world.findings[0].message.contains(words),
+            "{:?}",
+            world.findings
+        );
+    }
+}
+
+#[test]
+fn shares_of_a_canary_make_up_a_hundred() {
+    let canary = "istio.io/use-waypoint-canary: wp, istio.io/use-waypoint-canary-namespace: b";
+    let open =
+        "{name: mesh, port: 15008, protocol: HBONE, allowedRoutes: {namespaces: {from: All}}}";
+    // Annotation of the service, shares, codes.
+    let bad = || vec!["wp-canary-invalid Service a/web".to_owned()];
+    let cases = [
+        ("", vec![100, 0], vec![]),
+        (
+            "istio.io/use-waypoint-canary-weight: \"0\"",
+            vec![100, 0],
+            vec![],
+        ),
+        (
+            "istio.io/use-waypoint-canary-weight: \"30\"",
+            vec![70, 30],
+            vec![],
+        ),
+        (
+            "istio.io/use-waypoint-canary-weight: \"100\"",
+            vec![0, 100],
+            vec![],
+        ),
+        (
+            "istio.io/use-waypoint-canary-weight: \"101\"",
+            vec![],
+            bad(),
+        ),
+        ("istio.io/use-waypoint-canary-weight: \"-1\"", vec![], bad()),
+        (
+            "istio.io/use-waypoint-canary-weight: \"1.5\"",
+            vec![],
+            bad(),
+        ),
+        ("istio.io/use-waypoint-canary-weight: \"\"", vec![], bad()),
+    ];
+    for (annotation, expected, codes) in cases {
+        let labels = format!("{USE}, {canary}}}, annotations: {{{annotation}");
+        let yaml = objects("", &labels, "")
+            + &gateway("a", "", HBONE, ADDRESS)
+            + &gateway("b", "", open, ADDRESS);
+        let world = world(&yaml);
+        let service = world.service("a/web");
+        let weights: Vec<u32> = service
+            .weighted_waypoints
+            .iter()
+            .map(|w| w.weight)
+            .collect();
+        assert_eq!(weights, expected, "{annotation}");
+        assert_eq!(bound(service.waypoint.as_ref()).as_deref(), Some("a/wp"));
+        assert_eq!(world.codes(), codes, "{annotation}");
+    }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use flow::{Derived, Output, Reads, Table};
+use model::derived::Features;
 use model::input::AuthorizationPolicy;
 use model::parse::{Recognised, recognise};
 use model::{
@@ -13,8 +14,10 @@ use model::{
 
 use crate::allocation::{self, AllocationClaimView, AllocationRow, AllocationView};
 use crate::attach::AttachView;
-use crate::authorization::{self, AuthorizationSource, AuthorizationView};
-use crate::census::{self, CensusView, ServedByPlace};
+use crate::authorization::{
+    self, AllowPoliciesByNamespace, AuthorizationSource, AuthorizationView,
+};
+use crate::census::{self, AccountsByNamespace, CensusView, ServedByPlace};
 use crate::claim::{self, ClaimView, ClaimsByHost, ClaimsByHostname, ServiceSource};
 use crate::mesh::{self, MeshDefaults, MeshView};
 use crate::namespace_binding::{self, NamespaceBindingView};
@@ -118,9 +121,22 @@ pub(super) fn world(yaml: &str) -> World {
     world_edited(yaml, |_| ())
 }
 
+/// The same with these switches.
+pub(super) fn world_with(yaml: &str, features: Features) -> World {
+    let defaults = MeshDefaults {
+        features,
+        ..MeshDefaults::default()
+    };
+    world_of(yaml, &defaults, |_| ())
+}
+
 /// The same with its valid AuthorizationPolicies edited: parsing refuses what the stages guard
 /// against all the same.
 pub(super) fn world_edited(yaml: &str, edit: impl Fn(&mut AuthorizationPolicy)) -> World {
+    world_of(yaml, &MeshDefaults::default(), edit)
+}
+
+fn world_of(yaml: &str, defaults: &MeshDefaults, edit: impl Fn(&mut AuthorizationPolicy)) -> World {
     let mut objects = objects(yaml);
     for object in &mut objects.all {
         if let Object::AuthorizationPolicy(row) = object
@@ -139,7 +155,7 @@ pub(super) fn world_edited(yaml: &str, edit: impl Fn(&mut AuthorizationPolicy)) 
     let pods = input!(objects, Pod, PodsByGateway);
     let workload_entries = input!(objects, WorkloadEntry);
     let endpoint_slices = input!(objects, EndpointSlice);
-    let policies = input!(objects, AuthorizationPolicy);
+    let policies = input!(objects, AuthorizationPolicy, AllowPoliciesByNamespace);
     let peers = input!(objects, PeerAuthentication);
     let mut findings: Vec<Finding> = objects
         .all
@@ -148,9 +164,8 @@ pub(super) fn world_edited(yaml: &str, edit: impl Fn(&mut AuthorizationPolicy)) 
         .collect();
     let notes = &mut findings;
 
-    let defaults = MeshDefaults::default();
     let view = MeshView {
-        defaults: &defaults,
+        defaults,
         mesh_configs: mesh_configs.view(),
         namespaces: namespaces.view(),
     };
@@ -330,6 +345,7 @@ pub(super) fn world_edited(yaml: &str, edit: impl Fn(&mut AuthorizationPolicy)) 
         services: service_rows.view(),
     };
     let stage = Derived::new("census").with_index::<ServedByPlace>();
+    let stage = stage.with_index::<AccountsByNamespace>();
     let uids: Vec<_> = (workloads.table().iter())
         .map(|(uid, _)| uid.clone())
         .collect();
@@ -340,6 +356,7 @@ pub(super) fn world_edited(yaml: &str, edit: impl Fn(&mut AuthorizationPolicy)) 
         peers: peers.view(),
         peer_bindings: peer_bindings.view(),
         mesh: mesh.view(),
+        namespaces: namespaces.view(),
         census: census.view(),
         services: service_rows.view(),
         waypoints: waypoints.view(),
@@ -347,7 +364,11 @@ pub(super) fn world_edited(yaml: &str, edit: impl Fn(&mut AuthorizationPolicy)) 
     let sources = std::iter::once(AuthorizationSource::Static)
         .chain(keys(&peers).into_iter().map(AuthorizationSource::Peer))
         .chain(keys(&policies).into_iter().map(AuthorizationSource::Policy))
-        .chain(keys(&gateways).into_iter().map(AuthorizationSource::Waypoint));
+        .chain(
+            keys(&gateways)
+                .into_iter()
+                .map(AuthorizationSource::Waypoint),
+        );
     let authorizations = run(Derived::new("authorization"), sources, notes, |p, r| {
         authorization::derive(p, &view, r)
     });

@@ -11,7 +11,7 @@ use model::{
 };
 
 use super::membership::{self, Memberships};
-use super::{WorkloadView, blank, naming, policies};
+use super::{WorkloadView, blank, entry_notes, naming, policies};
 use crate::attach::Inbound;
 use crate::keys::{ANNOTATION_AUTOREGISTRATION, LABEL_WORKLOAD_NAME};
 use crate::tables;
@@ -44,7 +44,15 @@ pub(super) fn of_workload_entry(
     let inbound = (view.attach).of_workload(reads, &object_ref, &labels, &mut notes);
     let Tunnel { hbone, native } = tunnel::tunnel(&labels, &meta.annotations);
     let target = |_: &_, port: &_| membership::entry_target(entry, port);
-    let services = membership::selecting(view.services, reads, &key.ns, &labels);
+    let kinds = |kind| kind == Kind::ServiceEntry || mesh.features.services_select_entries;
+    let services = membership::selecting(view.services, reads, &key.ns, &labels, kinds);
+    notes.extend(entry_notes::notes(&object_ref, entry, &services, hbone));
+    let services: Memberships = (services.into_iter())
+        .map(|row| (row.key.clone(), membership::ports(row, target)))
+        .collect();
+    let mut policies = policies::listed(view, reads, &key.ns, &labels);
+    let waypoint = inbound.attachment.bound.as_ref();
+    policies.extend(policies::of_waypoints(view, reads, waypoint, &services));
     let (canonical_name, canonical_revision) = naming::canonical(&labels, &workload_name);
     let row = WorkloadRow {
         hbone,
@@ -52,10 +60,8 @@ pub(super) fn of_workload_entry(
         canonical_name,
         canonical_revision,
         workload_name,
-        policies: policies::listed(view, reads, &key.ns, &labels),
-        services: (services.into_iter())
-            .map(|row| (row.key.clone(), membership::ports(row, target)))
-            .collect(),
+        policies,
+        services,
         labels,
         ..endpoint(uid.clone(), key, entry, inbound, &mesh)
     };
@@ -127,7 +133,7 @@ pub(super) fn of_service_entry(
     for inline in &entry.endpoints {
         let reference = ObjectRef::new(Kind::ServiceEntry, key.clone());
         let inbound = (view.attach).of_workload(reads, &reference, &inline.labels, &mut notes);
-        let row = common.workload(inline, inbound, &services);
+        let row = common.workload(inline, inbound, &services, view, reads);
         rows.entry(row.uid.clone()).or_insert(row);
     }
     let resolved = matches!(
@@ -141,7 +147,7 @@ pub(super) fn of_service_entry(
                 address: host,
                 ..WorkloadEntry::default()
             };
-            let row = common.workload(&implicit, Inbound::default(), &[*service]);
+            let row = common.workload(&implicit, Inbound::default(), &[*service], view, reads);
             rows.entry(row.uid.clone()).or_insert(row);
         }
     }
@@ -200,6 +206,8 @@ impl<'a> Common<'a> {
         entry: &WorkloadEntry,
         inbound: Inbound,
         services: &[&ServiceRow],
+        view: &WorkloadView<'_>,
+        reads: &mut Reads,
     ) -> WorkloadRow {
         let address = Some(entry.address.as_str());
         let uid = WorkloadUid::object(&self.mesh.cluster_id, Kind::ServiceEntry, self.key, address);
@@ -210,13 +218,16 @@ impl<'a> Common<'a> {
             .iter()
             .map(|row| (row.key.clone(), membership::ports(row, target)))
             .collect();
+        let mut policies = self.policies.clone();
+        let waypoint = inbound.attachment.bound.as_ref();
+        policies.extend(policies::of_waypoints(view, reads, waypoint, &services));
         WorkloadRow {
             hbone: self.tunnel.hbone,
             native_tunnel: self.tunnel.native,
             canonical_name,
             canonical_revision,
             workload_name: self.key.name.clone(),
-            policies: self.policies.clone(),
+            policies,
             services,
             labels: entry.labels.clone(),
             ..endpoint(uid, self.key, entry, inbound, self.mesh)

@@ -15,19 +15,29 @@ use crate::service::{ServiceTable, ServicesBySelector};
 /// Memberships of a workload.
 pub(super) type Memberships = BTreeMap<NamespacedHostname, Vec<PortMap>>;
 
-/// Services of a namespace whose selector is not empty and selects these labels.
+/// Services of a namespace whose selector is not empty and selects these labels. `kinds` says of
+/// which kinds of objects (a Service or a ServiceEntry).
 pub(super) fn selecting<'t>(
     services: ServiceTable<'t>,
     reads: &mut Reads,
     ns: &Str,
     labels: &Labels,
+    kinds: impl Fn(Kind) -> bool,
 ) -> Vec<&'t ServiceRow> {
+    let is_wanted = |row: &&ServiceRow| {
+        let is_entry = row.source.kind == Kind::ServiceEntry.as_str();
+        kinds(if is_entry {
+            Kind::ServiceEntry
+        } else {
+            Kind::Service
+        })
+    };
     let mut found = Vec::new();
     for at in selector::places(ns, labels).filter(|at| at.1.is_some()) {
         let rows = services
             .by::<ServicesBySelector>(reads, &at)
             .map(|(_, row)| row.as_ref());
-        found.extend(rows.filter(|row| {
+        found.extend(rows.filter(is_wanted).filter(|row| {
             let selector = row.selector.as_ref();
             selector.is_some_and(|selector| selector::selects(selector, labels))
         }));

@@ -1,11 +1,15 @@
-//! The policies that a workload lists. Source: spec/workload-discovery.md §5.5.
+//! The policies that a workload lists. Source: spec/workload-discovery.md §5.5, §5.6.
 
 use std::collections::BTreeSet;
 
 use flow::Reads;
+use model::derived::BoundWaypoint;
 use model::{Labels, Str};
 
 use super::WorkloadView;
+use super::membership::Memberships;
+use crate::authorization::waypoint::policy_key;
+use crate::census;
 use crate::peer_binding::{self, Enforcement};
 use crate::policy_binding::PoliciesBySelector;
 use crate::selector;
@@ -40,6 +44,37 @@ pub(super) fn listed(
         }
     }
     listed
+}
+
+/// Names of the policies that allow the waypoints of a workload and of its services, sorted;
+/// none unless the installation wants them.
+pub(super) fn of_waypoints(
+    view: &WorkloadView<'_>,
+    reads: &mut Reads,
+    waypoint: Option<&BoundWaypoint>,
+    services: &Memberships,
+) -> Vec<Str> {
+    if !tables::mesh(view.mesh, reads)
+        .features
+        .allow_waypoint_policies
+    {
+        return Vec::new();
+    }
+    let own = waypoint.map(|bound| &bound.key);
+    let mut waypoints: BTreeSet<_> = own.into_iter().collect();
+    for host in services.keys() {
+        if let Some(service) = view.services.get(reads, host) {
+            waypoints.extend(census::bound_to(service));
+        }
+    }
+    let rows = waypoints
+        .into_iter()
+        .filter_map(|key| view.attach.waypoints.get(reads, key));
+    let names: BTreeSet<Str> = rows
+        .filter_map(|row| policy_key(row))
+        .map(|key| name_of(&key))
+        .collect();
+    names.into_iter().collect()
 }
 
 fn name_of(key: &model::ObjectKey) -> Str {
