@@ -43,7 +43,8 @@ pub fn pipeline(mesh: &MeshArgs) -> Pipeline {
         system_namespace: mesh.system_namespace.as_str().into(),
         cluster_id: mesh.cluster_id.as_str().into(),
         domain: mesh.domain.as_str().into(),
-        ..pipeline::MeshDefaults::default()
+        revision: mesh.revision.as_str().into(),
+        features: mesh.features.features(),
     })
 }
 

@@ -400,7 +400,10 @@ mod tests {
     fn switches_default_to_what_the_pipeline_defaults_to() {
         let mesh = Mesh::try_parse_from(["x"]).unwrap().mesh;
         assert_eq!(mesh.revision, "");
-        assert_eq!(mesh.features.features(), model::derived::Features::default());
+        assert_eq!(
+            mesh.features.features(),
+            model::derived::Features::default()
+        );
     }
 
     #[test]

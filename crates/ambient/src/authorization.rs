@@ -1,21 +1,30 @@
-//! Stage `authorization`: AuthorizationPolicy or PeerAuthentication → [`AuthorizationRow`].
+//! Stage `authorization`: AuthorizationPolicy, PeerAuthentication or waypoint →
+//! [`AuthorizationRow`].
 //!
-//! Source: spec/workload-discovery.md §5.2 to §5.4; findings: spec/policy-and-traffic.md §10.1,
+//! Source: spec/workload-discovery.md §5.2 to §5.6; findings: spec/policy-and-traffic.md §10.1,
 //! §10.2. What ztunnel cannot evaluate is never dropped silently: an ALLOW rule with it allows
 //! nothing, a DENY rule keeps the rest, and a finding says so.
 
+mod behind;
+mod evaluate;
+mod identity;
 mod peer;
 mod policy;
+mod principal;
 mod rule;
+pub(crate) mod unsupported;
+pub(crate) mod waypoint;
 
+pub use behind::AllowPoliciesByNamespace;
 use flow::{Output, Reads};
-use model::input::{AuthorizationPolicy, PeerAuthentication, Pod};
+use model::input::{AuthorizationPolicy, Namespace, PeerAuthentication};
 use model::{AuthorizationRow, Finding, Labels, ObjectKey, Str};
 
+use crate::census::{self, CensusTable};
 use crate::peer_binding::PeerBindingTable;
-use crate::selector;
-use crate::tables::{self, InputView, MeshTable, PodsByNamespace};
-use crate::tunnel;
+use crate::service::ServiceTable;
+use crate::tables::{self, InputView, MeshTable};
+use crate::waypoint::WaypointTable;
 
 /// What an Authorization comes from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,12 +35,14 @@ pub enum AuthorizationSource {
     Peer(ObjectKey),
     /// An AuthorizationPolicy.
     Policy(ObjectKey),
+    /// A Gateway: the policy that allows it, where the installation wants such policies.
+    Waypoint(ObjectKey),
 }
 
 /// What the stage reads.
 #[derive(Clone, Copy)]
 pub struct AuthorizationView<'t> {
-    /// AuthorizationPolicies.
+    /// AuthorizationPolicies, with index [`AllowPoliciesByNamespace`].
     pub policies: InputView<'t, AuthorizationPolicy>,
     /// PeerAuthentications.
     pub peers: InputView<'t, PeerAuthentication>,
@@ -39,9 +50,16 @@ pub struct AuthorizationView<'t> {
     pub peer_bindings: PeerBindingTable<'t>,
     /// The mesh row.
     pub mesh: MeshTable<'t>,
-    /// Pods, with index [`PodsByNamespace`]: findings need to know whether a policy selects any
-    /// that ztunnel serves. Read only for policies that have something to report.
-    pub pods: InputView<'t, Pod>,
+    /// Namespaces: findings need to know which ones exist.
+    pub namespaces: InputView<'t, Namespace>,
+    /// The census, with indexes [`census::ServedByPlace`] and [`census::AccountsByNamespace`]:
+    /// findings need to know whether a policy
+    /// selects any workload that ztunnel serves. Read only for what has something to report.
+    pub census: CensusTable<'t>,
+    /// Services, with index [`crate::service::ServicesBySelector`], for findings on ports.
+    pub services: ServiceTable<'t>,
+    /// Waypoints.
+    pub waypoints: WaypointTable<'t>,
 }
 
 /// The Authorization of a source.
@@ -54,27 +72,21 @@ pub fn derive(
         AuthorizationSource::Static => peer::static_strict(view, reads),
         AuthorizationSource::Peer(key) => peer::derive(key, view, reads),
         AuthorizationSource::Policy(key) => policy::derive(key, view, reads),
+        AuthorizationSource::Waypoint(key) => waypoint::derive(key, view, reads),
     }
 }
 
 // === impl AuthorizationView ===
 
 impl AuthorizationView<'_> {
-    /// Whether any pod that ztunnel serves is selected in this namespace, or in all of them for
-    /// the root namespace.
-    fn selects_ambient_pod(&self, reads: &mut Reads, ns: &Str, selector: Option<&Labels>) -> bool {
-        let selected = |pod: &model::Parsed<Pod>| {
-            let meta = &pod.meta;
-            pod.ok().is_some_and(|body| !body.terminal)
-                && tunnel::tunnel(&meta.labels, &meta.annotations).hbone
-                && selector.is_none_or(|selector| selector::selects(selector, &meta.labels))
-        };
-        if *ns == tables::mesh(self.mesh, reads).root_namespace {
-            self.pods.scan(reads).any(|(_, pod)| selected(pod))
-        } else {
-            self.pods
-                .by::<PodsByNamespace>(reads, ns)
-                .any(|(_, pod)| selected(pod))
-        }
+    /// Whether any workload that ztunnel serves is selected in this namespace, or in all of them
+    /// for the root namespace.
+    fn selects_served(&self, reads: &mut Reads, ns: &Str, selector: Option<&Labels>) -> bool {
+        let is_root = *ns == tables::mesh(self.mesh, reads).root_namespace;
+        let range = Some(ns).filter(|_| !is_root);
+        let everything = Labels::new();
+        let selector = selector.unwrap_or(&everything);
+        let mut served = census::served(self.census, reads, range, selector);
+        served.next().is_some()
     }
 }

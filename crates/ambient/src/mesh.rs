@@ -39,7 +39,7 @@ impl Default for MeshDefaults {
 }
 
 /// Name of the row that holds mesh config, wherever it was read from.
-fn config_key() -> ObjectKey {
+pub fn config_key() -> ObjectKey {
     ObjectKey::new(defaults::ROOT_NAMESPACE, "istio")
 }
 

@@ -158,6 +158,32 @@ fn level(peers: PeerBindingTable<'_>, reads: &mut Reads, ns: &Str) -> Option<boo
     strictness(oldest.1.mode)
 }
 
+/// Whether the selector-less PeerAuthentication in force for a namespace has no mode.
+pub(crate) fn is_namespace_unset(peers: PeerBindingTable<'_>, reads: &mut Reads, ns: &Str) -> bool {
+    let all = peers.by::<PeersBySelector>(reads, &(ns.clone(), None));
+    let oldest = all
+        .filter(|(_, peer)| peer.selector.is_none() && !peer.invalid)
+        .min_by_key(|(key, peer)| (peer.age(), *key));
+    oldest.is_some_and(|(_, peer)| peer.mode == MtlsMode::Unset)
+}
+
+/// The oldest PeerAuthentication with exactly the scope of this one, if it is another.
+pub(crate) fn older_of_same_scope<'t>(
+    peers: PeerBindingTable<'t>,
+    reads: &mut Reads,
+    key: &ObjectKey,
+    own: &PeerBinding,
+) -> Option<&'t ObjectKey> {
+    let at = match &own.selector {
+        None => (key.ns.clone(), None),
+        Some(selector) => selector::place(&key.ns, selector),
+    };
+    let all = peers.by::<PeersBySelector>(reads, &at);
+    let same = all.filter(|(_, peer)| peer.selector == own.selector && !peer.invalid);
+    let (oldest, _) = same.min_by_key(|(key, peer)| (peer.age(), *key))?;
+    (oldest != key).then_some(oldest)
+}
+
 /// The PeerAuthentication that selects a workload: the oldest one, never one of the root namespace.
 pub(crate) fn selecting<'t>(
     peers: PeerBindingTable<'t>,

@@ -4,13 +4,14 @@
 //! Source: spec/workload-discovery.md §5.5.
 
 use flow::{Output, Reads, View};
+use model::derived::Features;
 use model::input::{Action, AuthorizationPolicy};
 use model::{Finding, Labels, ObjectKey};
 
 use crate::selector::{self, SelectorAt};
-use crate::tables::InputView;
+use crate::tables::{self, InputView, MeshTable};
 
-/// The selector of a policy that ztunnel enforces.
+/// The selector of a policy that ztunnel evaluates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyBinding {
     /// Labels that a workload must have; empty selects every workload in range.
@@ -37,6 +38,8 @@ impl flow::Index<ObjectKey, PolicyBinding> for PoliciesBySelector {
 pub struct PolicyBindingView<'t> {
     /// AuthorizationPolicies.
     pub policies: InputView<'t, AuthorizationPolicy>,
+    /// The mesh row.
+    pub mesh: MeshTable<'t>,
 }
 
 /// The binding of a policy; no row when workloads need not list it.
@@ -48,7 +51,10 @@ pub fn derive(
     let Some(object) = view.policies.get(reads, key) else {
         return Output::gone();
     };
-    let policy = object.ok().filter(|policy| is_enforced_by_ztunnel(policy));
+    let features = tables::mesh(view.mesh, reads).features;
+    let policy = object
+        .ok()
+        .filter(|policy| is_sent_to_ztunnel(policy, features));
     match policy.and_then(|policy| policy.selector.clone()) {
         Some(selector) => Output::one(key.clone(), PolicyBinding { selector }),
         None => Output::none(),
@@ -56,8 +62,8 @@ pub fn derive(
 }
 
 /// Whether a policy becomes an Authorization at all. Source: spec/workload-discovery.md §5.2.
-pub(crate) fn is_enforced_by_ztunnel(policy: &AuthorizationPolicy) -> bool {
+pub(crate) fn is_sent_to_ztunnel(policy: &AuthorizationPolicy, features: Features) -> bool {
     policy.targets.is_empty()
-        && !policy.dry_run
+        && (!policy.dry_run || features.dry_run_policies)
         && matches!(policy.action, Action::Allow | Action::Deny)
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use flow::{Reads, Table, View};
-use model::input::Pod;
 use model::{Finding, MeshRow, ObjectKey, Parsed, Severity, Str};
 
 /// The table of an input kind. Cluster-scoped objects have an empty namespace in their key.
@@ -16,18 +15,6 @@ pub type MeshTable<'t> = View<'t, (), MeshRow>;
 /// The mesh row, or the defaults before there is one.
 pub(crate) fn mesh(view: MeshTable<'_>, reads: &mut Reads) -> Arc<MeshRow> {
     view.get(reads, &()).cloned().unwrap_or_default()
-}
-
-/// Index of pods by namespace.
-#[derive(Clone, Copy, Debug)]
-pub struct PodsByNamespace;
-
-impl flow::Index<ObjectKey, Parsed<Pod>> for PodsByNamespace {
-    type At = Str;
-
-    fn keys(key: &ObjectKey, _: &Parsed<Pod>, emit: &mut dyn FnMut(&Str)) {
-        emit(&key.ns);
-    }
 }
 
 /// A finding of severity error.

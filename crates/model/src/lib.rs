@@ -12,6 +12,7 @@
 //! - Rows hold only ordered collections, so equal input gives equal output.
 //! - `Display` and `FromStr` of the name types are the only formatters of wire names.
 
+pub mod census;
 pub mod defaults;
 pub mod derived;
 pub mod finding;

@@ -1,4 +1,9 @@
-//! Input tables: one per kind, changed only by [`Inputs::apply`].
+//! Input tables: one per kind, changed only by [`Inputs::apply`]. They hold what stages see; what
+//! [`discovery`] hides from them is kept aside.
+
+mod discovery;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,7 +14,9 @@ use model::input::{
     Node, PeerAuthentication, Pod, ReferenceGrant, Service, ServiceEntry, WorkloadEntry,
 };
 use model::object::Input;
-use model::{Finding, Kind, Object, ObjectKey, Parsed, ProxyClass};
+use model::{Finding, Kind, Object, ObjectKey, Parsed, ProxyClass, Str};
+
+use discovery::{Discovery, Hidden};
 
 type Edits<T> = BTreeMap<ObjectKey, Option<Arc<Parsed<T>>>>;
 
@@ -26,6 +33,14 @@ macro_rules! inputs {
             /// Notes of the rows that have some, so that collecting them costs what there is.
             notes: BTreeMap<(Kind, ObjectKey), Vec<Finding>>,
             waiting: BTreeSet<Kind>,
+            discovery: Discovery,
+            aside: Aside,
+        }
+
+        /// Hidden rows, per kind.
+        #[derive(Default)]
+        struct Aside {
+            $($field: Hidden<$body>,)+
         }
 
         /// What a batch changed, per table.
@@ -44,19 +59,21 @@ macro_rules! inputs {
             proxies: BTreeMap<ProxyClass, Option<Arc<()>>>,
         }
 
-        impl Default for Inputs {
-            fn default() -> Self {
+        impl Inputs {
+            /// Empty tables of a control plane of this revision; an empty one sees objects of
+            /// every revision.
+            pub(crate) fn new(revision: Str) -> Self {
                 Self {
                     $($field: $table,)+
                     proxies: Table::new("proxies").with_index::<envoy::index::ClassByGateway>(),
                     source_findings: Vec::new(),
                     notes: BTreeMap::new(),
                     waiting: Kind::ALL.into_iter().collect(),
+                    discovery: Discovery::new(revision),
+                    aside: Aside::default(),
                 }
             }
-        }
 
-        impl Inputs {
             fn collect(&self, batch: &mut Batch, object: Object) {
                 match object {
                     $(Object::$kind(row) => {
@@ -72,7 +89,8 @@ macro_rules! inputs {
             fn delete_all(&self, batch: &mut Batch, kind: Kind) {
                 match kind {
                     $(Kind::$kind => {
-                        for (key, _) in self.$field.iter() {
+                        let seen = self.$field.iter().map(|(key, _)| key);
+                        for key in seen.chain(self.aside.$field.keys()) {
                             batch.$field.insert(key.clone(), None);
                         }
                         for edit in batch.$field.values_mut() {
@@ -83,11 +101,25 @@ macro_rules! inputs {
             }
 
             fn commit(&mut self, batch: Batch, source_findings: bool) -> InputChanges {
+                let flips = self.discovery.update(
+                    (&self.mesh_configs, &batch.mesh_configs),
+                    (&self.namespaces, &batch.namespaces),
+                );
                 let mut changes = InputChanges {
-                    $($field: self.$field.commit(batch.$field),)+
+                    $($field: {
+                        let edits = self.discovery.filter(
+                            Kind::$kind,
+                            &self.$field,
+                            &mut self.aside.$field,
+                            batch.$field,
+                            &flips,
+                        );
+                        self.$field.commit(edits)
+                    },)+
                     proxies: self.proxies.commit(batch.proxies),
                     findings: source_findings,
                 };
+                changes.findings |= self.discovery.take_findings_changed();
                 $(for change in changes.$field.rows() {
                     let notes = change.new.as_ref().map(|row| row.notes.as_slice());
                     changes.findings |= self.note(Kind::$kind, &change.key, notes.unwrap_or_default());
@@ -117,18 +149,19 @@ inputs! {
     services: Service(Service) = Table::new("services"),
     service_entries: ServiceEntry(ServiceEntry) = Table::new("service_entries"),
     pods: Pod(Pod) = Table::new("pods")
-        .with_index::<ambient::waypoint::PodsByGateway>()
-        .with_index::<ambient::tables::PodsByNamespace>(),
+        .with_index::<ambient::waypoint::PodsByGateway>(),
     workload_entries: WorkloadEntry(WorkloadEntry) = Table::new("workload_entries"),
     endpoint_slices: EndpointSlice(EndpointSlice) = Table::new("endpoint_slices"),
     authorization_policies: AuthorizationPolicy(AuthorizationPolicy)
         = Table::new("authorization_policies")
+            .with_index::<ambient::authorization::AllowPoliciesByNamespace>()
             .with_index::<envoy::index::PolicyByTarget>()
             .with_index::<envoy::index::UntargetedPolicyByNamespace>(),
     peer_authentications: PeerAuthentication(PeerAuthentication)
         = Table::new("peer_authentications"),
     http_routes: HttpRoute(HttpRoute) = Table::new("http_routes")
-        .with_index::<envoy::index::RouteByParent>(),
+        .with_index::<envoy::index::RouteByParent>()
+        .with_index::<envoy::index::RouteByBackend>(),
 }
 
 impl Inputs {
@@ -168,11 +201,12 @@ impl Inputs {
         self.notes.insert(at, notes.to_vec()).as_deref() != Some(notes)
     }
 
-    /// Findings of the source, then every input row's own notes.
-    pub(crate) fn findings(&self) -> impl Iterator<Item = &Finding> {
-        self.source_findings
-            .iter()
-            .chain(self.notes.values().flatten())
+    /// Findings of the source, then every visible row's own notes, then what is hidden.
+    pub(crate) fn findings(&self) -> impl Iterator<Item = Finding> + '_ {
+        let told = self.source_findings.iter();
+        told.chain(self.notes.values().flatten())
+            .cloned()
+            .chain(self.discovery.findings())
     }
 
     /// Kinds whose first complete list has not arrived.

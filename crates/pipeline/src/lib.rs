@@ -41,7 +41,7 @@ impl Pipeline {
     /// An empty pipeline for an installation with these settings.
     pub fn new(defaults: MeshDefaults) -> Self {
         Self {
-            inputs: Inputs::default(),
+            inputs: Inputs::new(defaults.revision.clone()),
             stages: Stages::new(defaults),
             resources: Resources::default(),
             findings: Arc::from([]),
@@ -85,7 +85,7 @@ impl Pipeline {
 
     /// Collects findings of source, parse and stages; says whether they differ.
     fn collect_findings(&mut self) -> bool {
-        let mut all: Vec<Finding> = self.inputs.findings().cloned().collect();
+        let mut all: Vec<Finding> = self.inputs.findings().collect();
         self.stages.collect_notes(&mut all);
         all.sort_unstable();
         all.dedup();

@@ -1,13 +1,14 @@
 //! PeerAuthentication as ztunnel policies: refuse plaintext exactly on STRICT ports.
 
+mod notes;
+
 use flow::{Output, Reads};
 use model::derived::{L4Match, PolicyScope, StringCondition};
-use model::input::MtlsMode;
-use model::{AuthorizationRow, Finding, Kind, ObjectKey, ObjectRef, Parsed};
+use model::{AuthorizationRow, Finding, ObjectKey};
 
 use super::AuthorizationView;
-use crate::peer_binding::{self, PeerBinding};
-use crate::tables::{self, error, warning};
+use crate::peer_binding;
+use crate::tables;
 
 /// The static policy, present as soon as any PeerAuthentication exists.
 pub(super) fn static_strict(
@@ -35,7 +36,7 @@ pub(super) fn derive(
     let Some(peer) = view.peer_bindings.get(reads, key) else {
         return Output::none();
     };
-    let notes = findings(object, peer, *root == key.ns, view, reads);
+    let notes = notes::notes(object, peer, root, view, reads);
     let converts = key.ns != *root && peer.selector.is_some() && !peer.ports.is_empty();
     if !converts {
         return Output::none().with_notes(notes);
@@ -91,52 +92,4 @@ fn only(port: u16) -> Vec<Vec<L4Match>> {
         destination_ports: vec![port],
         ..unauthenticated()
     }]]
-}
-
-fn findings(
-    object: &Parsed<model::input::PeerAuthentication>,
-    peer: &PeerBinding,
-    is_root: bool,
-    view: &AuthorizationView<'_>,
-    reads: &mut Reads,
-) -> Vec<Finding> {
-    let key = object.key();
-    let reference = || ObjectRef::new(Kind::PeerAuthentication, key.clone());
-    let mut notes = Vec::new();
-    if let Err(invalid) = &object.body {
-        let message = format!(
-            "The PeerAuthentication cannot be read ({}); until it is corrected, namespace {} is treated as STRICT",
-            invalid.reason, key.ns
-        );
-        let note = error(
-            "pa-invalid-strict",
-            reference(),
-            message,
-            "Correct the object",
-        );
-        notes.push(note.at(invalid.field.clone()));
-        return notes;
-    }
-    if is_root && peer.selector.is_some() {
-        let note = warning(
-            "pa-root-selector",
-            reference(),
-            "A PeerAuthentication with a selector in the root namespace is ignored",
-            "Move it to the namespace of the workload",
-        );
-        notes.push(note.at("spec.selector"));
-        return notes;
-    }
-    if peer.mode == MtlsMode::Disable
-        && view.selects_ambient_pod(reads, &key.ns, peer.selector.as_ref())
-    {
-        let note = warning(
-            "pa-disable-ambient",
-            reference(),
-            "mTLS cannot be disabled in ambient; DISABLE equals PERMISSIVE",
-            "Write PERMISSIVE or remove the mode",
-        );
-        notes.push(note.at("spec.mtls.mode"));
-    }
-    notes
 }

@@ -2,13 +2,13 @@
 
 use flow::{Output, Reads};
 use model::derived::{L4Match, PolicyScope};
-use model::input::{Action, AuthorizationPolicy, AuthzRule};
+use model::input::{Action, AuthorizationPolicy};
 use model::object::Invalid;
-use model::{AuthorizationRow, Finding, Kind, ObjectKey, ObjectRef, Str};
+use model::{AuthorizationRow, Finding, Kind, ObjectKey, ObjectRef, Severity, Str};
 
-use super::AuthorizationView;
 use super::rule::{self, Clause, Entry};
-use crate::policy_binding::is_enforced_by_ztunnel;
+use super::{AuthorizationView, behind, identity, principal};
+use crate::policy_binding::is_sent_to_ztunnel;
 use crate::tables::{self, error, warning};
 
 /// The Authorization of an AuthorizationPolicy.
@@ -24,7 +24,9 @@ pub(super) fn derive(
         Ok(policy) => policy,
         Err(invalid) => return deny_namespace(key, invalid),
     };
-    let mut notes = principal_notes(key, policy);
+    let mesh = tables::mesh(view.mesh, reads);
+    let mut notes = principal::notes(key, policy, &mesh);
+    notes.extend(identity::notes(key, policy, &mesh, view, reads));
     if !policy.targets.is_empty() {
         return Output::none().with_notes(notes);
     }
@@ -33,28 +35,33 @@ pub(super) fn derive(
         notes: Vec::new(),
         value_notes: Vec::new(),
     };
-    let enforced = is_enforced_by_ztunnel(policy);
-    let groups = if enforced {
+    let is_sent = is_sent_to_ztunnel(policy, mesh.features);
+    let groups = if is_sent {
+        told.notes.extend(principal::aliases(key, policy, &mesh));
         told.groups(policy)
     } else {
         told.unenforced(policy)
     };
     let Told {
-        notes: ambient_notes,
+        notes: mut ambient_notes,
         value_notes,
         ..
     } = told;
     notes.extend(value_notes);
     // What ztunnel does matters only where there is a workload that it serves.
-    if !ambient_notes.is_empty()
-        && view.selects_ambient_pod(reads, &key.ns, policy.selector.as_ref())
-    {
+    if !ambient_notes.is_empty() && view.selects_served(reads, &key.ns, policy.selector.as_ref()) {
+        if is_sent && policy.dry_run {
+            ambient_notes.iter_mut().for_each(tried_out);
+        }
         notes.extend(ambient_notes);
     }
-    if !enforced {
+    if !is_sent {
         return Output::none().with_notes(notes);
     }
-    let is_root = tables::mesh(view.mesh, reads).root_namespace == key.ns;
+    if !policy.dry_run {
+        notes.extend(behind::notes(key, policy, &groups, &mesh, view, reads));
+    }
+    let is_root = mesh.root_namespace == key.ns;
     let scope = match policy.selector {
         Some(_) => PolicyScope::Selector,
         None if is_root => PolicyScope::Global,
@@ -64,7 +71,7 @@ pub(super) fn derive(
         key: key.clone(),
         scope,
         deny: policy.action == Action::Deny,
-        dry_run: false,
+        dry_run: policy.dry_run,
         groups,
     };
     Output::one(key.clone(), row).with_notes(notes)
@@ -95,7 +102,26 @@ fn deny_namespace(
     Output::one(key.clone(), row).with_note(note.at(invalid.field.clone()))
 }
 
-fn reference(key: &ObjectKey) -> ObjectRef {
+/// What a policy is for ztunnel.
+pub(super) fn groups_of(key: &ObjectKey, policy: &AuthorizationPolicy) -> Vec<Vec<Vec<L4Match>>> {
+    let mut told = Told {
+        key,
+        notes: Vec::new(),
+        value_notes: Vec::new(),
+    };
+    told.groups(policy)
+}
+
+/// What is said of a policy that is only logged is advice.
+fn tried_out(note: &mut Finding) {
+    note.severity = Severity::Info;
+    note.message = Str::from(format!(
+        "Once the dry run ends (until then nothing is refused or allowed by it): {}",
+        note.message
+    ));
+}
+
+pub(super) fn reference(key: &ObjectKey) -> ObjectRef {
     ObjectRef::new(Kind::AuthorizationPolicy, key.clone())
 }
 
@@ -300,92 +326,4 @@ fn attributes<'a>(entries: impl Iterator<Item = &'a Entry>) -> String {
         .flat_map(|entry| entry.l7.iter().map(Str::as_str))
         .collect();
     names.into_iter().collect::<Vec<_>>().join(", ")
-}
-
-/// Principals that can never match, wherever the policy is enforced.
-fn principal_notes(key: &ObjectKey, policy: &AuthorizationPolicy) -> Vec<Finding> {
-    let mut notes = Vec::new();
-    for (i, rule) in policy.rules.iter().enumerate() {
-        for (field, text) in principals(i, rule) {
-            let note = if text.starts_with("spiffe://") {
-                error(
-                    "authz-principal-scheme",
-                    reference(key),
-                    "Principals are written without spiffe://; this one never matches",
-                    "Remove the prefix",
-                )
-            } else if has_inner_wildcard(text) {
-                error(
-                    "authz-principal-wildcard-middle",
-                    reference(key),
-                    format!(
-                        "{text}: * works only at the start or at the end; this one is taken literally"
-                    ),
-                    "Rewrite the value",
-                )
-            } else if !text.contains('*') && !is_identity(text) {
-                error(
-                    "authz-principal-shape",
-                    reference(key),
-                    format!(
-                        "{text} is not <trust-domain>/ns/<namespace>/sa/<account>; it never matches"
-                    ),
-                    "Correct it, or use serviceAccounts: [<namespace>/<account>]",
-                )
-            } else {
-                continue;
-            };
-            notes.push(note.at(field));
-        }
-    }
-    notes
-}
-
-fn principals(i: usize, rule: &AuthzRule) -> Vec<(String, &Str)> {
-    let mut found = Vec::new();
-    for (j, from) in rule.from.iter().enumerate() {
-        let lists = [
-            ("principals", &from.principals.values),
-            ("notPrincipals", &from.principals.not_values),
-        ];
-        for (name, texts) in lists {
-            let path = format!("spec.rules[{i}].from[{j}].source.{name}");
-            found.extend(
-                texts
-                    .iter()
-                    .enumerate()
-                    .map(|(k, text)| (format!("{path}[{k}]"), text)),
-            );
-        }
-    }
-    for (j, (key, values)) in rule.when.iter().enumerate() {
-        if key == "source.principal" {
-            for (name, texts) in [
-                ("values", &values.values),
-                ("notValues", &values.not_values),
-            ] {
-                let path = format!("spec.rules[{i}].when[{j}].{name}");
-                found.extend(
-                    texts
-                        .iter()
-                        .enumerate()
-                        .map(|(k, text)| (format!("{path}[{k}]"), text)),
-                );
-            }
-        }
-    }
-    found
-}
-
-fn has_inner_wildcard(text: &str) -> bool {
-    let body = text
-        .strip_prefix('*')
-        .or_else(|| text.strip_suffix('*'))
-        .unwrap_or(text);
-    body.contains('*')
-}
-
-fn is_identity(text: &str) -> bool {
-    let parts: Vec<&str> = text.split('/').collect();
-    matches!(parts.as_slice(), [td, "ns", ns, "sa", sa] if !td.is_empty() && !ns.is_empty() && !sa.is_empty())
 }

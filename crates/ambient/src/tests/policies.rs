@@ -1,12 +1,12 @@
 //! Claims about authorization. Source: spec/workload-discovery.md §8.
 
-use model::derived::{L4Match, PolicyScope, StringCondition};
+use model::derived::{Features, L4Match, PolicyScope, StringCondition};
 use model::input::AuthorizationPolicy;
 use model::{AuthorizationRow, ObjectKey};
 use prost::Message;
 use proto::security as sec;
 
-use super::world::{World, world, world_edited};
+use super::world::{World, world, world_edited, world_with};
 use crate::emit::authorization;
 
 /// Ambient pod `ns/web` with label `app: web`.
@@ -59,7 +59,10 @@ fn plaintext() -> L4Match {
     }
 }
 
-const SPIFFE: &str = "td/ns/b/sa/c";
+/// The namespaces that policies here name.
+const NAMESPACES: &str = "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: b}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: x}\n";
+
+const SPIFFE: &str = "cluster.local/ns/b/sa/c";
 
 #[test]
 fn rules_become_groups_of_what_ztunnel_evaluates() {
@@ -130,7 +133,7 @@ fn rules_become_groups_of_what_ztunnel_evaluates() {
         ),
     ];
     for (spec, groups, codes) in cases {
-        let world = world(&(policy("a", "p", &spec) + &pod("a")));
+        let world = world(&(policy("a", "p", &spec) + &pod("a") + NAMESPACES));
         let expected = AuthorizationRow {
             key: ObjectKey::new("a", "p"),
             scope: PolicyScope::Namespace,
@@ -145,17 +148,14 @@ fn rules_become_groups_of_what_ztunnel_evaluates() {
 
 #[test]
 fn every_l4_field_is_converted() {
-    let source = "principals: [td/ns/b/sa/c, \"*\", \"*/sa/c\", \"td/*\"], notNamespaces: [x], ipBlocks: [10.0.0.1, 10.1.2.3/16], notIpBlocks: [\"fd00::/8\"]";
+    let source = "principals: [cluster.local/ns/b/sa/c, \"*\", \"*/sa/c\", \"cluster.local/*\"], notNamespaces: [x], ipBlocks: [10.0.0.1, 10.1.2.3/16], notIpBlocks: [\"fd00::/8\"]";
     // Accounts cannot be combined with principals or namespaces.
     let accounts = "serviceAccounts: [b/c, d], notServiceAccounts: [e]";
-    let when = "{key: destination.ip, values: [10.0.0.9]}, {key: destination.port, notValues: [\"80\"]}, {key: source.principal, values: [td/ns/b/sa/c]}, {key: source.namespace, notValues: [x]}, {key: source.ip, values: [10.0.0.1]}";
-    let world = world(&policy(
-        "a",
-        "p",
-        &format!(
-            "rules: [{{from: [{{source: {{{source}}}}}, {{source: {{{accounts}}}}}], when: [{when}]}}]"
-        ),
-    ));
+    let when = "{key: destination.ip, values: [10.0.0.9]}, {key: destination.port, notValues: [\"80\"]}, {key: source.principal, values: [cluster.local/ns/b/sa/c]}, {key: source.namespace, notValues: [x]}, {key: source.ip, values: [10.0.0.1]}";
+    let spec = format!(
+        "rules: [{{from: [{{source: {{{source}}}}}, {{source: {{{accounts}}}}}], when: [{when}]}}]"
+    );
+    let world = world(&(policy("a", "p", &spec) + NAMESPACES));
     let exact = |text: &str| StringCondition::Exact(text.into());
     let ip = |text: &str| text.parse::<std::net::IpAddr>().unwrap();
     let from = L4Match {
@@ -163,7 +163,7 @@ fn every_l4_field_is_converted() {
             exact(SPIFFE),
             StringCondition::Presence,
             StringCondition::Suffix("/sa/c".into()),
-            StringCondition::Prefix("td/".into()),
+            StringCondition::Prefix("cluster.local/".into()),
         ],
         not_namespaces: vec![exact("x")],
         source_ips: vec![(ip("10.0.0.1"), 32), (ip("10.1.2.3"), 16)],
@@ -244,7 +244,7 @@ fn a_value_that_is_no_port_or_address_never_widens_a_policy() {
     ];
     for (spec, allowed, denied) in cases {
         for (action, groups) in [("ALLOW", allowed), ("DENY", denied)] {
-            let yaml = policy("a", "p", &format!("action: {action}, {spec}"));
+            let yaml = policy("a", "p", &format!("action: {action}, {spec}")) + NAMESPACES;
             let world = world_edited(&yaml, spoil);
             assert_eq!(
                 world.authorizations["a/p"].groups, groups,
@@ -381,11 +381,18 @@ fn principals_that_never_match_are_told_wherever_they_are_enforced() {
         (SPIFFE, None),
         ("*", None),
         ("*/ns/b/sa/c", None),
-        ("spiffe://td/ns/b/sa/c", Some("authz-principal-scheme")),
+        (
+            "spiffe://cluster.local/ns/b/sa/c",
+            Some("authz-principal-scheme"),
+        ),
         ("b/c", Some("authz-principal-shape")),
-        ("td/ns//sa/c", Some("authz-principal-shape")),
-        ("td/ns/*/sa/c", Some("authz-principal-wildcard-middle")),
+        ("cluster.local/ns//sa/c", Some("authz-principal-shape")),
+        (
+            "cluster.local/ns/*/sa/c",
+            Some("authz-principal-wildcard-middle"),
+        ),
         ("*x*", Some("authz-principal-wildcard-middle")),
+        ("td/ns/b/sa/c", Some("authz-unknown-trust-domain")),
     ];
     for (text, code) in cases {
         for target in [
@@ -394,7 +401,7 @@ fn principals_that_never_match_are_told_wherever_they_are_enforced() {
         ] {
             let spec =
                 format!("{target}rules: [{{from: [{{source: {{principals: [\"{text}\"]}}}}]}}]");
-            let world = world(&policy("a", "p", &spec));
+            let world = world(&(policy("a", "p", &spec) + NAMESPACES));
             let found: Vec<_> = world.findings.iter().map(|note| note.code).collect();
             assert_eq!(found, Vec::from_iter(code), "{text} {target}");
         }
@@ -545,4 +552,282 @@ fn what_peer_authentication_cannot_do_is_told() {
     let found = &unreadable.findings[0];
     assert_eq!(found.field, "spec.mtls.mode");
     assert!(found.message.contains("NONSENSE"), "{}", found.message);
+}
+
+#[test]
+fn a_dry_run_is_sent_only_where_the_installation_wants_it() {
+    let yaml = "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {namespace: a, name: p, annotations: {istio.io/dry-run: \"true\"}}\nspec: {action: DENY, selector: {matchLabels: {app: web}}, rules: [{to: [{operation: {methods: [GET]}}]}]}\n".to_owned() + &pod("a");
+    let features = Features {
+        dry_run_policies: true,
+        ..Features::default()
+    };
+    let world = world_with(&yaml, features);
+    let expected = AuthorizationRow {
+        key: ObjectKey::new("a", "p"),
+        scope: PolicyScope::Selector,
+        deny: true,
+        dry_run: true,
+        groups: vec![vec![vec![L4Match::default()]]],
+    };
+    assert_eq!(world.authorizations["a/p"], expected);
+    assert!(authorization(&expected).dry_run);
+    assert_eq!(listed(&world, "a/web"), ["a/p"]);
+    let found = &world.findings[0];
+    assert_eq!(
+        (found.code, found.severity),
+        ("authz-l7-ztunnel-deny-noop", model::Severity::Info)
+    );
+}
+
+/// Waypoint `a/wp` with instances under account `wp`, service `a/web` bound to it and captured
+/// pod `a/web` behind that.
+fn behind() -> String {
+    pod("a")
+        + NAMESPACES
+        + "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {namespace: a, name: wp}\nspec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}\nstatus: {addresses: [{type: IPAddress, value: 10.9.0.9}]}\n"
+        + "---\napiVersion: v1\nkind: Pod\nmetadata: {namespace: a, name: wp-1, labels: {gateway.networking.k8s.io/gateway-name: wp}}\nspec: {serviceAccountName: wp, containers: []}\nstatus: {podIP: 10.0.0.9}\n"
+        + "---\napiVersion: v1\nkind: Service\nmetadata: {namespace: a, name: web, labels: {istio.io/use-waypoint: wp}}\nspec: {clusterIP: 10.9.0.1, selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}\n"
+}
+
+#[test]
+fn a_waypoint_is_allowed_at_what_is_bound_to_it_where_the_installation_wants_it() {
+    const NAME: &str = "a/istio_allow_waypoint_a_wp";
+    let features = Features {
+        allow_waypoint_policies: true,
+        ..Features::default()
+    };
+    let yaml = behind()
+        + &policy("a", "own", "selector: {matchLabels: {app: web}}")
+        + &peer("a", "ns", "mtls: {mode: STRICT}");
+    let allowed = world_with(&yaml, features);
+    let expected = AuthorizationRow {
+        key: ObjectKey::new("a", "istio_allow_waypoint_a_wp"),
+        scope: PolicyScope::Selector,
+        deny: false,
+        dry_run: false,
+        groups: vec![vec![vec![principals("cluster.local/ns/a/sa/wp")]]],
+    };
+    assert_eq!(allowed.authorizations[NAME], expected);
+    // After the policies of users and those of PeerAuthentication; not on the waypoint itself.
+    assert_eq!(listed(&allowed, "a/web"), ["a/own", STATIC, NAME]);
+    assert_eq!(listed(&allowed, "a/wp-1"), [STATIC]);
+    assert_eq!(allowed.codes(), Vec::<String>::new());
+    // Without instances its accounts are not known.
+    let without = yaml.replace("gateway-name: wp", "gateway-name: other");
+    let without = world_with(&without, features);
+    assert!(!without.authorizations.contains_key(NAME));
+    assert_eq!(listed(&without, "a/web"), ["a/own", STATIC]);
+    let off = world(&yaml);
+    assert!(!off.authorizations.contains_key(NAME));
+    assert_eq!(listed(&off, "a/web"), ["a/own", STATIC]);
+}
+
+#[test]
+fn policies_that_shut_out_or_do_not_see_past_a_waypoint_are_told() {
+    let from = |source: &str| format!("rules: [{{from: [{{source: {{{source}}}}}]}}]");
+    let waypoint = from("principals: [cluster.local/ns/a/sa/wp]");
+    // Spec, another policy, code.
+    let cases = [
+        (String::new(), String::new(), "authz-deny-all-waypoint"),
+        (
+            from("namespaces: [b]"),
+            String::new(),
+            "authz-waypoint-not-allowed",
+        ),
+        (from("namespaces: [b]"), waypoint.clone(), ""),
+        (String::new(), waypoint.clone(), ""),
+        (waypoint.clone(), String::new(), ""),
+        (from("namespaces: [a]"), String::new(), ""),
+        (from("serviceAccounts: [wp]"), String::new(), ""),
+        ("rules: [{}]".into(), String::new(), ""),
+        (
+            "rules: [{to: [{operation: {ports: [\"8080\"]}}]}]".into(),
+            String::new(),
+            "",
+        ),
+        (
+            format!("action: DENY, {}", from("namespaces: [b]")),
+            String::new(),
+            "authz-l4-source-at-waypoint",
+        ),
+        (
+            format!("action: DENY, {}", from("notNamespaces: [b]")),
+            String::new(),
+            "",
+        ),
+        (format!("action: DENY, {waypoint}"), String::new(), ""),
+        (
+            format!(
+                "selector: {{matchLabels: {{app: other}}}}, {}",
+                from("namespaces: [b]")
+            ),
+            String::new(),
+            "",
+        ),
+    ];
+    for (spec, other, code) in cases {
+        for ns in ["a", "istio-system"] {
+            let more = if other.is_empty() {
+                String::new()
+            } else {
+                policy("a", "other", &other)
+            };
+            // A bare account is one of the policy's own namespace.
+            let spec = spec.replace("[wp]", "[a/wp]");
+            let world = world(&(behind() + &policy(ns, "p", &spec) + &more));
+            let expected = match code {
+                "" => vec![],
+                code => vec![format!("{code} AuthorizationPolicy {ns}/p")],
+            };
+            assert_eq!(world.codes(), expected, "{ns} {spec} | {other}");
+        }
+    }
+}
+
+#[test]
+fn peers_that_do_not_exist_are_told() {
+    let from = |source: &str| format!("rules: [{{from: [{{source: {{{source}}}}}]}}]");
+    // Source, field of the finding.
+    let cases = [
+        ("principals: [cluster.local/ns/a/sa/web]", None),
+        (
+            "principals: [cluster.local/ns/a/sa/wbe]",
+            Some("principals[0]"),
+        ),
+        (
+            "principals: [cluster.local/ns/gone/sa/web]",
+            Some("principals[0]"),
+        ),
+        (
+            "notPrincipals: [cluster.local/ns/a/sa/wbe]",
+            Some("notPrincipals[0]"),
+        ),
+        ("serviceAccounts: [web]", None),
+        ("serviceAccounts: [web, a/wbe]", Some("serviceAccounts[1]")),
+        ("namespaces: [b, gone]", Some("namespaces[1]")),
+        ("namespaces: [go*]", None),
+        // Nothing is known of what runs in b.
+        ("serviceAccounts: [b/any]", None),
+        ("principals: [\"*/ns/a/sa/wbe\"]", None),
+    ];
+    for (source, field) in cases {
+        for target in [
+            "",
+            "targetRefs: [{group: \"\", kind: Service, name: web}], ",
+        ] {
+            let spec = format!("{target}{}", from(source));
+            let world = world(&(policy("a", "p", &spec) + &pod("a") + NAMESPACES));
+            let found: Vec<_> = world
+                .findings
+                .iter()
+                .map(|f| (f.code, f.field.as_str()))
+                .collect();
+            let field = field.map(|field| format!("spec.rules[0].from[0].source.{field}"));
+            let expected = field
+                .iter()
+                .map(|field| ("authz-unknown-identity", field.as_str()));
+            assert_eq!(found, Vec::from_iter(expected), "{source} {target}");
+        }
+    }
+}
+
+#[test]
+fn ztunnel_knows_no_aliases_of_trust_domains() {
+    let config = "---\nkind: MeshConfig\ntrustDomain: td\ntrustDomainAliases: [old]\n";
+    let spec =
+        |td: &str| format!("rules: [{{from: [{{source: {{principals: [{td}/ns/a/sa/web]}}}}]}}]");
+    let alias = "authz-td-alias-ztunnel AuthorizationPolicy a/p";
+    let unknown = "authz-unknown-trust-domain AuthorizationPolicy a/p";
+    for (td, code) in [
+        ("td", Some(alias)),
+        ("old", Some(alias)),
+        ("foreign", Some(unknown)),
+    ] {
+        let world = world(&(policy("a", "p", &spec(td)) + config + &pod("a") + NAMESPACES));
+        assert_eq!(world.codes(), Vec::from_iter(code), "{td}");
+    }
+}
+
+#[test]
+fn entries_that_are_served_count_as_much_as_pods() {
+    let entry = |tunnel: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{namespace: a, name: vm, labels: {{app: vm, networking.istio.io/tunnel: {tunnel}}}}}\nspec: {{address: 10.0.0.7, serviceAccount: vm}}\n"
+        )
+    };
+    let l7 = "selector: {matchLabels: {app: vm}}, rules: [{to: [{operation: {methods: [GET]}}]}]";
+    for ns in ["a", "istio-system"] {
+        for (tunnel, told) in [("http", true), ("none", false)] {
+            let world = world(&(policy(ns, "p", l7) + &entry(tunnel)));
+            assert_eq!(!world.codes().is_empty(), told, "{ns} {tunnel}");
+        }
+    }
+}
+
+#[test]
+fn the_younger_of_two_peer_authentications_of_one_scope_is_told() {
+    let selector = "selector: {matchLabels: {app: web}}, mtls: {mode: STRICT}";
+    // Specs of a and b, told.
+    let cases = [
+        ("mtls: {mode: STRICT}", "mtls: {mode: PERMISSIVE}", true),
+        (selector, selector, true),
+        ("mtls: {mode: STRICT}", selector, false),
+    ];
+    for (first, second, told) in cases {
+        let world = world(&(peer("a", "one", first) + &peer("a", "two", second)));
+        let expected = told.then(|| "pa-duplicate-scope PeerAuthentication a/two".to_owned());
+        assert_eq!(world.codes(), Vec::from_iter(expected), "{first} {second}");
+    }
+}
+
+#[test]
+fn ports_of_services_in_peer_authentication_are_told() {
+    let ports = |port: u16| {
+        peer(
+            "a",
+            "p",
+            &format!(
+                "selector: {{matchLabels: {{app: web}}}}, mtls: {{mode: STRICT}}, portLevelMtls: {{{port}: {{mode: PERMISSIVE}}}}"
+            ),
+        )
+    };
+    let told = "pa-port-is-service-port PeerAuthentication a/p";
+    // 80 is the service's port, 8080 that of the pods, 9999 nobody's.
+    for (port, code) in [(80, Some(told)), (8080, None), (9999, None)] {
+        let found = world(&(behind() + &ports(port)));
+        assert_eq!(found.codes(), Vec::from_iter(code), "{port}");
+        let named = behind().replace("targetPort: 8080", "targetPort: main");
+        let unsure = world(&(named + &ports(port)));
+        assert_eq!(unsure.codes(), Vec::<String>::new(), "{port}");
+    }
+}
+
+#[test]
+fn what_other_control_planes_enforce_differently_is_told_as_advice() {
+    let mesh = peer("istio-system", "m", "mtls: {mode: STRICT}");
+    let own = |mode: &str| {
+        peer(
+            "a",
+            "w",
+            &format!(
+                "selector: {{matchLabels: {{app: web}}}}, portLevelMtls: {{8080: {{mode: {mode}}}}}"
+            ),
+        )
+    };
+    let unset = peer("a", "ns", "mtls: {mode: UNSET}");
+    let cases = [
+        (
+            own("DISABLE"),
+            Some("pa-port-disable-inherited PeerAuthentication a/w"),
+        ),
+        (own("PERMISSIVE"), None),
+        (
+            own("PERMISSIVE") + &unset,
+            Some("pa-unset-namespace-hides-mesh PeerAuthentication a/w"),
+        ),
+    ];
+    for (yaml, code) in cases {
+        let world = world(&(mesh.clone() + &yaml + &pod("a")));
+        assert_eq!(world.codes(), Vec::from_iter(code), "{yaml}");
+    }
 }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use model::derived::{Locality, PortMap};
+use model::derived::{Features, Locality, PortMap};
 use model::{NamespacedHostname, Str, WorkloadRow, WorkloadUid};
 use proto::workload as wds;
 
-use super::world::{World, world};
+use super::world::{World, world, world_with};
 use crate::emit::{address_of_workload, workload_aliases};
 
 /// Pod `a/web` with label `app: web`, from lines of metadata, spec and status.
@@ -366,4 +366,284 @@ fn entries_are_workloads_under_their_own_names() {
         assert_eq!(row.hostname, host);
     }
     assert_eq!(world.workloads.len(), 3);
+}
+
+const ENTRY: &str = "Kubernetes/networking.istio.io/WorkloadEntry/a/vm";
+
+/// WorkloadEntry `a/vm` from lines of metadata and spec.
+fn entry(metadata: &str, spec: &str) -> String {
+    format!(
+        "---\napiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{namespace: a, name: vm, {metadata}}}\nspec: {{{spec}}}\n"
+    )
+}
+
+#[test]
+fn a_workload_entry_is_a_workload_with_every_field() {
+    let yaml = entry(
+        "labels: {app: web}, annotations: {istio.io/autoRegistrationGroup: group, ambient.istio.io/redirection: enabled}",
+        "address: 10.0.0.7, labels: {app: other, version: v2}, locality: r/z/s/more, weight: 3, serviceAccount: vm, network: n2",
+    ) + "---\nkind: MeshConfig\ntrustDomain: td1\n";
+    let world = world(&yaml);
+    let expected = WorkloadRow {
+        uid: WorkloadUid(Str::from(ENTRY)),
+        name: "vm".into(),
+        ns: "a".into(),
+        addresses: vec!["10.0.0.7".parse().unwrap()],
+        hostname: Str::new(),
+        network: "n2".into(),
+        hbone: true,
+        native_tunnel: false,
+        trust_domain: "td1".into(),
+        service_account: "vm".into(),
+        waypoint: None,
+        application_tunnel: None,
+        blocked: None,
+        network_gateway: None,
+        node: Str::new(),
+        canonical_name: "web".into(),
+        canonical_revision: "v2".into(),
+        workload_name: "group".into(),
+        policies: Vec::new(),
+        healthy: true,
+        terminating: false,
+        host_network: false,
+        is_slice_endpoint: false,
+        locality: Locality {
+            region: "r".into(),
+            zone: "z".into(),
+            subzone: "s".into(),
+        },
+        capacity: 3,
+        cluster_id: "Kubernetes".into(),
+        services: BTreeMap::new(),
+        labels: BTreeMap::from([
+            ("app".into(), "web".into()),
+            ("version".into(), "v2".into()),
+        ]),
+    };
+    assert_eq!(world.workloads[ENTRY], expected);
+    assert_eq!(world.codes(), Vec::<String>::new());
+}
+
+#[test]
+fn an_address_that_is_no_ip_is_a_host_name() {
+    // Spec, host name, addresses.
+    let cases = [
+        ("address: vm.example", "vm.example", 0),
+        ("address: \"\"", "", 0),
+        ("address: \"fd00::7\"", "", 1),
+    ];
+    for (spec, hostname, addresses) in cases {
+        let world = world(&entry("", spec));
+        let row = &world.workloads[ENTRY];
+        assert_eq!(
+            (row.hostname.as_str(), row.addresses.len()),
+            (hostname, addresses),
+            "{spec}"
+        );
+    }
+}
+
+#[test]
+fn names_of_an_entry_come_from_group_then_label_then_name() {
+    let label = "labels: {service.istio.io/workload-name: labelled}";
+    let cases = [
+        (String::new(), "vm"),
+        (label.to_owned(), "labelled"),
+        (
+            format!("{label}, annotations: {{istio.io/autoRegistrationGroup: group}}"),
+            "group",
+        ),
+    ];
+    for (metadata, name) in cases {
+        let world = world(&entry(&metadata, "address: 10.0.0.7"));
+        let row = &world.workloads[ENTRY];
+        assert_eq!(row.workload_name, name, "{metadata}");
+        assert_eq!(row.canonical_name, name, "{metadata}");
+    }
+}
+
+#[test]
+fn an_entry_maps_ports_by_name() {
+    let service = "---\napiVersion: v1\nkind: Service\nmetadata: {namespace: a, name: web}\nspec: {clusterIP: 10.9.0.1, selector: {app: web}, ports: [{name: http, port: 80, targetPort: main}, {name: two, port: 81, targetPort: 9090}, {name: three, port: 82, targetPort: 9091}]}\n";
+    let external = "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {namespace: a, name: e}\nspec: {hosts: [e.example], resolution: STATIC, ports: [{number: 90, name: one, protocol: TCP, targetPort: 9000}, {number: 91, name: two, protocol: TCP}], workloadSelector: {labels: {app: web}}}\n";
+    let web = NamespacedHostname::new("a", "web.a.svc.cluster.local");
+    let host = NamespacedHostname::new("a", "e.example");
+    // Ports of the entry, of the service, of the host; whether a name is missing.
+    let cases = [
+        (
+            "main: 8080, two: 7070",
+            maps(&[(80, 8080), (81, 7070), (82, 9091)]),
+            maps(&[(90, 9000), (91, 7070)]),
+            false,
+        ),
+        (
+            "one: 6060",
+            maps(&[(81, 9090), (82, 9091)]),
+            maps(&[(90, 6060), (91, 91)]),
+            true,
+        ),
+    ];
+    for (ports, of_service, of_host, missing) in cases {
+        let spec = format!("address: 10.0.0.7, serviceAccount: vm, ports: {{{ports}}}");
+        let labels = "labels: {app: web, networking.istio.io/tunnel: http}";
+        let world = world(&(entry(labels, &spec) + service + external));
+        let expected = BTreeMap::from([(web.clone(), of_service), (host.clone(), of_host)]);
+        assert_eq!(world.workloads[ENTRY].services, expected, "{ports}");
+        let told = missing.then(|| "we-port-name WorkloadEntry a/vm".to_owned());
+        assert_eq!(world.codes(), Vec::from_iter(told), "{ports}");
+    }
+}
+
+#[test]
+fn switches_decide_who_selects_what() {
+    let services = "---\napiVersion: v1\nkind: Service\nmetadata: {namespace: a, name: web}\nspec: {clusterIP: 10.9.0.1, selector: {app: web}, ports: [{port: 80}]}\n---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {namespace: a, name: e}\nspec: {hosts: [e.example], resolution: STATIC, ports: [{number: 90, name: one, protocol: TCP}], workloadSelector: {labels: {app: web}}}\n";
+    let yaml = pod(WEB, CONTAINER, READY) + &entry(WEB, "address: 10.0.0.7") + services;
+    const HOST: &str = "e.example";
+    const SERVICE: &str = "web.a.svc.cluster.local";
+    // Entries select pods, services select entries; hosts of the pod, of the entry.
+    let cases: [(bool, bool, &[&str], &[&str]); 3] = [
+        (true, true, &[HOST, SERVICE], &[HOST, SERVICE]),
+        (false, true, &[SERVICE], &[HOST, SERVICE]),
+        (true, false, &[HOST, SERVICE], &[HOST]),
+    ];
+    for (entries_select_pods, services_select_entries, of_pod, of_entry) in cases {
+        let features = Features {
+            entries_select_pods,
+            services_select_entries,
+            ..Features::default()
+        };
+        let world = world_with(&yaml, features);
+        let hosts = |uid: &str| -> Vec<String> {
+            let keys = world.workloads[uid].services.keys();
+            keys.map(|key| key.hostname.to_string()).collect()
+        };
+        assert_eq!(hosts("Kubernetes//Pod/a/web"), of_pod);
+        assert_eq!(hosts(ENTRY), of_entry);
+    }
+}
+
+#[test]
+fn what_a_workload_entry_lacks_is_told() {
+    let service = "---\napiVersion: v1\nkind: Service\nmetadata: {namespace: a, name: web}\nspec: {clusterIP: 10.9.0.1, selector: {app: web}, ports: [{port: 80}]}\n";
+    let tunnel = "labels: {app: web, networking.istio.io/tunnel: http}";
+    // Metadata, spec, code.
+    let cases = [
+        (
+            "labels: {app: web}",
+            "address: 10.0.0.7",
+            Some("we-not-hbone"),
+        ),
+        ("labels: {app: lone}", "address: 10.0.0.7", None),
+        (tunnel, "address: 10.0.0.7", Some("we-no-service-account")),
+        (tunnel, "address: 10.0.0.7, serviceAccount: vm", None),
+    ];
+    for (metadata, spec, code) in cases {
+        let world = world(&(entry(metadata, spec) + service));
+        let code = code.map(|code| format!("{code} WorkloadEntry a/vm"));
+        assert_eq!(world.codes(), Vec::from_iter(code), "{metadata} {spec}");
+    }
+}
+
+#[test]
+fn endpoints_of_a_service_entry_take_their_own_words_and_the_rest_of_their_entry() {
+    let yaml = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {namespace: a, name: e, labels: {app: ext, version: v3, networking.istio.io/tunnel: http}}\nspec: {hosts: [one.example, two.example], resolution: STATIC, ports: [{number: 80, name: http, protocol: HTTP, targetPort: 8080}], endpoints: [{address: 192.0.2.1, network: n2, locality: r, weight: 5, serviceAccount: x, labels: {app: in}}, {address: 192.0.2.2, ports: {http: 7070}}, {address: 192.0.2.2, weight: 9}]}\n".to_owned()
+        + "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {namespace: a, name: of-entry}\nspec: {selector: {matchLabels: {app: ext}}}\n"
+        + "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {namespace: a, name: of-endpoint}\nspec: {selector: {matchLabels: {app: in}}}\n";
+    let world = world(&yaml);
+    let uid = |ip: &str| format!("Kubernetes/networking.istio.io/ServiceEntry/a/e/{ip}");
+    let first = &world.workloads[&uid("192.0.2.1")];
+    let services = |ports: &[(u16, u16)]| {
+        let hosts = ["one.example", "two.example"];
+        BTreeMap::from(hosts.map(|host| (NamespacedHostname::new("a", host), maps(ports))))
+    };
+    let expected = WorkloadRow {
+        uid: WorkloadUid(Str::from(uid("192.0.2.1"))),
+        name: "e".into(),
+        addresses: vec!["192.0.2.1".parse().unwrap()],
+        network: "n2".into(),
+        hbone: true,
+        native_tunnel: true,
+        service_account: "x".into(),
+        canonical_name: "ext".into(),
+        canonical_revision: "v3".into(),
+        workload_name: "e".into(),
+        policies: vec!["a/of-entry".into()],
+        locality: Locality {
+            region: "r".into(),
+            ..Locality::default()
+        },
+        capacity: 5,
+        services: services(&[(80, 8080)]),
+        ..first.clone()
+    };
+    assert_eq!(*first, expected);
+    // The network of one endpoint is not that of the next; the first of one address counts.
+    let second = &world.workloads[&uid("192.0.2.2")];
+    assert_eq!((second.network.as_str(), second.capacity), ("", 0));
+    assert_eq!(second.services, services(&[(80, 7070)]));
+    assert_eq!(world.workloads.len(), 2);
+}
+
+#[test]
+fn the_trust_domain_is_on_every_workload_but_the_default_one_is_left_out() {
+    let yaml = pod("", CONTAINER, READY)
+        + &entry("", "address: 10.0.0.7")
+        + "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {namespace: a, name: e}\nspec: {hosts: [e.example], resolution: DNS, ports: [{number: 80, name: http, protocol: HTTP}]}\n"
+        + "---\napiVersion: v1\nkind: Service\nmetadata: {namespace: a, name: manual}\nspec: {clusterIP: 10.9.0.2, ports: [{name: p, port: 80}]}\n---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {namespace: a, name: s1, labels: {kubernetes.io/service-name: manual}}\naddressType: IPv4\nendpoints: [{addresses: [192.0.2.7]}]\n";
+    for (config, expected) in [
+        ("", ""),
+        ("---\nkind: MeshConfig\ntrustDomain: td1\n", "td1"),
+    ] {
+        let world = world(&(yaml.clone() + config));
+        let domains: Vec<&str> = (world.workloads.values())
+            .map(|row| row.trust_domain.as_str())
+            .collect();
+        assert_eq!(domains, [expected; 4]);
+    }
+}
+
+#[test]
+fn slice_ports_join_service_ports_by_name_and_only_over_tcp() {
+    let slice = |ports: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{namespace: a, name: manual}}\nspec: {{clusterIP: 10.9.0.2, ports: [{{name: p, port: 80}}, {{name: q, port: 81}}, {{name: u, port: 82, protocol: UDP}}]}}\n---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{namespace: a, name: s1, labels: {{kubernetes.io/service-name: manual}}}}\naddressType: IPv4\nports: [{ports}]\nendpoints: [{{addresses: [192.0.2.7, 192.0.2.8]}}, {{addresses: [192.0.2.7], conditions: {{ready: false}}}}]\n"
+        )
+    };
+    let cases: [(&str, &[(u16, u16)]); 5] = [
+        (
+            "{name: p, port: 8080, protocol: TCP}, {name: q, port: 8081, protocol: TCP}",
+            &[(80, 8080), (81, 8081)],
+        ),
+        (
+            "{name: p, protocol: TCP}, {name: q, port: 8081, protocol: TCP}",
+            &[(81, 8081)],
+        ),
+        ("{name: u, port: 8082, protocol: UDP}", &[]),
+        ("{name: other, port: 8080, protocol: TCP}", &[]),
+        ("", &[]),
+    ];
+    for (ports, expected) in cases {
+        let world = world(&slice(ports));
+        let uid = "Kubernetes/discovery.k8s.io/EndpointSlice/a/s1/192.0.2.7";
+        let row = &world.workloads[uid];
+        let manual = NamespacedHostname::new("a", "manual.a.svc.cluster.local");
+        assert_eq!(
+            row.services,
+            BTreeMap::from([(manual, maps(expected))]),
+            "{ports}"
+        );
+        // All addresses of the endpoint; a repeated first address is skipped.
+        assert_eq!((row.addresses.len(), row.healthy), (2, true));
+        assert_eq!(world.workloads.len(), 1);
+    }
+}
+
+#[test]
+fn a_slice_may_name_a_pod_of_another_namespace() {
+    let yaml = pod("", CONTAINER, READY)
+        + "---\napiVersion: v1\nkind: Service\nmetadata: {namespace: b, name: manual}\nspec: {clusterIP: 10.9.0.2, ports: [{name: p, port: 80, targetPort: 9000}]}\n---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {namespace: b, name: s1, labels: {kubernetes.io/service-name: manual}}\naddressType: IPv4\nendpoints: [{addresses: [10.0.0.1], targetRef: {kind: Pod, namespace: a, name: web, uid: u1}}]\n";
+    let key = NamespacedHostname::new("b", "manual.b.svc.cluster.local");
+    let expected = BTreeMap::from([(key, maps(&[(80, 9000)]))]);
+    assert_eq!(web(&world(&yaml)).services, expected);
 }
