@@ -10,6 +10,8 @@
 
 mod policies;
 mod services;
+mod services_allocation;
+mod services_entries;
 mod waypoints;
 mod workloads;
 mod world;

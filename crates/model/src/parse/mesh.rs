@@ -187,3 +187,6 @@ fn body(doc: &mut Doc<'_>, value: &Value, prefix: &str) -> Result<MeshConfig, In
             .map(|wire| scope::entry_visibility(doc, &at("serviceEntryVisibility"), wire)),
     })
 }
+
+#[cfg(test)]
+mod tests;
