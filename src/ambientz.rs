@@ -122,14 +122,20 @@ fn waypoint(row: &WaypointRow) -> anyhow::Result<Value> {
     put("key", row.key.to_string().into());
     if let Some(address) = &row.address {
         let address = gateway(address);
-        put("address", to_json("istio.workload.GatewayAddress", &address)?);
+        put(
+            "address",
+            to_json("istio.workload.GatewayAddress", &address)?,
+        );
     }
     put("trafficType", serves.into());
     put("serviceAccounts", accounts.into());
     put("allowedNamespaces", allowed(&row.allowed));
     if let Some(InboundBinding { proxy, port }) = row.binding {
         let protocol = if proxy { "PROXY" } else { "NONE" };
-        put("inboundBinding", json!({"protocol": protocol, "port": port}));
+        put(
+            "inboundBinding",
+            json!({"protocol": protocol, "port": port}),
+        );
     }
     Ok(Value::Object(out))
 }

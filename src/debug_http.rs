@@ -294,24 +294,39 @@ fn dump(
     Ok(Value::Object(out))
 }
 
-fn answer(value: &Value, pretty: bool) -> Response {
+/// JSON, on request indented by four spaces as istiod does.
+fn written(value: &Value, pretty: bool) -> serde_json::Result<Vec<u8>> {
     let mut text = Vec::new();
-    let written = if pretty {
-        // As istiod does: four spaces.
+    if pretty {
         let form = PrettyFormatter::with_indent(b"    ");
-        value.serialize(&mut Serializer::with_formatter(&mut text, form))
+        value.serialize(&mut Serializer::with_formatter(&mut text, form))?;
     } else {
-        serde_json::to_writer(&mut text, value)
-    };
-    match written {
-        Ok(()) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
+        serde_json::to_writer(&mut text, value)?;
+    }
+    Ok(text)
+}
+
+fn answer(value: &Value, pretty: bool) -> Response {
+    match written(value, pretty) {
+        Ok(text) => ([(header::CONTENT_TYPE, "application/json")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::is_loopback;
+    use serde_json::json;
+
+    use super::{is_loopback, written};
+
+    #[test]
+    fn pretty_answers_are_indented_by_four_spaces() {
+        let value = json!({"a": [1]});
+        let text = |pretty| written(&value, pretty).ok();
+        assert_eq!(text(false).as_deref(), Some(&br#"{"a":[1]}"#[..]));
+        let pretty = b"{\n    \"a\": [\n        1\n    ]\n}";
+        assert_eq!(text(true).as_deref(), Some(&pretty[..]));
+    }
 
     #[test]
     fn mapped_loopback_addresses_are_loopback() {

@@ -2,8 +2,9 @@
 //!
 //! The worlds live beside the checkout, or where `AMBIENTD_GUIDES` says; a checkout alone
 //! does not have them, and then nothing is checked. Expectations are written from the claims
-//! that go with each world; a test names the claims that it covers. Claims about requests and
-//! status, and all that rest on kinds this version does not read, are not covered here.
+//! that go with each world; a test names the claims that it covers. Claims about requests, about
+//! the status of Gateways and routes, and all that rest on kinds this version does not read, are
+//! not covered here.
 
 #![allow(
     clippy::unwrap_used,
@@ -59,6 +60,7 @@ struct World {
     ztunnel: Value,
     waypoints: BTreeMap<String, Value>,
     findings: Vec<Finding>,
+    status: Value,
 }
 
 impl World {
@@ -81,6 +83,7 @@ impl World {
             ztunnel: render::render(&snapshot, &Target::Ztunnel, &[])?,
             waypoints,
             findings: snapshot.findings.to_vec(),
+            status: render::status(&snapshot),
         })
     }
 
@@ -285,6 +288,41 @@ impl World {
             self.name,
             self.findings
         );
+    }
+
+    /// `Kind ns/name` → `status/reason` of all conditions of a type.
+    fn conditions(&self, ty: &str) -> BTreeMap<String, String> {
+        let text = |value: &Value, key: &str| value[key].as_str().unwrap().to_owned();
+        let mut out = BTreeMap::new();
+        for object in self.status.as_array().unwrap() {
+            let (kind, ns, name) = (
+                text(object, "kind"),
+                text(object, "namespace"),
+                text(object, "name"),
+            );
+            for condition in object["conditions"].as_array().unwrap() {
+                if condition["type"] == ty {
+                    let outcome = format!(
+                        "{}/{}",
+                        text(condition, "status"),
+                        text(condition, "reason")
+                    );
+                    out.insert(format!("{kind} {ns}/{name}"), outcome);
+                }
+            }
+        }
+        out
+    }
+
+    /// The text of one condition.
+    fn message(&self, kind: &str, ns: &str, name: &str, ty: &str) -> &str {
+        let objects = self.status.as_array().unwrap().iter();
+        objects
+            .filter(|one| one["kind"] == kind && one["namespace"] == ns && one["name"] == name)
+            .flat_map(|one| one["conditions"].as_array().unwrap())
+            .find(|condition| condition["type"] == ty)
+            .and_then(|condition| condition["message"].as_str())
+            .unwrap_or_else(|| panic!("{}: {kind} {ns}/{name} has no {ty}", self.name))
     }
 
     fn has_code(&self, code: &str) -> bool {
@@ -1352,4 +1390,174 @@ fn guide_29_subsets_do_not_concern_ztunnel_claim_6() {
         8080
     );
     world.reports(&[("kind-not-supported", "VirtualService shop/orders", "")]);
+}
+
+const BOUND: &str = "istio.io/WaypointBound";
+const BY_ZTUNNEL: &str = "ZtunnelAccepted";
+const BY_WAYPOINT: &str = "WaypointAccepted";
+
+/// Each of the objects with the same outcome.
+fn all(outcome: &str, objects: &[&str]) -> BTreeMap<String, String> {
+    let objects = objects.iter();
+    objects
+        .map(|name| ((*name).to_owned(), outcome.to_owned()))
+        .collect()
+}
+
+#[test]
+fn guide_03_status_claim_8_of_the_services() {
+    let Some(world) = World::numbered("03") else {
+        return;
+    };
+    let services = [
+        "Service bookinfo/productpage",
+        "Service bookinfo/ratings",
+        "Service bookinfo/reviews",
+        "Service bookinfo/reviews-v1",
+        "Service bookinfo/reviews-v2",
+    ];
+    let want = all("True/WaypointAccepted", &services);
+    assert_eq!(world.conditions(BOUND), want);
+}
+
+#[test]
+fn guide_04_status_claim_6() {
+    let Some(world) = World::numbered("04") else {
+        return;
+    };
+    let want = all("True/WaypointAccepted", &["Service bookinfo/reviews"]);
+    assert_eq!(world.conditions(BOUND), want);
+}
+
+#[test]
+fn guide_05_status_claim_7() {
+    let Some(world) = World::numbered("05") else {
+        return;
+    };
+    let services = [
+        "Service bookinfo/productpage",
+        "Service bookinfo/reviews",
+        "Service bookinfo/ratings",
+        "Service tenant/api",
+    ];
+    let want = all("True/WaypointAccepted", &services);
+    assert_eq!(world.conditions(BOUND), want);
+}
+
+#[test]
+fn guide_06_status_claim_5() {
+    let Some(world) = World::numbered("06") else {
+        return;
+    };
+    let mut want = all(
+        "False/WaypointIsNotReady",
+        &["Service demo/slashed", "Service demo/dotted"],
+    );
+    let bound = ["Service demo/named", "Service demo/two-labels"];
+    want.extend(all("True/WaypointAccepted", &bound));
+    assert_eq!(world.conditions(BOUND), want);
+}
+
+#[test]
+fn guide_09_status_claim_8() {
+    let Some(world) = World::numbered("09") else {
+        return;
+    };
+    let policies = [
+        "AuthorizationPolicy shop/deny-all",
+        "AuthorizationPolicy shop/orders-allow-web",
+    ];
+    let want = all("True/Accepted", &policies);
+    assert_eq!(world.conditions(BY_ZTUNNEL), want);
+}
+
+#[test]
+fn guide_10_status_claim_8() {
+    let Some(world) = World::numbered("10") else {
+        return;
+    };
+    let want = all("True/Accepted", &["AuthorizationPolicy shop/stock-l7"]);
+    assert_eq!(world.conditions(BY_WAYPOINT), want);
+}
+
+#[test]
+fn guide_12_status_claim_9() {
+    let Some(world) = World::numbered("12") else {
+        return;
+    };
+    let (kind, name) = ("AuthorizationPolicy", "reviews-read-only");
+    let policy = format!("{kind} bookinfo/{name}");
+    let want = all("True/Accepted", &[&policy]);
+    assert_eq!(world.conditions(BY_WAYPOINT), want);
+    assert_eq!(world.conditions(BY_ZTUNNEL), BTreeMap::new());
+    let message = world.message(kind, "bookinfo", name, BY_WAYPOINT);
+    assert!(message.contains("bookinfo/reviews-waypoint"), "{message}");
+}
+
+#[test]
+fn guide_13_status_claim_7() {
+    let Some(world) = World::numbered("13") else {
+        return;
+    };
+    let mut want = all(
+        "True/Accepted",
+        &[
+            "AuthorizationPolicy shop/orders-l7",
+            "AuthorizationPolicy default/productpage-viewer",
+        ],
+    );
+    let lost = [
+        "AuthorizationPolicy shop/typo",
+        "AuthorizationPolicy shop/elsewhere",
+    ];
+    want.extend(all("False/TargetNotFound", &lost));
+    let bare = ["AuthorizationPolicy other/no-waypoint"];
+    want.extend(all("False/AncestorNotBound", &bare));
+    assert_eq!(world.conditions(BY_WAYPOINT), want);
+}
+
+#[test]
+fn guide_14_status_claim_10() {
+    let Some(world) = World::numbered("14") else {
+        return;
+    };
+    let conditions = world.conditions(BY_ZTUNNEL);
+    for (name, field) in [
+        ("ratings-get-only", "methods"),
+        ("details-no-delete", "methods"),
+        ("productpage-no-admin-port", "paths"),
+    ] {
+        let outcome = &conditions[&format!("AuthorizationPolicy bookinfo/{name}")];
+        assert_eq!(outcome, "True/UnsupportedValue", "{name}");
+        let message = world.message("AuthorizationPolicy", "bookinfo", name, BY_ZTUNNEL);
+        assert!(message.contains(field), "{name}: {message}");
+    }
+}
+
+#[test]
+fn guide_19_status_claim_7() {
+    let Some(world) = World::numbered("19") else {
+        return;
+    };
+    let message = |name| world.message("Service", "bookinfo", name, BOUND);
+    let said = "Traffic of ingress gateways goes through waypoint bookinfo/reviews-waypoint";
+    assert!(message("ratings").contains(said));
+    assert!(!message("reviews").contains("ingress"));
+}
+
+#[test]
+fn guide_40_status_claim_5_without_the_gateway() {
+    let Some(world) = World::numbered("40") else {
+        return;
+    };
+    let service = "Service bookinfo/reviews";
+    assert_eq!(
+        world.conditions(BOUND),
+        all("True/WaypointAccepted", &[service])
+    );
+    let policy = "AuthorizationPolicy bookinfo/reviews-read-only";
+    assert_eq!(
+        world.conditions(BY_WAYPOINT),
+        all("True/Accepted", &[policy])
+    );
 }

@@ -182,9 +182,7 @@ fn extension_json() -> Value {
 
 /// As [`full_workload`], with these words for its addresses.
 fn workload_json(own: [&str; 2], waypoint: &str, gateway: &str) -> Value {
-    let by_ip = |ip: &str| {
-        json!({"address": {"network": "n1", "address": ip, "length": 24}, "hboneMtlsPort": 15008})
-    };
+    let by_ip = |ip: &str| json!({"address": {"network": "n1", "address": ip, "length": 24}, "hboneMtlsPort": 15008});
     json!({
         "uid": "u", "name": "w", "namespace": "ns",
         "addresses": own,
@@ -285,7 +283,9 @@ fn snapshot() -> Snapshot {
     Snapshot {
         addresses: map(ResourceType::Address, &addresses),
         authorizations: map(ResourceType::Authorization, &[("ns/p", full_policy())]),
-        waypoints: waypoints.map(|row| (row.key.clone(), Arc::new(row))).collect(),
+        waypoints: waypoints
+            .map(|row| (row.key.clone(), Arc::new(row)))
+            .collect(),
         ..Snapshot::default()
     }
 }

@@ -83,9 +83,14 @@ fn waypoint(
         || (view.namespace_bindings.get(reads, &namespace))
             .is_some_and(|binding| binding.ingress_use_waypoint.is_some());
     let mut more = if claim.ingress_use_waypoint {
-        format!(". Traffic of ingress gateways goes through waypoint {} too", waypoint.key)
+        format!(
+            ". Traffic of ingress gateways goes through waypoint {} too",
+            waypoint.key
+        )
     } else if is_said {
-        format!(". Traffic of ingress gateways does not go through it: label {LABEL_INGRESS_USE_WAYPOINT} is not true")
+        format!(
+            ". Traffic of ingress gateways does not go through it: label {LABEL_INGRESS_USE_WAYPOINT} is not true"
+        )
     } else {
         String::new()
     };

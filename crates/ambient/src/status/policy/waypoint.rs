@@ -79,7 +79,11 @@ fn shown(key: &ObjectKey, target: &TargetRef) -> String {
 }
 
 fn namespace<'a>(key: &'a ObjectKey, target: &'a TargetRef) -> &'a Str {
-    target.ns.as_ref().filter(|ns| !ns.is_empty()).unwrap_or(&key.ns)
+    target
+        .ns
+        .as_ref()
+        .filter(|ns| !ns.is_empty())
+        .unwrap_or(&key.ns)
 }
 
 fn outcome(
@@ -139,12 +143,7 @@ fn service(object: &ObjectRef, view: &PolicyStatusView<'_>, reads: &mut Reads) -
 }
 
 /// A class stands for every waypoint of it, in the root namespace only.
-fn class(
-    key: &ObjectKey,
-    name: &Str,
-    view: &PolicyStatusView<'_>,
-    reads: &mut Reads,
-) -> Outcome {
+fn class(key: &ObjectKey, name: &Str, view: &PolicyStatusView<'_>, reads: &mut Reads) -> Outcome {
     let root = tables::mesh(view.mesh, reads).root_namespace.clone();
     if key.ns != root {
         let text = format!(

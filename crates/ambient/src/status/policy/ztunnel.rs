@@ -54,7 +54,9 @@ fn partly(action: Action, found: &Unsupported) -> String {
         (Action::Deny, true, false) => {
             "in this DENY policy they are left out, so more is denied than written"
         }
-        (Action::Deny, false, _) => "conditions of this DENY policy that hold nothing else never match, so they deny nothing",
+        (Action::Deny, false, _) => {
+            "conditions of this DENY policy that hold nothing else never match, so they deny nothing"
+        }
         (Action::Deny, true, true) => {
             "in this DENY policy they are left out, so more is denied than written; conditions that hold nothing else never match"
         }
