@@ -4,31 +4,49 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use envoy::emit::Resource;
+use flow::Changes;
 use imbl::OrdMap;
-use model::{Finding, ObjectKey, ProxyClass, Str, WorkloadRow};
+use model::status::{StatusKey, StatusRow};
+use model::{Finding, MeshRow, ObjectKey, ProxyClass, Str, WaypointRow, WorkloadRow};
 use prost::Message as _;
-use snapshot::{EncodedResource, ProxyResources, ResourceMap, ResourceType, Snapshot};
+use snapshot::{
+    AddressFacts, AddressKind, AddressTable, EncodedResource, LazyWorkloads, ProxyResources,
+    ResourceMap, ResourceType, Snapshot,
+};
 
 use crate::stages::{DerivedChanges, Stages};
 
 /// Everything that is served, as of the last batch.
 #[derive(Default)]
 pub(crate) struct Resources {
-    addresses: ResourceMap,
+    addresses: AddressTable,
+    /// Shared by all snapshots.
+    workloads: LazyWorkloads,
     authorizations: ResourceMap,
     /// Resources that all classes of a waypoint share.
     waypoints: BTreeMap<ObjectKey, ProxyResources>,
     /// Resources of one class only.
     classes: BTreeMap<ProxyClass, ProxyResources>,
     proxies: OrdMap<ProxyClass, Arc<ProxyResources>>,
+    statuses: OrdMap<StatusKey, Arc<StatusRow>>,
+    waypoint_rows: OrdMap<ObjectKey, Arc<WaypointRow>>,
+    mesh: Arc<MeshRow>,
 }
 
 impl Resources {
-    /// Encodes what changed; says whether anything served differs.
+    /// Encodes what changed; says whether anything published differs.
     pub(crate) fn update(&mut self, stages: &Stages, changes: &DerivedChanges) -> bool {
         let mut differs = self.update_addresses(stages, changes);
         differs |= self.update_authorizations(changes);
         differs |= self.update_proxies(changes);
+        for changed in &changes.statuses {
+            differs |= follow(&mut self.statuses, changed);
+        }
+        differs |= follow(&mut self.waypoint_rows, &changes.waypoints);
+        if let Some(row) = changes.mesh.rows().last() {
+            self.mesh = row.new.clone().unwrap_or_default();
+            differs = true;
+        }
         differs
     }
 
@@ -36,25 +54,35 @@ impl Resources {
     pub(crate) fn snapshot(&self, generation: u64, findings: Arc<[Finding]>) -> Snapshot {
         Snapshot {
             generation,
-            addresses: self.addresses.clone(),
+            addresses: self.addresses.resources().clone(),
+            address_index: self.addresses.index().clone(),
+            workloads: self.workloads.clone(),
             authorizations: self.authorizations.clone(),
             proxies: self.proxies.clone(),
             findings,
+            statuses: self.statuses.clone(),
+            waypoints: self.waypoint_rows.clone(),
+            mesh: Arc::clone(&self.mesh),
         }
     }
 
     fn update_addresses(&mut self, stages: &Stages, changes: &DerivedChanges) -> bool {
-        let ty = ResourceType::Address;
         let mut differs = false;
         // A changed service is sent with all its members, also with those that did not change.
         let mut members = BTreeMap::new();
         for change in changes.services.rows() {
-            let encoded = change.new.as_ref().map(|row| {
-                let message = ambient::emit::address_of_service(row);
-                (message.encode_to_vec(), ambient::emit::service_aliases(row))
-            });
             let name = arcstr::format!("{}", change.key);
-            if put(&mut self.addresses, ty, name, encoded) {
+            let changed = match &change.new {
+                None => self.addresses.remove(&name),
+                Some(row) => self.addresses.insert(EncodedResource::address(
+                    name,
+                    &ambient::emit::address_of_service(row).encode_to_vec(),
+                    ambient::emit::service_aliases(row),
+                    AddressFacts::service(),
+                    0,
+                )),
+            };
+            if changed {
                 differs = true;
                 members.extend(stages.members(&change.key));
             }
@@ -74,17 +102,27 @@ impl Resources {
 
     fn put_workload(&mut self, row: &WorkloadRow) -> bool {
         let message = ambient::emit::address_of_workload(row);
-        let seed = row.services.keys().fold(0_u64, |seed, host| {
-            let service = self.addresses.get(&arcstr::format!("{host}"));
-            seed.rotate_left(1) ^ service.map_or(0, |service| service.version())
-        });
-        self.addresses.insert(Arc::new(EncodedResource::depending(
+        let mut seed = 0_u64;
+        let mut services = Vec::with_capacity(row.services.len());
+        for host in row.services.keys() {
+            let name = arcstr::format!("{host}");
+            let service = self.addresses.resources().get(&name);
+            seed = seed.rotate_left(1) ^ service.map_or(0, |service| service.version());
+            services.push(service.map_or(name, |service| service.name().clone()));
+        }
+        let facts = AddressFacts {
+            kind: AddressKind::Workload,
+            node: row.node.clone(),
+            unhealthy: !row.healthy,
+            services: services.into(),
+        };
+        self.addresses.insert(EncodedResource::address(
             row.uid.0.clone(),
-            ResourceType::Address.type_url(),
             &message.encode_to_vec(),
             ambient::emit::workload_aliases(row),
+            facts,
             seed,
-        )))
+        ))
     }
 
     fn update_authorizations(&mut self, changes: &DerivedChanges) -> bool {
@@ -205,6 +243,17 @@ impl Resources {
         }
         all
     }
+}
+
+/// Repeats changes in a persistent map; says whether there were any.
+fn follow<K: Clone + Ord, V>(map: &mut OrdMap<K, Arc<V>>, changes: &Changes<K, V>) -> bool {
+    for change in changes.rows() {
+        match &change.new {
+            Some(row) => map.insert(change.key.clone(), Arc::clone(row)),
+            None => map.remove(&change.key),
+        };
+    }
+    !changes.rows().is_empty()
 }
 
 fn put(

@@ -1,7 +1,7 @@
 //! Deltas that many streams share.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     sync::{Arc, OnceLock},
 };
 
@@ -9,15 +9,19 @@ use bytes::Bytes;
 use model::Str;
 use parking_lot::Mutex;
 
-use crate::{EncodedResource, ResourceMap, ResourceType, encoded::put_removed};
+use crate::{EncodedResource, ResourceMap, ResourceType, by_urgency, encoded::put_removed};
 
 /// The step from one map to another, ready to send.
 #[derive(Debug)]
 pub struct EncodedDelta {
-    /// New and changed resources, by name.
+    /// New and changed resources: urgent ones, services, the rest; each by name.
     pub changed: Arc<[Arc<EncodedResource>]>,
     /// Their delta frames, in the same order.
     pub chunks: Vec<Bytes>,
+    /// How many of them are urgent wherever the client runs.
+    pub urgent_count: usize,
+    /// Nodes that new workloads run on; for clients there, those are urgent too.
+    pub nodes_of_new: BTreeSet<Str>,
     /// Names that are gone, sorted.
     pub removed: Arc<[Str]>,
     /// The same names as `removed_resources` fields of a `DeltaDiscoveryResponse`.
@@ -30,10 +34,17 @@ impl EncodedDelta {
     /// Diffs two maps and frames the result.
     pub fn between(from: &ResourceMap, to: &ResourceMap) -> Self {
         let diff = from.diff(to);
-        let chunks: Vec<Bytes> = diff
-            .changed
+        let (changed, urgent_count) = by_urgency(diff.changed, &diff.removed, from, "");
+        let chunks: Vec<Bytes> = changed
             .iter()
             .map(|resource| resource.framed_delta())
+            .collect();
+        let is_new = |resource: &&Arc<EncodedResource>| from.get(resource.name()).is_none();
+        let nodes_of_new = changed
+            .iter()
+            .filter(is_new)
+            .filter_map(|resource| Some(resource.facts()?.node.clone()))
+            .filter(|node| !node.is_empty())
             .collect();
         let mut removed = Vec::new();
         for name in &diff.removed {
@@ -41,7 +52,9 @@ impl EncodedDelta {
         }
         Self {
             bytes: chunks.iter().map(Bytes::len).sum::<usize>() + removed.len(),
-            changed: diff.changed.into(),
+            changed: changed.into(),
+            urgent_count,
+            nodes_of_new,
             chunks,
             removed: diff.removed.into(),
             removed_framed: removed.into(),

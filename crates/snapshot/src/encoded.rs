@@ -1,10 +1,11 @@
 //! One resource, encoded and framed once.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use model::Str;
-use prost::encoding::{encode_varint, encoded_len_varint};
+use prost::encoding::{decode_varint, encode_varint, encoded_len_varint};
+use proto::type_url;
 use xxhash_rust::xxh64::xxh64;
 
 /// Tag of a length-delimited field with a number below 16.
@@ -21,6 +22,43 @@ const RESOURCE_NAME: u8 = tag(3);
 const RESOURCE_ALIASES: u8 = tag(4);
 const ANY_TYPE_URL: u8 = tag(1);
 const ANY_VALUE: u8 = tag(2);
+// Source: spec/workload-discovery.md §1.4.
+const ADDRESS_WORKLOAD: u8 = tag(1);
+
+/// What an `Address` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressKind {
+    /// A service.
+    Service,
+    /// A workload.
+    Workload,
+}
+
+/// What sessions need to know of an `Address` without decoding it. All of it follows
+/// from the payload, so equal versions have equal facts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressFacts {
+    /// Workload or service.
+    pub kind: AddressKind,
+    /// Kubernetes node of a workload, empty when it has none.
+    pub node: Str,
+    /// A workload that takes no new connections: not ready, or terminating.
+    pub unhealthy: bool,
+    /// Names of the services that a workload belongs to.
+    pub services: Box<[Str]>,
+}
+
+impl AddressFacts {
+    /// Those of a service.
+    pub fn service() -> Self {
+        Self {
+            kind: AddressKind::Service,
+            node: Str::new(),
+            unhealthy: false,
+            services: Box::default(),
+        }
+    }
+}
 
 /// A resource as the bytes that go on the wire.
 ///
@@ -39,27 +77,61 @@ pub struct EncodedResource {
     payload_at: usize,
     aliases: Box<[Str]>,
     aliased: OnceLock<Bytes>,
+    facts: Option<Arc<AddressFacts>>,
 }
 
 impl EncodedResource {
     /// Frames an encoded message; `aliases` are further names that on-demand
     /// clients may have asked for.
     pub fn new(name: Str, type_url: &'static str, payload: &[u8], aliases: Vec<Str>) -> Self {
-        Self::depending(name, type_url, payload, aliases, 0)
+        Self::versioned(name, type_url, payload, aliases, xxh64(payload, 0), None)
     }
 
-    /// A resource that must be sent again whenever something else changes, although its
+    /// An `Address`. It must be sent again whenever something else changes, although its
     /// own payload does not: `seed` stands for that other content and joins the version.
     /// (A ztunnel that receives a changed service must receive its workloads again.
     /// Source: spec/workload-discovery.md §1.6, step (c).)
-    pub fn depending(
+    pub fn address(
+        name: Str,
+        payload: &[u8],
+        aliases: Vec<Str>,
+        facts: AddressFacts,
+        seed: u64,
+    ) -> Self {
+        let version = xxh64(payload, seed);
+        let facts = Some(Arc::new(facts));
+        Self::versioned(name, type_url::ADDRESS, payload, aliases, version, facts)
+    }
+
+    /// The same workload as an `istio.workload.Workload`, with the same version; `None`
+    /// for anything else. The message is the one inside the `Address`, byte by byte.
+    pub fn to_workload(&self) -> Option<Self> {
+        let facts = self.facts.as_ref()?;
+        if facts.kind != AddressKind::Workload {
+            return None;
+        }
+        let payload = self.payload();
+        let message = only_field(ADDRESS_WORKLOAD, &payload)?;
+        let aliases = self.aliases.to_vec();
+        let (name, facts) = (self.name.clone(), Some(Arc::clone(facts)));
+        Some(Self::versioned(
+            name,
+            type_url::WORKLOAD,
+            message,
+            aliases,
+            self.version,
+            facts,
+        ))
+    }
+
+    fn versioned(
         name: Str,
         type_url: &'static str,
         payload: &[u8],
         aliases: Vec<Str>,
-        seed: u64,
+        version: u64,
+        facts: Option<Arc<AddressFacts>>,
     ) -> Self {
-        let version = xxh64(payload, seed);
         let any_size = field_size(type_url.len()) + field_size(payload.len());
         let mut any = Vec::with_capacity(field_size(any_size));
         put_header(RESOURCE_ANY, any_size, &mut any);
@@ -75,6 +147,7 @@ impl EncodedResource {
             framed,
             aliases: aliases.into(),
             aliased: OnceLock::new(),
+            facts,
         }
     }
 
@@ -89,7 +162,29 @@ impl EncodedResource {
             payload_at: 0,
             aliases: Box::default(),
             aliased: OnceLock::new(),
+            facts: None,
         }
+    }
+
+    /// What stands for this resource where a client holds it but needs it again. It
+    /// equals no resource, must never be sent, and keeps facts and aliases.
+    #[must_use]
+    pub fn to_outdated(&self) -> Self {
+        Self {
+            aliases: self.aliases.clone(),
+            facts: self.facts.clone(),
+            ..Self::held(self.name.clone(), 0)
+        }
+    }
+
+    /// What it is, for addresses.
+    pub fn facts(&self) -> Option<&AddressFacts> {
+        self.facts.as_deref()
+    }
+
+    /// Whether it is an address of this kind.
+    pub fn is_address(&self, kind: AddressKind) -> bool {
+        self.facts().is_some_and(|facts| facts.kind == kind)
     }
 
     /// The resource name.
@@ -97,7 +192,7 @@ impl EncodedResource {
         &self.name
     }
 
-    /// The xxh64 of the payload.
+    /// The xxh64 of the payload, seeded with what it depends on.
     pub fn version(&self) -> u64 {
         self.version
     }
@@ -177,6 +272,13 @@ fn frame(name: &str, version: u64, aliases: &[Str], any: &[u8]) -> Bytes {
     Bytes::from(out)
 }
 
+/// The body of a message's only field, if it has this tag.
+fn only_field(tag: u8, message: &[u8]) -> Option<&[u8]> {
+    let (first, mut rest) = message.split_first()?;
+    let size = decode_varint(&mut rest).ok()?;
+    (*first == tag && usize::try_from(size) == Ok(rest.len())).then_some(rest)
+}
+
 /// Size of a delimited field with its one-byte tag and its length.
 fn field_size(body: usize) -> usize {
     1 + encoded_len_varint(body as u64) + body
@@ -200,7 +302,7 @@ mod tests {
     use proto::{
         Any,
         discovery::{DeltaDiscoveryResponse, DiscoveryResponse, Resource},
-        type_url,
+        workload::{Address, Service, Workload, address},
     };
 
     use super::*;
@@ -267,6 +369,61 @@ mod tests {
         // xxh64 of nothing, from the algorithm's own specification.
         assert_eq!(resource(b"", &[]).version_str(), "ef46db3751d8e999");
         assert_eq!(version_str(0x00ab), "ab");
+    }
+
+    fn workload_facts() -> AddressFacts {
+        AddressFacts {
+            kind: AddressKind::Workload,
+            node: Str::from("node"),
+            unhealthy: false,
+            services: Box::default(),
+        }
+    }
+
+    #[test]
+    fn a_workload_is_the_inside_of_its_address_with_the_same_version() {
+        let workload = Workload {
+            uid: "uid".to_owned(),
+            name: "w".repeat(200),
+            ..Workload::default()
+        };
+        let address = |r#type| Address { r#type: Some(r#type) }.encode_to_vec();
+        let bytes = address(address::Type::Workload(workload.clone()));
+        let aliases = vec![Str::from("/10.0.0.1")];
+        let whole =
+            EncodedResource::address(Str::from("uid"), &bytes, aliases, workload_facts(), 7);
+        let bare = whole.to_workload().unwrap();
+        assert_eq!(Workload::decode(bare.payload()).unwrap(), workload);
+        assert_eq!(bare, whole, "name and version");
+        assert_eq!(bare.aliases(), whole.aliases());
+        assert_eq!(bare.facts(), whole.facts());
+        let frame = DeltaDiscoveryResponse::decode(bare.framed_delta()).unwrap();
+        let any = frame.resources.into_iter().next().unwrap().resource;
+        assert_eq!(any.unwrap().type_url, type_url::WORKLOAD);
+
+        let service = address(address::Type::Service(Service::default()));
+        let service = EncodedResource::address(
+            Str::from("ns/host"),
+            &service,
+            Vec::new(),
+            AddressFacts::service(),
+            0,
+        );
+        assert_eq!(service.to_workload(), None);
+        for broken in [&b""[..], b"\x0a\x05ab", b"\x0a\x01ab", b"\x0a\xff"] {
+            let facts = workload_facts();
+            let broken = EncodedResource::address(Str::from("uid"), broken, vec![], facts, 0);
+            assert_eq!(broken.to_workload(), None);
+        }
+    }
+
+    #[test]
+    fn what_is_outdated_stays_so_however_often_it_is_said() {
+        let resource = EncodedResource::address(Str::from("uid"), b"x", vec![], workload_facts(), 0);
+        let outdated = resource.to_outdated();
+        assert_ne!(outdated, resource);
+        assert_eq!(outdated.to_outdated(), outdated);
+        assert_eq!(outdated.facts(), resource.facts());
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! stream the same frames for the same step from one map to another.
 //!
 //! **Invariants**
-//! - Never does I/O, reads no clock; the only lock is the one of a `DeltaCache`.
+//! - Never does I/O, reads no clock; the only locks are those of a `DeltaCache` and of
+//!   [`LazyWorkloads`].
 //! - A resource is encoded and framed once; every stream sends slices of that one
 //!   allocation.
 //! - A version is the xxh64 of the payload: equal payloads have equal versions on
@@ -14,13 +15,19 @@
 
 mod delta;
 mod encoded;
+mod index;
 mod map;
 mod resource_type;
 mod snapshot;
+mod urgency;
+mod workloads;
 
 pub use delta::{DeltaCache, EncodedDelta};
-pub use encoded::EncodedResource;
+pub use encoded::{AddressFacts, AddressKind, EncodedResource};
+pub use index::{AddressIndex, AddressTable};
 pub use map::{Diff, ResourceMap};
 pub use model::Str;
 pub use resource_type::ResourceType;
 pub use snapshot::{ProxyResources, Snapshot};
+pub use urgency::by_urgency;
+pub use workloads::LazyWorkloads;

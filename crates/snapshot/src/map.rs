@@ -126,8 +126,8 @@ impl ResourceMap {
 
     /// What a reconnecting client holds, as a map to diff from.
     ///
-    /// `held` are names and versions as the client states them. Versions we do not
-    /// recognise count as outdated. A client that is up to date gets a clone of
+    /// `held` are names and versions as the client states them. Versions that we
+    /// cannot have given count as outdated. A client that is up to date gets a clone of
     /// `self`, so that it shares deltas with everyone else.
     pub fn held_by_client<'a>(
         &self,
@@ -141,9 +141,12 @@ impl ResourceMap {
                     current_count += 1;
                     map.insert(Arc::clone(current));
                 }
-                current => {
-                    let other = current.map_or(0, |current| !current.version());
-                    map.insert(Arc::new(EncodedResource::held(Str::from(name), other)));
+                // Even of what is gone: it may come back before the client was told.
+                _ => {
+                    let stated = u64::from_str_radix(version, 16).unwrap_or(0);
+                    let is_ours = version_str(stated) == *version;
+                    let stated = if is_ours { stated } else { 0 };
+                    map.insert(Arc::new(EncodedResource::held(Str::from(name), stated)));
                 }
             }
         }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use model::{Finding, ProxyClass};
+use model::status::{StatusKey, StatusRow};
+use model::{Finding, MeshRow, ObjectKey, ProxyClass, WaypointRow};
 
-use crate::{ResourceMap, ResourceType};
+use crate::{AddressIndex, LazyWorkloads, ResourceMap, ResourceType};
 
 /// Resources of one class of proxies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,12 +52,22 @@ pub struct Snapshot {
     pub generation: u64,
     /// Workloads and services.
     pub addresses: ResourceMap,
+    /// The other ways to them, for on-demand clients.
+    pub address_index: AddressIndex,
+    /// The workloads among them, for who subscribes to workloads alone.
+    pub workloads: LazyWorkloads,
     /// L4 policy.
     pub authorizations: ResourceMap,
     /// Envoy resources of every class that a connected proxy belongs to.
     pub proxies: OrdMap<ProxyClass, Arc<ProxyResources>>,
     /// What of the configuration does not do what it says.
     pub findings: Arc<[Finding]>,
+    /// What belongs into the status of objects. No client sees it.
+    pub statuses: OrdMap<StatusKey, Arc<StatusRow>>,
+    /// Gateways that can be named as waypoints, those without address included.
+    pub waypoints: OrdMap<ObjectKey, Arc<WaypointRow>>,
+    /// Mesh-wide settings in force.
+    pub mesh: Arc<MeshRow>,
 }
 
 impl Default for Snapshot {
@@ -64,9 +75,14 @@ impl Default for Snapshot {
         Self {
             generation: 0,
             addresses: ResourceMap::default(),
+            address_index: AddressIndex::default(),
+            workloads: LazyWorkloads::default(),
             authorizations: ResourceMap::default(),
             proxies: OrdMap::new(),
             findings: Arc::from([]),
+            statuses: OrdMap::new(),
+            waypoints: OrdMap::new(),
+            mesh: Arc::default(),
         }
     }
 }
@@ -81,6 +97,7 @@ impl Snapshot {
     pub fn resources(&self, class: Option<&ProxyClass>, ty: ResourceType) -> Option<&ResourceMap> {
         match ty {
             ResourceType::Address => Some(&self.addresses),
+            ResourceType::Workload => Some(self.workloads.of(&self.addresses)),
             ResourceType::Authorization => Some(&self.authorizations),
             _ => self.proxies.get(class?)?.resources(ty),
         }

@@ -8,6 +8,8 @@
 //!
 //! Source: spec/control-plane.md §2.3–§2.7, §10; spec/workload-discovery.md §1.6.
 
+mod on_demand;
+mod portion;
 mod push;
 mod subscription;
 
@@ -19,8 +21,9 @@ use proto::discovery::{DeltaDiscoveryRequest, DiscoveryRequest, Status};
 use snapshot::{DeltaCache, ResourceMap, ResourceType, Snapshot};
 use tonic::Code;
 
-use crate::client::Client;
+use crate::client::{Client, ClientKind};
 use crate::response::{Payload, Response};
+pub use portion::Limits;
 use subscription::Subscription;
 pub use subscription::TypeStatus;
 
@@ -34,6 +37,10 @@ pub const INITIAL_VERSIONS_MAX: usize = 500_000;
 pub const TYPES_MAX: usize = 32;
 /// Length of the recorded text of a rejection, bytes.
 pub const LAST_ERROR_BYTES_MAX: usize = 1024;
+
+/// How long the addresses of a ztunnel that asked for nothing else wait for it to ask for
+/// policies, milliseconds. A ztunnel asks for both at once.
+pub const HOLD_MS: u64 = 200;
 
 /// Sent by proxies to say that they are healthy; never answered.
 const HEALTH_TYPE: &str = "type.googleapis.com/istio.v1.HealthInformation";
@@ -132,6 +139,9 @@ pub struct Session {
     unknown: BTreeSet<String>,
     interest_raised: bool,
     closed: bool,
+    limits: Limits,
+    /// Addresses wait until then for policies to be asked for.
+    hold_until_ms: Option<u64>,
 }
 
 // === impl Session ===
@@ -155,7 +165,31 @@ impl Session {
             unknown: BTreeSet::new(),
             interest_raised: false,
             closed: false,
+            limits: Limits::default(),
+            hold_until_ms: None,
         }
+    }
+
+    /// With other limits on responses.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// When to call [`Self::on_tick`] unless something else happens first, on the clock of
+    /// the calls before.
+    pub fn deadline(&self) -> Option<u64> {
+        self.hold_until_ms.filter(|_| !self.closed)
+    }
+
+    /// Takes note of the time. A ztunnel's addresses wait for its policies only so long.
+    pub fn on_tick(&mut self, now_ms: u64, snapshot: &Arc<Snapshot>) -> Effects {
+        let mut effects = Effects::new();
+        let is_due = self.deadline().is_some_and(|deadline| deadline <= now_ms);
+        if is_due {
+            self.push(now_ms, snapshot, true, &mut effects);
+        }
+        effects
     }
 
     /// The client.
@@ -267,7 +301,8 @@ impl Session {
         request: DeltaDiscoveryRequest,
         effects: &mut Effects,
     ) -> Result<(), Effect> {
-        let names_count = if let Some(sub) = self.subscriptions.get_mut(&ty) {
+        let is_first = !self.subscriptions.contains_key(&ty);
+        let (names_count, names_max) = if let Some(sub) = self.subscriptions.get_mut(&ty) {
             let nonce = &request.response_nonce;
             if take_verdict(
                 sub,
@@ -279,17 +314,34 @@ impl Session {
             ) {
                 sub.change_delta(ty, &request);
             }
-            sub.names_count()
+            (sub.names_count(), sub.names_max())
         } else if request.error_detail.is_some() {
-            0
+            (0, 0)
         } else {
             let sub = Subscription::first_delta(ty, request);
-            self.subscriptions.entry(ty).or_insert(sub).names_count()
+            let sub = self.subscriptions.entry(ty).or_insert(sub);
+            (sub.names_count(), sub.names_max())
         };
-        if names_count > NAMES_MAX {
+        if is_first && names_max > 0 {
+            self.note_first(now_ms, ty);
+        }
+        if names_count > names_max {
             return Err(exhausted("too many names in one subscription"));
         }
         Ok(())
+    }
+
+    /// A workload that names a policy which its ztunnel does not know is open to what that
+    /// policy denies, so the policies come first although the addresses are asked for first.
+    fn note_first(&mut self, now_ms: u64, ty: ResourceType) {
+        let has_policies = self
+            .subscriptions
+            .contains_key(&ResourceType::Authorization);
+        if has_policies {
+            self.hold_until_ms = None;
+        } else if ty == ResourceType::Address && self.client.kind == ClientKind::Ztunnel {
+            self.hold_until_ms = Some(now_ms.saturating_add(HOLD_MS));
+        }
     }
 
     fn accept_sotw(

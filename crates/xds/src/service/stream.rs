@@ -206,6 +206,16 @@ impl Task {
         requests: &mut Streaming<R>,
         request: &mut Option<Request>,
     ) -> Result<(), End> {
+        let deadline = self.session.deadline();
+        let tick = async {
+            match deadline {
+                Some(ms) => {
+                    let at = self.shared.started + Duration::from_millis(ms);
+                    tokio::time::sleep_until(at.into()).await;
+                }
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             () = self.shared.deps.shutdown.cancelled() => Err(shutting_down().into()),
@@ -217,7 +227,18 @@ impl Task {
                 Ok(()) => self.on_snapshot().await,
                 Err(_) => Err(shutting_down().into()),
             },
+            () = tick => self.on_tick().await,
         }
+    }
+
+    async fn on_tick(&mut self) -> Result<(), End> {
+        let started = Instant::now();
+        let snapshot = self.snapshots.borrow().clone();
+        let Some(snapshot) = snapshot else {
+            return Ok(());
+        };
+        let effects = self.session.on_tick(self.now_ms(), &snapshot);
+        self.perform(effects, started).await
     }
 
     async fn on_request(&mut self, request: Request) -> Result<(), End> {

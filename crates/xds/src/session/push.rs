@@ -12,8 +12,11 @@ use std::sync::Arc;
 use model::Str;
 use snapshot::{DeltaCache, EncodedDelta, EncodedResource, ResourceMap, ResourceType, Snapshot};
 
+use super::on_demand::{World, next_on_demand};
+use super::portion::{Limits, Offer, Portion, Rules, cut, held_after};
 use super::subscription::Subscription;
 use super::{Effect, Effects, Flavour, Session};
+use crate::client::ClientKind;
 use crate::response::{Part, Payload, Response};
 
 /// ztunnel skips policies it does not know, so a policy comes before the workloads
@@ -39,22 +42,40 @@ const PROXY: [(ResourceType, Part); 8] = [
 ];
 
 /// The next response of a type and the state it leads to.
-struct Next {
-    payload: Payload,
+pub(super) struct Next {
+    pub(super) payload: Payload,
     /// What the client holds afterwards.
-    sent: ResourceMap,
+    pub(super) sent: ResourceMap,
     /// `sent` is a clone of the snapshot's map.
-    shared: bool,
-    changed: Arc<[Arc<EncodedResource>]>,
+    pub(super) shared: bool,
+    /// The step has nothing more to say.
+    pub(super) is_whole: bool,
+    /// It has only what is urgent.
+    pub(super) is_urgent: bool,
+    pub(super) changed: Arc<[Arc<EncodedResource>]>,
 }
 
 /// What the difference of a subscription is computed from.
-struct Context<'a> {
+pub(super) struct Context<'a> {
     ty: ResourceType,
-    target: &'a ResourceMap,
+    pub(super) target: &'a ResourceMap,
     part: Part,
     flavour: Flavour,
-    cache: &'a DeltaCache,
+    pub(super) cache: &'a DeltaCache,
+    /// The client's node, empty when unknown.
+    pub(super) node: &'a str,
+    limits: Limits,
+}
+
+impl Context<'_> {
+    pub(super) fn rules(&self, sub: &Subscription) -> Rules<'_> {
+        Rules {
+            limits: self.limits,
+            node: self.node,
+            is_first: sub.reply || !sub.asked.is_empty(),
+            is_turn_of_rest: sub.is_turn_of_rest,
+        }
+    }
 }
 
 impl Session {
@@ -66,14 +87,19 @@ impl Session {
         requested: bool,
         effects: &mut Effects,
     ) {
+        self.hold_until_ms = self.hold_until_ms.filter(|until| now_ms < *until);
         for chain in [MESH.as_slice(), PROXY.as_slice()] {
             for (ty, part) in chain {
                 let Ok(next) = self.step(now_ms, *ty, *part, snapshot) else {
                     break;
                 };
                 let Some(next) = next else { continue };
+                let is_whole = next.is_whole;
                 let response = self.commit(now_ms, *ty, next, requested);
                 effects.push(Effect::Send(response));
+                if !is_whole {
+                    break;
+                }
             }
         }
     }
@@ -86,9 +112,19 @@ impl Session {
         part: Part,
         snapshot: &Snapshot,
     ) -> Result<Option<Next>, Waits> {
+        // While an older connection's workloads are not yet replaced, the policies that
+        // they name stay.
+        let guards = ty == ResourceType::Authorization
+            && self.flavour == Flavour::Delta
+            && (self.client.kind == ClientKind::Ztunnel
+                || self.subscriptions.contains_key(&ResourceType::Address)
+                || self.subscriptions.contains_key(&ResourceType::Workload));
         let Some(sub) = self.subscriptions.get_mut(&ty) else {
             return Ok(None);
         };
+        if ty == ResourceType::Address && self.hold_until_ms.is_some() {
+            return Err(Waits);
+        }
         let class = self.client.class.as_ref();
         let is_mesh = MESH.iter().any(|(mesh, _)| *mesh == ty);
         if class.is_some_and(|class| !is_mesh && !snapshot.proxies.contains_key(class)) {
@@ -106,12 +142,17 @@ impl Session {
             ty,
             target: snapshot.resources(class, ty).unwrap_or(&empty),
             // The first response is whole: readiness opens on its acknowledgement.
-            part: if sub.reply { Part::All } else { part },
+            part: if sub.reply && !guards { Part::All } else { part },
             flavour: self.flavour,
             cache: &self.cache,
+            node: &self.client.node_name,
+            limits: self.limits,
         };
+        let names_addresses = matches!(ty, ResourceType::Address | ResourceType::Workload);
         let next = if sub.wildcard {
             next_of_all(sub, &context)
+        } else if names_addresses {
+            next_on_demand(sub, &context, &World::of(snapshot))
         } else {
             next_of_named(sub, &context)
         };
@@ -133,6 +174,7 @@ impl Session {
                 .map_or(0, |since| now_ms.saturating_sub(since));
             sub.sent = next.sent;
             sub.shared = next.shared;
+            sub.is_turn_of_rest = next.is_urgent;
             sub.note_sent(&nonce, now_ms);
         }
         if ty == ResourceType::Cluster {
@@ -226,6 +268,24 @@ fn next_of_all(sub: &mut Subscription, context: &Context<'_>) -> Option<Next> {
         return None;
     }
     let keeps_removed = context.part == Part::Upserts && !delta.removed.is_empty();
+    let removed: &[Str] = if keeps_removed { &[] } else { &delta.removed };
+    let offer = Offer {
+        changed: &delta.changed,
+        removed,
+        bytes: delta.bytes,
+        held: &held,
+        is_urgent_here: delta.nodes_of_new.contains(context.node),
+        is_urgent: delta.urgent_count > 0,
+    };
+    let is_delta = context.flavour == Flavour::Delta;
+    let portion = is_delta
+        .then(|| cut(&offer, context.rules(sub)))
+        .flatten();
+    if let Some(portion) = &portion
+        && !portion.is_whole
+    {
+        return Some(next_in_part(sub, &offer, portion, target));
+    }
     let mut sent = target.clone();
     if keeps_removed {
         for resource in delta.removed.iter().filter_map(|name| held.get(name)) {
@@ -242,7 +302,7 @@ fn next_of_all(sub: &mut Subscription, context: &Context<'_>) -> Option<Next> {
                 removed: Vec::new(),
             }
         }
-        Flavour::Delta if missing.is_empty() => Payload::Shared(
+        Flavour::Delta if missing.is_empty() && portion.is_none() => Payload::Shared(
             Arc::clone(&delta),
             if keeps_removed {
                 Part::Upserts
@@ -251,14 +311,14 @@ fn next_of_all(sub: &mut Subscription, context: &Context<'_>) -> Option<Next> {
             },
         ),
         Flavour::Delta => {
-            let mut removed: BTreeSet<Str> = missing.into_iter().collect();
-            if !keeps_removed {
-                removed.extend(delta.removed.iter().cloned());
-            }
-            let removed = removed.into_iter().collect();
+            let removed: BTreeSet<Str> = removed.iter().cloned().chain(missing).collect();
+            let chunks = match &portion {
+                Some(portion) => portion.changed.iter().map(|r| r.framed_delta()).collect(),
+                None => delta.chunks.clone(),
+            };
             Payload::Own {
-                chunks: delta.chunks.clone(),
-                removed,
+                chunks,
+                removed: removed.into_iter().collect(),
             }
         }
     };
@@ -266,8 +326,32 @@ fn next_of_all(sub: &mut Subscription, context: &Context<'_>) -> Option<Next> {
         payload,
         sent,
         shared: !keeps_removed,
+        is_whole: true,
+        is_urgent: false,
         changed: Arc::clone(&delta.changed),
     })
+}
+
+/// A response that leaves something for the next one.
+fn next_in_part(
+    sub: &Subscription,
+    offer: &Offer<'_>,
+    portion: &Portion,
+    target: &ResourceMap,
+) -> Next {
+    let missing = missing(sub, offer.held, target);
+    let removed: BTreeSet<Str> = portion.removed.iter().cloned().chain(missing).collect();
+    Next {
+        payload: Payload::Own {
+            chunks: portion.changed.iter().map(|r| r.framed_delta()).collect(),
+            removed: removed.into_iter().collect(),
+        },
+        sent: held_after(offer, portion),
+        shared: false,
+        is_whole: false,
+        is_urgent: portion.is_urgent,
+        changed: portion.changed.clone().into(),
+    }
 }
 
 fn next_of_named(sub: &mut Subscription, context: &Context<'_>) -> Option<Next> {
@@ -337,6 +421,8 @@ fn next_of_named(sub: &mut Subscription, context: &Context<'_>) -> Option<Next> 
         payload: Payload::Own { chunks, removed },
         sent,
         shared: false,
+        is_whole: true,
+        is_urgent: false,
         changed: changed.into(),
     })
 }
@@ -344,9 +430,6 @@ fn next_of_named(sub: &mut Subscription, context: &Context<'_>) -> Option<Next> 
 fn frame(resource: &EncodedResource, context: &Context<'_>) -> bytes::Bytes {
     match context.flavour {
         Flavour::Sotw => resource.framed_sotw(),
-        Flavour::Delta if matches!(context.ty, ResourceType::Address | ResourceType::Workload) => {
-            resource.framed_delta_aliased()
-        }
         Flavour::Delta => resource.framed_delta(),
     }
 }

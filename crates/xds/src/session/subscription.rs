@@ -6,6 +6,9 @@ use model::Str;
 use proto::discovery::DeltaDiscoveryRequest;
 use snapshot::{ResourceMap, ResourceType};
 
+use super::NAMES_MAX;
+use super::on_demand::OnDemand;
+
 /// The state of one type on one stream, for debug pages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TypeStatus {
@@ -51,6 +54,12 @@ pub(super) struct Subscription {
     pub(super) initial: Option<BTreeMap<String, String>>,
     /// The map that was last compared with a named subscription in full.
     pub(super) settled: Option<ResourceMap>,
+    /// How many names the client held when it connected.
+    initial_count: usize,
+    /// The last response had only what was urgent.
+    pub(super) is_turn_of_rest: bool,
+    /// For clients that ask for addresses by name.
+    pub(super) on_demand: OnDemand,
     /// When the response was sent that is not yet acknowledged.
     pub(super) in_flight_since_ms: Option<u64>,
     /// Since when something is ready to be sent but has to wait.
@@ -110,6 +119,7 @@ impl Subscription {
             asked,
             reply: true,
             shared: true,
+            initial_count: request.initial_resource_versions.len(),
             initial: Some(initial),
             ..Self::default()
         }
@@ -204,6 +214,7 @@ impl Subscription {
         if !self.wildcard {
             self.forget(name);
             self.asked.remove(name);
+            self.on_demand.due.remove(name);
         } else if was_named {
             // The wildcard still covers it, while the client may have dropped it.
             self.resend(name);
@@ -244,6 +255,11 @@ impl Subscription {
         self.wildcard || self.names.contains(name)
     }
 
+    /// Adds a name that another one stands for.
+    pub(super) fn add_name(&mut self, name: Str) {
+        self.names.insert(name);
+    }
+
     /// Names asked for, sorted.
     pub(super) fn names(&self) -> &BTreeSet<Str> {
         &self.names
@@ -251,6 +267,11 @@ impl Subscription {
 
     pub(super) fn names_count(&self) -> usize {
         self.names.len()
+    }
+
+    /// How many names it may hold. A client that reconnects states what it was sent.
+    pub(super) fn names_max(&self) -> usize {
+        NAMES_MAX + self.initial_count
     }
 
     pub(super) fn nonce_sent(&self) -> &str {

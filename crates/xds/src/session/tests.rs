@@ -163,10 +163,23 @@ impl Stream {
         effects.into_iter().map(line).collect()
     }
 
+    /// Sends a request, and waits as long as a ztunnel's addresses wait for its policies.
     fn send(&mut self, request: impl Into<Request>) -> Vec<String> {
-        let effects = self
-            .session
-            .on_request(0, request.into(), &self.snapshot.clone());
+        let mut log = self.send_at(0, request);
+        if let Some(deadline) = self.session.deadline() {
+            log.extend(self.tick(deadline));
+        }
+        log
+    }
+
+    fn send_at(&mut self, now_ms: u64, request: impl Into<Request>) -> Vec<String> {
+        let snapshot = self.snapshot.clone();
+        let effects = self.session.on_request(now_ms, request.into(), &snapshot);
+        self.take(effects)
+    }
+
+    fn tick(&mut self, now_ms: u64) -> Vec<String> {
+        let effects = self.session.on_tick(now_ms, &self.snapshot.clone());
         self.take(effects)
     }
 
@@ -281,23 +294,30 @@ fn reconnect_sends_only_what_differs() {
         let held: Vec<(&str, &str)> = held.iter().map(|(n, v)| (*n, v.as_str())).collect();
         reconnect(ty, &held)
     };
-    for (ty, snapshot) in [
-        (Address, mesh("a=1 b=2 c=3", "")),
-        (Authorization, mesh("", "a=1 b=2 c=3")),
+    let current = [("a", "1"), ("b", "2"), ("c", "3")];
+    let outdated = [("a", "1"), ("b", "9"), ("gone", "1")];
+    for (ty, snapshot, expected, later) in [
+        (Address, mesh("a=1 b=2 c=3", ""), "wds +b +c -gone", None),
+        // A policy leaves only after the workloads that may name it.
+        (
+            Authorization,
+            mesh("", "a=1 b=2 c=3"),
+            "wads +b +c",
+            Some("wads -gone"),
+        ),
     ] {
-        let short = ty.short();
-        for (case, expected) in [
-            (vec![("a", "1"), ("b", "2"), ("c", "3")], String::new()),
-            (
-                vec![("a", "1"), ("b", "9"), ("gone", "1")],
-                " +b +c -gone".to_owned(),
-            ),
-        ] {
-            let mut stream = Stream::delta(ztunnel(), snapshot.clone());
-            assert_eq!(stream.send(held(ty, &case)), [format!("{short}{expected}")]);
+        let mut stream = Stream::delta(ztunnel(), snapshot.clone());
+        assert_eq!(stream.send(held(ty, &current)), [ty.short()]);
+        assert_eq!(stream.ack(ty), NOTHING);
+        assert_eq!(stream.publish(snapshot.clone()), NOTHING);
+
+        let mut stream = Stream::delta(ztunnel(), snapshot.clone());
+        assert_eq!(stream.send(held(ty, &outdated)), [expected]);
+        assert_eq!(stream.ack(ty), Vec::from_iter(later.map(str::to_owned)));
+        if later.is_some() {
             assert_eq!(stream.ack(ty), NOTHING);
-            assert_eq!(stream.publish(snapshot.clone()), NOTHING);
         }
+        assert_eq!(stream.publish(snapshot.clone()), NOTHING);
     }
     let mut stream = Stream::delta(ztunnel(), mesh("a", ""));
     let empty = reconnect(Address, &[("a", ""), ("gone", "")]);
@@ -737,7 +757,8 @@ fn clients_of_one_generation_share_their_frames() {
     let next = mesh("a=2 c", "");
     let delta = |_| {
         let mut session = Session::new(ztunnel(), Flavour::Delta, Arc::clone(&cache), "n-");
-        let first = session.on_request(0, ask(Address).into(), &snapshot);
+        session.on_request(0, ask(Address).into(), &snapshot);
+        let first = session.on_tick(HOLD_MS, &snapshot);
         let Effect::Send(first) = &first[0] else {
             panic!("{first:?}")
         };
@@ -772,7 +793,9 @@ fn versions_of_responses_follow_the_content_and_not_the_history() {
             Flavour::Sotw => sotw(Address, "", "").into(),
         };
         let mut session = Session::new(ztunnel(), flavour, Arc::default(), "n-");
-        let effects = session.on_request(0, request, &Arc::new(snapshot));
+        let snapshot = Arc::new(snapshot);
+        let mut effects = session.on_request(0, request, &snapshot);
+        effects.extend(session.on_tick(HOLD_MS, &snapshot));
         let [Effect::Send(response)] = effects.as_slice() else {
             panic!("{effects:?}");
         };
