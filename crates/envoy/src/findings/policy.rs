@@ -309,8 +309,13 @@ impl<'t> Report<'_, 't> {
         if services.is_empty() {
             self.missing(reads, at, target);
         } else if services.iter().all(|row| row.waypoint.is_none()) {
+            let refused = if services.iter().any(|row| row.blocked.is_some()) {
+                ", but its traffic is refused until the waypoint that it names can be used"
+            } else {
+                ""
+            };
             let what = format!(
-                "{kind} {} has no waypoint; the policy is not enforced",
+                "{kind} {} has no waypoint; the policy is not enforced{refused}",
                 target.name
             );
             let fix = "Label it with istio.io/use-waypoint";
