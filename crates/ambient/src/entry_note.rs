@@ -55,6 +55,16 @@ pub(crate) fn of_entry(key: &ObjectKey, entry: &ServiceEntry) -> Vec<Finding> {
             notes.push(refused(format!("spec.endpoints[{i}].address"), what, fix));
         }
     }
+    let is_static = entry.resolution == Resolution::Static;
+    if is_static && entry.endpoints.is_empty() && entry.selector.is_none() {
+        let note = error(
+            "se-no-endpoints",
+            object.clone(),
+            "Resolution STATIC without endpoints: connections to the hosts fail",
+            "Add endpoints or a workloadSelector, or use resolution DNS",
+        );
+        notes.push(note.at("spec.endpoints"));
+    }
     notes.extend(protocols(&object, entry));
     notes
 }

@@ -118,6 +118,8 @@ fn address(like: IpAddr, bits: u128) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::Range;
 
     fn taken(range: &mut Range, hashes: &[u64]) -> Vec<Option<String>> {

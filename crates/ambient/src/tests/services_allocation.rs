@@ -67,6 +67,7 @@ fn status(world: &World, name: &str) -> Option<Vec<(Str, Str)>> {
     Some(row.status.clone())
 }
 
+#[allow(clippy::unnecessary_wraps)] // compared with `status`
 fn pairs(hosts: &[(&str, &[&str])]) -> Option<Vec<(Str, Str)>> {
     let pairs = hosts.iter().flat_map(|(host, values)| {
         (values.iter()).map(move |value| (Str::from(*value), Str::from(*host)))

@@ -274,6 +274,11 @@ fn shapes_that_kubernetes_refuses_are_told_with_their_effect() {
             "spec.endpoints[0].address",
         ),
         (
+            "hosts: [x.example], resolution: STATIC",
+            "se-no-endpoints",
+            "spec.endpoints",
+        ),
+        (
             "hosts: [x.example], resolution: DNS, addresses: [10.0.0.9, x]",
             "se-address-invalid",
             "spec.addresses[1]",
