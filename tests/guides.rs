@@ -112,7 +112,8 @@ impl World {
         let all = Self::of(&self.ztunnel, ResourceType::Address).iter();
         all.filter(|(_, address)| address["workload"].is_object())
             .map(|(uid, address)| {
-                let path = uid.strip_prefix("Kubernetes/").unwrap();
+                // Gateways of other networks have names of their own.
+                let path = uid.strip_prefix("Kubernetes/").unwrap_or(uid);
                 let short = path.strip_prefix("/Pod/").unwrap_or(path);
                 (
                     short
