@@ -5,8 +5,9 @@
 //! and in [`emit`] the messages that ztunnel reads.
 //!
 //! Stages, in the order in which they may read each other:
-//! [`mesh`], [`node_locality`], [`network_gateway`], [`waypoint`], [`namespace_binding`], [`allocation`], [`claim`], [`service`],
-//! [`peer_binding`], [`policy_binding`], [`authorization`], [`pod_link`], [`workload`], [`status`].
+//! [`mesh`], [`node_locality`], [`network_gateway`], [`waypoint`], [`namespace_binding`],
+//! [`allocation`], [`claim`], [`service`],
+//! [`peer_binding`], [`policy_binding`], [`pod_link`], [`workload`], [`census`], [`authorization`], [`status`].
 //! Each exports its view, its primary key, the index markers that it needs on earlier tables,
 //! and one pure `derive`.
 //!

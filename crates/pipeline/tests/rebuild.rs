@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ambientd_pipeline::{MeshDefaults, Pipeline};
+use model::derived::Features;
 use model::object::Input;
 use model::{Finding, Str};
 use proptest::prelude::*;
@@ -223,7 +224,15 @@ impl Player {
 }
 
 fn new_pipeline() -> Pipeline {
-    Pipeline::new(MeshDefaults::default())
+    Pipeline::new(MeshDefaults {
+        revision: "stable".into(),
+        features: Features {
+            dry_run_policies: true,
+            allow_waypoint_policies: true,
+            ..Features::default()
+        },
+        ..MeshDefaults::default()
+    })
 }
 
 /// The same search every time, unless `PROPTEST_RNG_SEED` asks for another one.

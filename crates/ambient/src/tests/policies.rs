@@ -726,7 +726,7 @@ fn peers_that_do_not_exist_are_told() {
             let expected = field
                 .iter()
                 .map(|field| ("authz-unknown-identity", field.as_str()));
-            assert_eq!(found, Vec::from_iter(expected), "{source} {target}");
+            assert_eq!(found, expected.collect::<Vec<_>>(), "{source} {target}");
         }
     }
 }
@@ -830,4 +830,22 @@ fn what_other_control_planes_enforce_differently_is_told_as_advice() {
         let world = world(&(mesh.clone() + &yaml + &pod("a")));
         assert_eq!(world.codes(), Vec::from_iter(code), "{yaml}");
     }
+}
+
+#[test]
+fn the_canary_is_allowed_beside_the_primary() {
+    let canary = behind().replace(
+        "labels: {istio.io/use-waypoint: wp}",
+        "labels: {istio.io/use-waypoint: wp, istio.io/use-waypoint-canary: wq}, annotations: {istio.io/use-waypoint-canary-weight: \"10\"}",
+    ) + "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {namespace: a, name: wq}\nspec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}\nstatus: {addresses: [{type: IPAddress, value: 10.9.0.8}]}\n"
+        + "---\napiVersion: v1\nkind: Pod\nmetadata: {namespace: a, name: wq-1, labels: {gateway.networking.k8s.io/gateway-name: wq}}\nspec: {serviceAccountName: wq, containers: []}\nstatus: {podIP: 10.0.0.8}\n";
+    let features = Features {
+        allow_waypoint_policies: true,
+        ..Features::default()
+    };
+    let allowed = world_with(&canary, features);
+    assert_eq!(
+        listed(&allowed, "a/web"),
+        ["a/istio_allow_waypoint_a_wp", "a/istio_allow_waypoint_a_wq"]
+    );
 }

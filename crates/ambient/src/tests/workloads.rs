@@ -497,10 +497,10 @@ fn an_entry_maps_ports_by_name() {
 
 #[test]
 fn switches_decide_who_selects_what() {
-    let services = "---\napiVersion: v1\nkind: Service\nmetadata: {namespace: a, name: web}\nspec: {clusterIP: 10.9.0.1, selector: {app: web}, ports: [{port: 80}]}\n---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {namespace: a, name: e}\nspec: {hosts: [e.example], resolution: STATIC, ports: [{number: 90, name: one, protocol: TCP}], workloadSelector: {labels: {app: web}}}\n";
-    let yaml = pod(WEB, CONTAINER, READY) + &entry(WEB, "address: 10.0.0.7") + services;
     const HOST: &str = "e.example";
     const SERVICE: &str = "web.a.svc.cluster.local";
+    let services = "---\napiVersion: v1\nkind: Service\nmetadata: {namespace: a, name: web}\nspec: {clusterIP: 10.9.0.1, selector: {app: web}, ports: [{port: 80}]}\n---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {namespace: a, name: e}\nspec: {hosts: [e.example], resolution: STATIC, ports: [{number: 90, name: one, protocol: TCP}], workloadSelector: {labels: {app: web}}}\n";
+    let yaml = pod(WEB, CONTAINER, READY) + &entry(WEB, "address: 10.0.0.7") + services;
     // Entries select pods, services select entries; hosts of the pod, of the entry.
     let cases: [(bool, bool, &[&str], &[&str]); 3] = [
         (true, true, &[HOST, SERVICE], &[HOST, SERVICE]),

@@ -18,7 +18,7 @@ pub(super) fn notes(
     let mut notes: Vec<Finding> = unmapped(object, entry, services).collect();
     if hbone {
         notes.extend(no_identity(object, entry));
-    } else if !services.is_empty() {
+    } else if services.iter().any(|service| !service.external) {
         let note = warning(
             "we-not-hbone",
             object.clone(),

@@ -128,6 +128,10 @@ pub(crate) fn document(kind: Kind, slot: usize, c: &mut Choices<'_>) -> Value {
     if c.rarely(24) {
         doc["spec"] = json!("broken");
     }
+    if kind.group().ends_with("istio.io") {
+        let revision = c.of(&[None, None, None, None, Some("stable"), Some("canary")]);
+        label(&mut meta, "istio.io/rev", revision);
+    }
     let version = match kind.group() {
         "" => "v1".to_owned(),
         "gateway.networking.k8s.io" if kind == Kind::ReferenceGrant => {
@@ -219,6 +223,21 @@ fn mesh_config(c: &mut Choices<'_>) -> Value {
     }
     if c.rarely(3) {
         doc["trustDomainAliases"] = json!(["old.example"]);
+    }
+    let red = json!({ "matchLabels": { "team": "red" } });
+    let other = json!({ "matchExpressions": [{ "key": "team", "operator": "DoesNotExist" }] });
+    match c.below(6) {
+        3 => doc["discoverySelectors"] = json!([red]),
+        4 => doc["discoverySelectors"] = json!([other]),
+        5 => doc["discoverySelectors"] = json!([red, other]),
+        _ => {}
+    }
+    if c.rarely(3) {
+        let word = |c: &mut Choices<'_>| c.of(&["PUBLIC", "NAMESPACE", "NONE"]);
+        let rules = json!([{ "namespaceSelector": red }]);
+        let policy = json!({ "visibility": word(c), "matchingRules": rules });
+        doc["serviceEntryVisibility"] =
+            json!({ "defaultVisibility": word(c), "policies": [policy] });
     }
     doc
 }
@@ -540,11 +559,12 @@ fn service_entry(meta: &mut Value, c: &mut Choices<'_>) -> Value {
     if c.below(2) > 0 {
         spec["location"] = json!("MESH_INTERNAL");
     }
-    match c.below(4) {
+    match c.below(5) {
         0 => {}
         1 => spec["addresses"] = json!([c.of(&VIPS)]),
         2 => spec["addresses"] = json!(["10.2.0.0/24"]),
-        _ => spec["addresses"] = json!(["bad"]),
+        3 => spec["addresses"] = json!(["bad"]),
+        _ => spec["addresses"] = json!(["240.240.0.1"]),
     }
     match c.below(4) {
         0 | 1 => spec["endpoints"] = Value::Array(c.many(2, endpoint)),
