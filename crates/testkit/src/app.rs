@@ -28,6 +28,17 @@ impl App {
         let listener = TcpListener::bind(addr)
             .await
             .with_context(|| format!("the workload {pod} cannot listen on {addr}"))?;
+        Self::serve(listener.into_std()?, pod, version)
+    }
+
+    /// Answers on a socket that listens already, in whatever network namespace it was made.
+    pub fn serve(
+        listener: std::net::TcpListener,
+        pod: &str,
+        version: &str,
+    ) -> anyhow::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
         let addr = listener.local_addr()?;
         let (pod, version) = (pod.to_owned(), version.to_owned());
         let task = tokio::spawn(async move {

@@ -139,6 +139,15 @@ impl Daemon {
             debug: port()?,
             ready: port()?,
         };
+        Self::start_on(config_dir, state_dir, addrs).await
+    }
+
+    /// As [`Self::start`], on these addresses.
+    pub async fn start_on(
+        config_dir: &Path,
+        state_dir: &Path,
+        addrs: Addrs,
+    ) -> anyhow::Result<Self> {
         let scratch = TempDir::with_prefix("ambientd-log-")?;
         let mut daemon = Self {
             child: None,
@@ -249,6 +258,33 @@ impl Daemon {
             TRUST_DOMAIN,
             SystemTime::now(),
         )?)
+    }
+
+    /// The root certificate that clients trust.
+    pub fn root_path(&self) -> PathBuf {
+        self.state_dir.join("ca").join("root-cert.pem")
+    }
+
+    /// Has `ambientd token` issue a token of a service account, for one of its pods.
+    pub fn token(&self, ns: &str, account: &str, pod: Option<&str>) -> anyhow::Result<String> {
+        let mut command = Command::new(binary()?);
+        command
+            .arg("token")
+            .arg("--state-dir")
+            .arg(&self.state_dir)
+            .arg("--config-dir")
+            .arg(&self.config_dir)
+            .args(["--namespace", ns, "--service-account", account]);
+        if let Some(pod) = pod {
+            command.args(["--pod", pod]);
+        }
+        let output = command.output().context("running ambientd token")?;
+        ensure!(
+            output.status.success(),
+            "ambientd token failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     }
 
     /// A certificate of the mesh.

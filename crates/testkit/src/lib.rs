@@ -26,6 +26,7 @@ pub mod demo;
 pub mod envoy;
 pub mod hbone;
 pub mod http_client;
+pub mod lab;
 pub mod scenario;
 pub mod wait;
 pub mod ztunnel;

@@ -1,0 +1,324 @@
+//! A world with its control plane, ztunnels and waypoints.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{CONTROL_PLANE_IP, Lab, LabWorld, LabZtunnel, NodeAgent, Outcome, ZtunnelOptions};
+use crate::daemon::{Addrs, BootstrapRequest, Daemon};
+use crate::{envoy, wait};
+
+/// How long anything may take to come up or to follow an edit.
+pub(super) const LIMIT: Duration = Duration::from_secs(30);
+const NODE_ACCOUNT: (&str, &str) = ("istio-system", "ztunnel");
+const TRUST_DOMAIN_PREFIX: &str = "spiffe://cluster.local";
+
+/// A running mesh; everything ends when it is dropped.
+pub struct LabMesh {
+    /// Ztunnels by node.
+    pub ztunnels: BTreeMap<String, LabZtunnel>,
+    /// Node agents by node.
+    pub agents: BTreeMap<String, NodeAgent>,
+    waypoints: BTreeMap<String, Waypoint>,
+    /// The control plane.
+    pub daemon: Daemon,
+    /// Pods, Services, Nodes.
+    pub world: LabWorld,
+    config: PathBuf,
+    state: PathBuf,
+    dir: TempDir,
+}
+
+/// The pod that a ztunnel's token is bound to.
+fn ztunnel_pod(node: &str, ip: IpAddr) -> String {
+    let (ns, account) = NODE_ACCOUNT;
+    format!(
+        "apiVersion: v1\n\
+         kind: Pod\n\
+         metadata: {{name: ztunnel-{node}, namespace: {ns}, uid: uid-ztunnel-{node}, labels: {{app: ztunnel}}}}\n\
+         spec: {{serviceAccountName: {account}, nodeName: {node}, containers: [{{name: ztunnel}}]}}\n\
+         status: {{phase: Running, podIPs: [{{ip: {ip}}}], conditions: [{{type: Ready, status: 'True'}}]}}\n"
+    )
+}
+
+struct Waypoint {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Drop for Waypoint {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+// === impl LabMesh ===
+
+impl LabMesh {
+    /// Runs a world: the control plane on its file, a ztunnel on each of its nodes, an Envoy in
+    /// each instance of a waypoint; ready for requests. `edit` may change the text of the world.
+    ///
+    /// # Errors
+    /// What did not come up, with the end of its log.
+    pub async fn start(
+        lab: &Lab,
+        ztunnel: &Path,
+        file: &Path,
+        edit: impl FnOnce(String) -> String,
+    ) -> anyhow::Result<Self> {
+        let dir = TempDir::with_prefix("ambientd-lab-")?;
+        let (config, state) = (dir.path().join("config"), dir.path().join("state"));
+        std::fs::create_dir(&config)?;
+        let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+        let input = config.join("input.yaml");
+        std::fs::write(&input, edit(text))?;
+        let world = LabWorld::start(lab, &input).await?;
+        let ztunnels: BTreeMap<String, IpAddr> = (1..)
+            .zip(world.nodes.keys())
+            .map(|(i, node)| (node.clone(), IpAddr::from([10, 254, 0, i])))
+            .collect();
+        let pods: Vec<String> = ztunnels
+            .iter()
+            .map(|(node, ip)| ztunnel_pod(node, *ip))
+            .collect();
+        std::fs::write(config.join("ztunnel.yaml"), pods.join("---\n"))?;
+        let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let addrs = Addrs {
+            xds: SocketAddr::from((CONTROL_PLANE_IP, 15012)),
+            xds_plaintext: loopback(15010),
+            debug: loopback(15014),
+            ready: loopback(8080),
+        };
+        let daemon = Daemon::start_on(&config, &state, addrs).await?;
+        let mut mesh = Self {
+            ztunnels: BTreeMap::new(),
+            agents: BTreeMap::new(),
+            waypoints: BTreeMap::new(),
+            daemon,
+            world,
+            config,
+            state,
+            dir,
+        };
+        for (node, ip) in ztunnels {
+            mesh.start_ztunnel(lab, ztunnel, &node, ip)?;
+        }
+        let gateways = mesh
+            .world
+            .pods
+            .iter()
+            .filter(|(_, (pod, _))| pod.gateway.is_some());
+        let gateways: Vec<String> = gateways.map(|(name, _)| name.clone()).collect();
+        for pod in gateways {
+            mesh.start_waypoint(&pod)?;
+        }
+        for (node, ztunnel) in &mesh.ztunnels {
+            mesh.agents[node]
+                .wait_snapshot()
+                .with_context(|| ztunnel.log_tail())?;
+            ztunnel.wait_ready(LIMIT).await?;
+        }
+        mesh.wait_in_sync().await?;
+        Ok(mesh)
+    }
+
+    fn start_ztunnel(
+        &mut self,
+        lab: &Lab,
+        binary: &Path,
+        node: &str,
+        ip: IpAddr,
+    ) -> anyhow::Result<()> {
+        let path = |suffix: &str| self.dir.path().join(format!("{node}.{suffix}"));
+        let token = path("token");
+        let (ns, account) = NODE_ACCOUNT;
+        let pod = format!("ztunnel-{node}");
+        std::fs::write(&token, self.daemon.token(ns, account, Some(&pod))?)?;
+        let agent = NodeAgent::listen(&path("sock"), self.world.captured_on(node)?)?;
+        let options = ZtunnelOptions {
+            node: node.to_owned(),
+            ip,
+            control_plane: self.daemon.addrs().xds,
+            root: self.daemon.root_path(),
+            token,
+            agent: agent.path().to_owned(),
+            log: path("log"),
+            network: String::new(),
+            env: Vec::new(),
+        };
+        let ztunnel = LabZtunnel::start(binary, lab.host(ip)?, options)?;
+        self.ztunnels.insert(node.to_owned(), ztunnel);
+        self.agents.insert(node.to_owned(), agent);
+        Ok(())
+    }
+
+    fn start_waypoint(&mut self, name: &str) -> anyhow::Result<()> {
+        let (pod, netns) = self.world.pod(name)?;
+        let gateway = pod.gateway.clone().context("a gateway's pod")?;
+        let file = self
+            .dir
+            .path()
+            .join(format!("{}-{}.yaml", pod.ns, pod.name));
+        let request = BootstrapRequest {
+            ns: pod.ns.clone(),
+            name: gateway,
+            ip: pod.ip.to_string(),
+            admin_port: 15000,
+            sotw: false,
+        };
+        self.daemon.bootstrap(&request, &file)?;
+        let log = file.with_extension("log");
+        let out = std::fs::File::create(&log)?;
+        let mut command = Command::new(envoy::binary()?);
+        command
+            .arg("-c")
+            .arg(&file)
+            .args(["--use-dynamic-base-id", "--concurrency", "1"])
+            .stdin(Stdio::null())
+            .stdout(out.try_clone()?)
+            .stderr(out);
+        let child = netns.spawn(&mut command)?;
+        self.waypoints
+            .insert(name.to_owned(), Waypoint { child, log });
+        Ok(())
+    }
+
+    /// Waits until every proxy is connected and has accepted everything.
+    ///
+    /// # Errors
+    /// When one has not.
+    pub async fn wait_in_sync(&self) -> anyhow::Result<()> {
+        let proxies = self.ztunnels.len() + self.waypoints.len();
+        let synced = wait::until("every proxy to be in sync", LIMIT, || async {
+            let page: Value = serde_json::from_str(&self.daemon.debug("/debug/syncz").await?)?;
+            let list = page.as_array().context("no list")?;
+            ensure!(
+                list.len() == proxies,
+                "{} of {proxies} are connected",
+                list.len()
+            );
+            let states = list
+                .iter()
+                .filter_map(|proxy| proxy["resources"].as_object())
+                .flat_map(|types| types.values().map(|status| &status["state"]));
+            let stale = states.filter(|state| *state != "SYNCED").count();
+            ensure!(stale == 0, "{stale} subscriptions are behind: {page:#}");
+            Ok(())
+        });
+        synced.await.with_context(|| self.logs())
+    }
+
+    /// The ends of all logs, for failures.
+    pub fn logs(&self) -> String {
+        let mut text = self.daemon.log_tail();
+        for (node, ztunnel) in &self.ztunnels {
+            text.push_str(&format!("\n{node}: {}", ztunnel.log_tail()));
+        }
+        for (name, waypoint) in &self.waypoints {
+            let log = std::fs::read_to_string(&waypoint.log).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let from = lines.len().saturating_sub(15);
+            text.push_str(&format!("\n{name}: {}", lines[from..].join("\n")));
+        }
+        text
+    }
+
+    /// Where the world's files are.
+    pub fn config_dir(&self) -> &Path {
+        &self.config
+    }
+
+    /// The control plane's state directory.
+    pub fn state_dir(&self) -> &Path {
+        &self.state
+    }
+
+    /// Changes the world's file. What follows from it is on its way, not there yet.
+    ///
+    /// # Errors
+    /// When the edit changes nothing.
+    pub fn edit(&self, edit: impl FnOnce(&str) -> String) -> anyhow::Result<()> {
+        let file = self.config.join("input.yaml");
+        let old = std::fs::read_to_string(&file)?;
+        let new = edit(&old);
+        ensure!(old != new, "the edit changes nothing");
+        std::fs::write(&file, new)?;
+        Ok(())
+    }
+
+    /// Captures a pod, as the CNI does when its namespace is enrolled.
+    ///
+    /// # Errors
+    /// When its ztunnel does not take it.
+    pub fn capture(&self, name: &str) -> anyhow::Result<()> {
+        let (pod, netns) = self.world.pod(name)?;
+        super::capture(netns)?;
+        let agent = self.agents.get(&pod.node).context("no such node")?;
+        agent.add(pod.handed_over(netns)?)
+    }
+
+    /// Calls until the answer is as expected: certificates and routes may still be on their way.
+    ///
+    /// # Errors
+    /// When it never is, with the last answer and the logs.
+    pub async fn expect(
+        &self,
+        caller: &str,
+        request: &str,
+        expected: impl Fn(&Outcome) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Outcome> {
+        let what = format!("{caller}: {request}");
+        let outcome = wait::until(&what, LIMIT, || async {
+            let outcome = self.world.call(caller, request).await?;
+            expected(&outcome).with_context(|| format!("{outcome:?}"))?;
+            Ok(outcome)
+        });
+        outcome.await.with_context(|| self.logs())
+    }
+
+    /// As [`Self::expect`]: an answer with this status.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn expect_status(
+        &self,
+        caller: &str,
+        request: &str,
+        status: u16,
+    ) -> anyhow::Result<Outcome> {
+        let expected = |outcome: &Outcome| {
+            ensure!(outcome.status() == status, "expected {status}");
+            Ok(())
+        };
+        self.expect(caller, request, expected).await
+    }
+
+    /// As [`Self::expect`]: the connection is closed without an answer, and stays so.
+    ///
+    /// # Errors
+    /// When there is an answer.
+    pub async fn expect_reset(&self, caller: &str, request: &str) -> anyhow::Result<()> {
+        self.expect_status(caller, request, 0).await?;
+        for _ in 0..3 {
+            let outcome = self.world.call(caller, request).await?;
+            ensure!(outcome.status() == 0, "{caller}: {request}: {outcome:?}");
+        }
+        Ok(())
+    }
+
+    /// The identity of a pod's account as ztunnel logs it.
+    pub fn identity(&self, pod: &str) -> anyhow::Result<String> {
+        let (pod, _) = self.world.pod(pod)?;
+        Ok(format!(
+            "{TRUST_DOMAIN_PREFIX}/ns/{}/sa/{}",
+            pod.ns, pod.service_account
+        ))
+    }
+}
