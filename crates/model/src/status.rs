@@ -169,7 +169,7 @@ impl Serialize for ObjectStatus {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
     use serde_json::json;
 
@@ -211,9 +211,7 @@ mod tests {
             (key(Kind::Service, "c", MANAGER_SERVICE), row(&["B"])),
         ];
         let all = by_object(statuses.iter().map(|(key, row)| (key, row)));
-        let condition = |ty: &str| {
-            json!({"type": ty, "status": "True", "reason": "Good", "message": "All is well"})
-        };
+        let condition = |ty: &str| json!({"type": ty, "status": "True", "reason": "Good", "message": "All is well"});
         let mut first = condition("A");
         first["observedGeneration"] = json!(3);
         assert_eq!(

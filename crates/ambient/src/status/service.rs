@@ -82,7 +82,7 @@ fn waypoint(
     let is_said = meta.label(LABEL_INGRESS_USE_WAYPOINT).is_some()
         || (view.namespace_bindings.get(reads, &namespace))
             .is_some_and(|binding| binding.ingress_use_waypoint.is_some());
-    let mut more = if claim.ingress_use_waypoint {
+    let ingress = if claim.ingress_use_waypoint {
         format!(
             ". Traffic of ingress gateways goes through waypoint {} too",
             waypoint.key
@@ -94,10 +94,11 @@ fn waypoint(
     } else {
         String::new()
     };
-    if let Some(refused) = &attachment.canary_refusal {
-        more += &format!(". {}: {}", refused.reason.as_str(), refused.message);
-    }
-    bound(attachment, &more)
+    let canary = attachment.canary_refusal.as_ref();
+    let canary = canary.map_or_else(String::new, |refused| {
+        format!(". {}: {}", refused.reason.as_str(), refused.message)
+    });
+    bound(attachment, &format!("{ingress}{canary}"))
 }
 
 /// A ServiceEntry that is of no use without a waypoint and has none.

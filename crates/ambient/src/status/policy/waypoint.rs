@@ -133,13 +133,13 @@ fn service(object: &ObjectRef, view: &PolicyStatusView<'_>, reads: &mut Reads) -
         let text = format!("{kind} {key} does not exist or provides no service of the mesh");
         return Err((NOT_FOUND, text));
     }
-    match rows.find_map(|(_, row)| row.waypoint.as_ref()) {
-        Some(bound) => Ok(format!("waypoint {}", bound.key)),
-        None => {
+    let bound = rows.find_map(|(_, row)| row.waypoint.as_ref());
+    bound
+        .map(|bound| format!("waypoint {}", bound.key))
+        .ok_or_else(|| {
             let text = format!("{kind} {key} has no waypoint, so the policy is not enforced");
-            Err((NOT_BOUND, text))
-        }
-    }
+            (NOT_BOUND, text)
+        })
 }
 
 /// A class stands for every waypoint of it, in the root namespace only.

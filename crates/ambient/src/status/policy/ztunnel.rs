@@ -24,8 +24,7 @@ pub(super) fn condition(ns: &Str, policy: &AuthorizationPolicy, features: Featur
         );
     }
     let action = match policy.action {
-        Action::Allow => None,
-        Action::Deny => None,
+        Action::Allow | Action::Deny => None,
         Action::Audit => Some("AUDIT"),
         Action::Custom => Some("CUSTOM"),
     };
