@@ -11,6 +11,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::Str;
+use crate::finding::Severity;
 use crate::input::{
     EndpointSlice, Namespace, Node, Pod, Service, ServicePort, SliceEndpoint, SlicePort,
     TargetPort, Transport,
@@ -185,6 +186,7 @@ pub(super) fn endpoint_slice(doc: Doc<'_>) -> Arc<Parsed<EndpointSlice>> {
         let address_type: String = doc.part("addressType")?;
         let endpoints: Vec<Endpoint> = doc.part("endpoints")?;
         let ports: Vec<EndpointPort> = doc.part("ports")?;
+        note_ports(doc, &endpoints, &ports);
         let service = doc
             .meta
             .label(LABEL_SERVICE_NAME)
@@ -203,6 +205,30 @@ pub(super) fn endpoint_slice(doc: Doc<'_>) -> Arc<Parsed<EndpointSlice>> {
                 .collect::<Result<_, _>>()?,
         })
     })
+}
+
+/// Ports that no endpoint without pod is reached on. An API server fills in name and protocol,
+/// files may lack them. Source: spec/workload-discovery.md §2.9.
+fn note_ports(doc: &mut Doc<'_>, endpoints: &[Endpoint], ports: &[EndpointPort]) {
+    let is_pod = |endpoint: &Endpoint| {
+        let target = endpoint.target_ref.as_ref();
+        target.and_then(|target| target.kind.as_deref()) == Some("Pod")
+    };
+    if endpoints.iter().all(is_pod) {
+        return;
+    }
+    for (i, port) in ports.iter().enumerate() {
+        if port.name.is_some() && port.port.is_some() && port.protocol.is_some() {
+            continue;
+        }
+        doc.note(
+            "field-not-applied",
+            Severity::Warning,
+            format!("ports[{i}]"),
+            "A port without name, port or protocol is not used; the endpoints are not reached on it",
+            "Write all three; the name may be empty",
+        );
+    }
 }
 
 fn slice_endpoint(wire: Endpoint, ns: &Str) -> SliceEndpoint {

@@ -160,7 +160,7 @@ impl Discovery {
         }
         let mut edits = edits;
         if !flips.is_empty() {
-            let seen = table.iter().map(|(key, row)| (key, row));
+            let seen = table.iter();
             let aside = hidden.iter().map(|(key, (row, _))| (key, row));
             let flipped = seen.chain(aside).filter(|(key, _)| flips.includes(&key.ns));
             for (key, row) in flipped {
