@@ -55,7 +55,7 @@ fn no_edit(text: String) -> String {
 fn world(
     name: &str,
     edit: impl FnOnce(String) -> String + Send,
-    claims: impl AsyncFnOnce(&LabMesh) -> anyhow::Result<()> + Send,
+    claims: impl AsyncFnOnce(&Lab, &mut LabMesh) -> anyhow::Result<()> + Send,
 ) {
     let Some(binary) = LabZtunnel::binary() else {
         say_once("ZTUNNEL_BIN is not set: the worlds with a real ztunnel did not run\n");
@@ -76,8 +76,10 @@ fn world(
     let file = guides.join(name).join("input.yaml");
     let lab = Lab::new().unwrap();
     let outcome = lab.block_on(async || {
-        let mesh = LabMesh::start(&lab, &binary, &file, edit).await?;
-        claims(&mesh).await
+        let mut mesh = LabMesh::start(&lab, &binary, &file, edit).await?;
+        mesh.wait_holds_what_is_rendered().await?;
+        claims(&lab, &mut mesh).await?;
+        mesh.wait_holds_what_is_rendered().await
     });
     outcome.unwrap();
 }
@@ -122,7 +124,7 @@ fn without(text: &str, kind: &str, name: &str) -> String {
 
 #[test]
 fn guide_01_enrolled_callers_use_mtls_and_plain_text_still_gets_in() {
-    world("01-enrol-namespace", no_edit, async |mesh| {
+    world("01-enrol-namespace", no_edit, async |_, mesh| {
         let orders = mesh
             .expect_status("shop/web", "GET http://orders.shop/", 200)
             .await?;
@@ -161,7 +163,7 @@ fn guide_01_enrolled_callers_use_mtls_and_plain_text_still_gets_in() {
 
 #[test]
 fn guide_02_opted_out_pod_is_reached_and_calls_in_plain_text() {
-    world("02-pod-opt-out", no_edit, async |mesh| {
+    world("02-pod-opt-out", no_edit, async |_, mesh| {
         let job = mesh
             .expect_status("shop/web", "GET http://raw-job.shop:7000/", 200)
             .await?;
@@ -177,7 +179,7 @@ fn guide_02_opted_out_pod_is_reached_and_calls_in_plain_text() {
 
 #[test]
 fn guide_03_captured_callers_pass_the_waypoint_of_the_namespace() {
-    world("03-waypoint-namespace", no_edit, async |mesh| {
+    world("03-waypoint-namespace", no_edit, async |_, mesh| {
         let through = peer_is(mesh, "bookinfo/bookinfo-waypoint")?;
         let caller = "bookinfo/productpage";
         let answer = mesh
@@ -203,7 +205,7 @@ fn guide_03_captured_callers_pass_the_waypoint_of_the_namespace() {
 
 #[test]
 fn guide_04_only_the_bound_service_passes_the_waypoint() {
-    world("04-waypoint-service", no_edit, async |mesh| {
+    world("04-waypoint-service", no_edit, async |_, mesh| {
         let caller = "bookinfo/productpage";
         let through = peer_is(mesh, "bookinfo/reviews-waypoint")?;
         let direct = peer_is(mesh, caller)?;
@@ -219,7 +221,7 @@ fn guide_04_only_the_bound_service_passes_the_waypoint() {
 
 #[test]
 fn guide_05_object_addressed_decides_which_waypoint() {
-    world("05-waypoint-precedence", no_edit, async |mesh| {
+    world("05-waypoint-precedence", no_edit, async |_, mesh| {
         let caller = "bookinfo/client";
         let ratings = mesh.world.pod("bookinfo/ratings")?.0.ip;
         let of_namespace = peer_is(mesh, "bookinfo/bookinfo-waypoint")?;
@@ -237,7 +239,7 @@ fn guide_05_object_addressed_decides_which_waypoint() {
 
 #[test]
 fn guide_06_hash_none_opts_out_and_two_labels_name_a_waypoint_elsewhere() {
-    world("06-waypoint-label-values", no_edit, async |mesh| {
+    world("06-waypoint-label-values", no_edit, async |_, mesh| {
         let direct = peer_is(mesh, "demo/client")?;
         let edge = peer_is(mesh, "infra/edge")?;
         mesh.expect("demo/client", "GET http://hash-none/", &direct)
@@ -250,7 +252,7 @@ fn guide_06_hash_none_opts_out_and_two_labels_name_a_waypoint_elsewhere() {
 
 #[test]
 fn guide_07_policy_on_a_waypoint_that_nothing_traverses_refuses_nothing() {
-    world("07-waypoint-mismatch", no_edit, async |mesh| {
+    world("07-waypoint-mismatch", no_edit, async |_, mesh| {
         let call = "POST http://reviews:9080/anything";
         mesh.expect_status("bookinfo/productpage", call, 200)
             .await?;
@@ -268,7 +270,7 @@ fn guide_07_policy_on_a_waypoint_that_nothing_traverses_refuses_nothing() {
 
 #[test]
 fn guide_08_peer_authentication_modes() {
-    world("08-peer-authentication", no_edit, async |mesh| {
+    world("08-peer-authentication", no_edit, async |_, mesh| {
         let (plain, client) = ("plain/old-client", "bookinfo/client");
         mesh.expect_status(client, "GET http://reviews:9080/", 200)
             .await?;
@@ -300,7 +302,7 @@ fn guide_08_peer_authentication_modes() {
 
 #[test]
 fn guide_09_identities_decide_at_the_node_proxy() {
-    world("09-zero-trust-l4", no_edit, async |mesh| {
+    world("09-zero-trust-l4", no_edit, async |_, mesh| {
         let orders = "GET http://orders.shop/";
         mesh.expect_status("shop/web", orders, 200).await?;
         mesh.expect_reset("shop/probe", orders).await?;
@@ -329,7 +331,7 @@ fn guide_09_identities_decide_at_the_node_proxy() {
 
 #[test]
 fn guide_10_deny_all_meets_a_waypoint() {
-    world("10-zero-trust-with-waypoint", no_edit, async |mesh| {
+    world("10-zero-trust-with-waypoint", no_edit, async |_, mesh| {
         mesh.expect_status("shop/web", "GET http://stock.shop/", 200)
             .await?;
         mesh.expect_status("shop/probe", "GET http://stock.shop/", 403)
@@ -344,7 +346,7 @@ fn guide_10_deny_all_meets_a_waypoint() {
 
 #[test]
 fn guide_11_one_allow_closes_a_workload_to_all_others() {
-    world("11-authz-l4-principal", no_edit, async |mesh| {
+    world("11-authz-l4-principal", no_edit, async |_, mesh| {
         let (page, curl) = ("bookinfo/productpage", "bookinfo/curl");
         mesh.expect_status(page, "GET http://reviews:9080/", 200)
             .await?;
@@ -360,7 +362,7 @@ fn guide_11_one_allow_closes_a_workload_to_all_others() {
 
 #[test]
 fn guide_33_virtual_machines_are_endpoints_and_callers() {
-    world("33-vm-workload-entry", no_edit, async |mesh| {
+    world("33-vm-workload-entry", no_edit, async |_, mesh| {
         mesh.expect_status("billing/client", "GET http://billing/", 200)
             .await?;
         let mut machine = 0;
@@ -404,7 +406,7 @@ fn guide_33_virtual_machines_are_endpoints_and_callers() {
 
 #[test]
 fn guide_38_pods_of_a_stateful_set_have_a_waypoint_of_their_own() {
-    world("38-stateful-workload-waypoint", no_edit, async |mesh| {
+    world("38-stateful-workload-waypoint", no_edit, async |_, mesh| {
         let caller = "payments/checkout";
         let by_pod = peer_is(mesh, "payments/pods-wp")?;
         let by_service = peer_is(mesh, "payments/waypoint")?;
@@ -480,7 +482,7 @@ fn tls_of(mesh: &LabMesh, name: &str) -> anyhow::Result<(TlsAcceptor, TlsConnect
 
 #[test]
 fn guide_40_waypoint_works_only_once_its_callers_are_captured() {
-    world("40-waypoint-without-enrolment", no_edit, async |mesh| {
+    world("40-waypoint-without-enrolment", no_edit, async |_, mesh| {
         let (caller, call) = ("bookinfo/productpage", "POST http://reviews:9080/anything");
         let direct = peer_is(mesh, caller)?;
         mesh.expect(caller, call, &direct).await?;
@@ -503,4 +505,65 @@ fn guide_40_waypoint_works_only_once_its_callers_are_captured() {
             .await?;
         Ok(())
     });
+}
+
+#[test]
+fn moved_pods_changed_policies_and_a_dead_control_plane_cost_no_connection() {
+    world("09-zero-trust-l4", no_edit, async |lab, mesh| {
+        let orders = "GET http://orders.shop/";
+        mesh.expect_status("shop/web", orders, 200).await?;
+        mesh.expect_reset("shop/web", "GET http://stock.shop/")
+            .await?;
+
+        // A policy appears, and a pod moves to another node and address, without any restart.
+        mesh.edit(|text| {
+            let policy = "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+                metadata:\n  name: stock-allow-web\n  namespace: shop\nspec:\n  selector:\n    matchLabels:\n      app: stock\n  \
+                rules:\n  - from:\n    - source:\n        principals: [cluster.local/ns/shop/sa/web]\n";
+            format!("{text}{policy}")
+        })?;
+        let before = mesh
+            .expect_status("shop/web", "GET http://stock.shop/", 200)
+            .await?;
+        ensure!(before.seen("pod") == "stock", "{before:?}");
+        mesh.move_pod(lab, "shop/stock", "10.244.2.99".parse()?, "node-b")?;
+        mesh.wait_holds_what_is_rendered().await?;
+        mesh.expect_status("shop/web", "GET http://stock.shop/", 200)
+            .await?;
+
+        // The control plane dies with a connection open: neither it nor new ones notice.
+        let (_, web) = mesh.world.pod("shop/web")?;
+        let mut open = web.connect("10.96.4.11:80".parse()?).await?;
+        ask(&mut open).await?;
+        mesh.daemon.kill()?;
+        ask(&mut open).await?;
+        mesh.expect_status("shop/web", orders, 200).await?;
+        mesh.expect_reset("shop/probe", orders).await?;
+        mesh.daemon.restart().await?;
+        mesh.wait_in_sync().await?;
+        let metrics = mesh.daemon.debug("/metrics").await?;
+        let sent: f64 = metrics
+            .lines()
+            .filter(|line| line.starts_with("ambientd_xds_resources_sent{"))
+            .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+            .sum();
+        ensure!(sent == 0.0, "{sent} resources were sent again");
+        ask(&mut open).await?;
+        mesh.expect_status("shop/web", orders, 200).await?;
+        Ok(())
+    });
+}
+
+/// One request and its answer on an open connection.
+async fn ask(open: &mut tokio::net::TcpStream) -> anyhow::Result<()> {
+    open.write_all(b"GET / HTTP/1.1\r\nhost: orders.shop\r\n\r\n")
+        .await?;
+    let mut answer = [0; 4096];
+    let length = tokio::time::timeout(LIMIT, open.read(&mut answer)).await??;
+    ensure!(
+        answer[..length].starts_with(b"HTTP/1.1 200"),
+        "{}",
+        String::from_utf8_lossy(&answer[..length])
+    );
+    Ok(())
 }

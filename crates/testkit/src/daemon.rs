@@ -287,6 +287,21 @@ impl Daemon {
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     }
 
+    /// `ambientd render --for TARGET` of the same files.
+    pub fn render(&self, target: &str) -> anyhow::Result<serde_json::Value> {
+        let output = Command::new(binary()?)
+            .args(["render", "--for", target, "--config-dir"])
+            .arg(&self.config_dir)
+            .output()
+            .context("running ambientd render")?;
+        ensure!(
+            output.status.success(),
+            "ambientd render failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        serde_json::from_slice(&output.stdout).context("render printed no JSON")
+    }
+
     /// A certificate of the mesh.
     pub fn identity(&self, ns: &str, sa: &str) -> anyhow::Result<Identity> {
         Identity::issue(&self.ca()?, &SpiffeId::new(TRUST_DOMAIN, ns, sa))

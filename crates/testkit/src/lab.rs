@@ -8,6 +8,7 @@
 //! [`Lab::block_on`] sees that namespace, [`Netns::run`] any other.
 
 mod caller;
+pub mod dump;
 mod mesh;
 mod netns;
 mod node_agent;

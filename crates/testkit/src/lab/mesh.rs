@@ -10,7 +10,9 @@ use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{CONTROL_PLANE_IP, Lab, LabWorld, LabZtunnel, NodeAgent, Outcome, ZtunnelOptions};
+use super::{
+    CONTROL_PLANE_IP, Lab, LabWorld, LabZtunnel, NodeAgent, Outcome, ZtunnelOptions, dump,
+};
 use crate::daemon::{Addrs, BootstrapRequest, Daemon};
 use crate::{envoy, wait};
 
@@ -79,7 +81,7 @@ impl LabMesh {
         let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
         let input = config.join("input.yaml");
         std::fs::write(&input, edit(text))?;
-        let world = LabWorld::start(lab, &input).await?;
+        let world = LabWorld::start(lab, &input)?;
         let ztunnels: BTreeMap<String, IpAddr> = (1..)
             .zip(world.nodes.keys())
             .map(|(i, node)| (node.clone(), IpAddr::from([10, 254, 0, i])))
@@ -215,6 +217,25 @@ impl LabMesh {
         synced.await.with_context(|| self.logs())
     }
 
+    /// Waits until every ztunnel holds exactly what `ambientd render` says of the files.
+    ///
+    /// # Errors
+    /// With the differences.
+    pub async fn wait_holds_what_is_rendered(&self) -> anyhow::Result<()> {
+        let expected = dump::expected(&self.daemon.render("ztunnel")?)?;
+        for (node, ztunnel) in &self.ztunnels {
+            let what = format!("the ztunnel of {node} to hold what is rendered");
+            wait::until(&what, LIMIT, || async {
+                let held = dump::held(&ztunnel.config_dump().await?)?;
+                let differences = dump::differences(&held, &expected);
+                ensure!(differences.is_empty(), "{}", differences.join("\n"));
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
     /// The ends of all logs, for failures.
     pub fn logs(&self) -> String {
         let mut text = self.daemon.log_tail();
@@ -262,6 +283,41 @@ impl LabMesh {
         super::capture(netns)?;
         let agent = self.agents.get(&pod.node).context("no such node")?;
         agent.add(pod.handed_over(netns)?)
+    }
+
+    /// Moves a captured pod: the file gets its new address and node, a host appears there with
+    /// its sample workloads, and the old one is gone.
+    ///
+    /// # Errors
+    /// When the new place cannot be made or a node agent is not answered.
+    pub fn move_pod(
+        &mut self,
+        lab: &Lab,
+        name: &str,
+        ip: IpAddr,
+        node: &str,
+    ) -> anyhow::Result<()> {
+        let (old, _) = self.world.pod(name)?;
+        let old = old.clone();
+        let (from_ip, to_ip) = (old.ip.to_string(), ip.to_string());
+        let from_node = format!("nodeName: {}", old.node);
+        let to_node = format!("nodeName: {node}");
+        let start = format!("  name: {}\n  namespace: {}\n", old.name, old.ns);
+        self.agents[&old.node].remove(&old.ns, &old.name)?;
+        self.world.move_pod(lab, name, ip, node)?;
+        let (pod, netns) = self.world.pod(name)?;
+        self.agents[node].add(pod.handed_over(netns)?)?;
+        self.edit(|text| {
+            let documents = text.split("---\n").map(|document| {
+                if document.contains("kind: Pod\n") && document.contains(&start) {
+                    let moved = document.replace(&from_ip, &to_ip);
+                    moved.replace(&from_node, &to_node)
+                } else {
+                    document.to_owned()
+                }
+            });
+            documents.collect::<Vec<_>>().join("---\n")
+        })
     }
 
     /// Calls until the answer is as expected: certificates and routes may still be on their way.

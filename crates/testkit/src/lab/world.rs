@@ -151,6 +151,19 @@ fn service(object: &Value) -> LabService {
     }
 }
 
+/// A sample workload on every port that a pod declares, except those that speak TLS themselves.
+fn serve_ports(pod: &LabPod, netns: &Netns) -> anyhow::Result<Vec<App>> {
+    let version = pod.labels.get("version").map_or("", String::as_str);
+    let ports = pod.ports.iter().filter(|(name, _)| name != "tls");
+    ports
+        .map(|(_, port)| {
+            let addr = SocketAddr::new(pod.ip, *port);
+            let listener = netns.run(|| std::net::TcpListener::bind(addr))??;
+            App::serve(listener, &pod.name, version)
+        })
+        .collect()
+}
+
 // === impl LabWorld ===
 
 impl LabWorld {
@@ -160,7 +173,7 @@ impl LabWorld {
     ///
     /// # Errors
     /// When the world does not parse or a namespace cannot be made.
-    pub async fn start(lab: &Lab, file: &Path) -> anyhow::Result<Self> {
+    pub fn start(lab: &Lab, file: &Path) -> anyhow::Result<Self> {
         let objects = documents(file)?;
         let of_kind = |kind: &'static str| {
             objects
@@ -205,21 +218,36 @@ impl LabWorld {
                 forward_services(netns, &forwarded)?;
             }
         }
-        world.start_apps().await?;
+        for (pod, netns) in world.pods.values().filter(|(pod, _)| pod.gateway.is_none()) {
+            world.apps.extend(serve_ports(pod, netns)?);
+        }
         Ok(world)
     }
 
-    async fn start_apps(&mut self) -> anyhow::Result<()> {
-        let pods = self.pods.values().filter(|(pod, _)| pod.gateway.is_none());
-        for (pod, netns) in pods {
-            // What speaks TLS itself is the test's to start.
-            for (_, port) in pod.ports.iter().filter(|(name, _)| name != "tls") {
-                let addr = SocketAddr::new(pod.ip, *port);
-                let listener = netns.run(|| std::net::TcpListener::bind(addr))??;
-                let version = pod.labels.get("version").map_or("", String::as_str);
-                self.apps.push(App::serve(listener, &pod.name, version)?);
-            }
-        }
+    /// Gives a captured pod another address on another node.
+    ///
+    /// # Errors
+    /// When the new place cannot be made.
+    pub(super) fn move_pod(
+        &mut self,
+        lab: &Lab,
+        name: &str,
+        ip: IpAddr,
+        node: &str,
+    ) -> anyhow::Result<()> {
+        let netns = lab.host(ip)?;
+        capture(&netns)?;
+        let (pod, old_netns) = self
+            .pods
+            .get_mut(name)
+            .with_context(|| format!("no pod {name}"))?;
+        self.apps.retain(|app| app.addr().ip() != pod.ip);
+        pod.ip = ip;
+        node.clone_into(&mut pod.node);
+        *old_netns = netns;
+        let (pod, netns) = &self.pods[name];
+        let apps = serve_ports(pod, netns)?;
+        self.apps.extend(apps);
         Ok(())
     }
 
