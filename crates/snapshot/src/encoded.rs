@@ -387,7 +387,12 @@ mod tests {
             name: "w".repeat(200),
             ..Workload::default()
         };
-        let address = |r#type| Address { r#type: Some(r#type) }.encode_to_vec();
+        let address = |r#type| {
+            Address {
+                r#type: Some(r#type),
+            }
+            .encode_to_vec()
+        };
         let bytes = address(address::Type::Workload(workload.clone()));
         let aliases = vec![Str::from("/10.0.0.1")];
         let whole =
@@ -419,7 +424,8 @@ mod tests {
 
     #[test]
     fn what_is_outdated_stays_so_however_often_it_is_said() {
-        let resource = EncodedResource::address(Str::from("uid"), b"x", vec![], workload_facts(), 0);
+        let resource =
+            EncodedResource::address(Str::from("uid"), b"x", vec![], workload_facts(), 0);
         let outdated = resource.to_outdated();
         assert_ne!(outdated, resource);
         assert_eq!(outdated.to_outdated(), outdated);

@@ -32,6 +32,4 @@ pub use metrics::Metrics;
 pub use response::Response;
 pub use server::{ServerConfig, ServerError, serve};
 pub use service::{AdsService, Deps};
-pub use session::{
-    Effect, Effects, Flavour, Limits, Observation, Request, Session, TypeStatus,
-};
+pub use session::{Effect, Effects, Flavour, Limits, Observation, Request, Session, TypeStatus};

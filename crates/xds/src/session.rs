@@ -460,6 +460,10 @@ pub(crate) fn bounded(text: &str, bytes_max: usize) -> &str {
 }
 
 #[cfg(test)]
+mod discovery_tests;
+#[cfg(test)]
+mod mesh_properties;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 pub(crate) mod tests;

@@ -142,7 +142,11 @@ impl Session {
             ty,
             target: snapshot.resources(class, ty).unwrap_or(&empty),
             // The first response is whole: readiness opens on its acknowledgement.
-            part: if sub.reply && !guards { Part::All } else { part },
+            part: if sub.reply && !guards {
+                Part::All
+            } else {
+                part
+            },
             flavour: self.flavour,
             cache: &self.cache,
             node: &self.client.node_name,
@@ -278,9 +282,7 @@ fn next_of_all(sub: &mut Subscription, context: &Context<'_>) -> Option<Next> {
         is_urgent: delta.urgent_count > 0,
     };
     let is_delta = context.flavour == Flavour::Delta;
-    let portion = is_delta
-        .then(|| cut(&offer, context.rules(sub)))
-        .flatten();
+    let portion = is_delta.then(|| cut(&offer, context.rules(sub))).flatten();
     if let Some(portion) = &portion
         && !portion.is_whole
     {
