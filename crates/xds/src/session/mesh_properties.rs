@@ -2,7 +2,7 @@
 //! portions it is sent, it ends up with what it should hold, and on the way no workload
 //! names a policy that it does not know.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
 use std::collections::BTreeMap;
 
@@ -259,7 +259,7 @@ impl Model {
             let version = resource.version.clone();
             held.insert(name.clone(), Item { version, needs });
             let aliases = resource.aliases.iter().chain([name]);
-            for owed in self.owed.get_mut(&ty).into_iter() {
+            if let Some(owed) = self.owed.get_mut(&ty) {
                 aliases.clone().for_each(|alias| {
                     owed.remove(alias);
                 });
