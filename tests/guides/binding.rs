@@ -306,7 +306,8 @@ fn guide_33_machines_claims_1_2_5_6_and_8() {
         target(world.workload("billing/billing-pod"), "billing"),
         json!({ "servicePort": 80, "targetPort": 9090 })
     );
-    assert_eq!(target(vm, "billing-named"), Value::Null);
+    let named = &vm["services"]["billing/billing-named.billing.svc.cluster.local"];
+    assert!(named.is_object() && named["ports"].is_null(), "{named}");
     let meshed = world.workload("WorkloadEntry/billing/meshed-vm");
     assert_eq!(
         (&meshed["tunnelProtocol"], &meshed["nativeTunnel"]),
@@ -385,7 +386,7 @@ fn guide_38_workload_waypoint_claims_1_2_7_8_and_9() {
 }
 
 #[test]
-fn guide_39_home_cluster_claims_1_and_5() {
+fn guide_39_home_cluster_claims_1_5_and_9() {
     let Some(world) = World::numbered("39") else {
         return;
     };
@@ -406,11 +407,15 @@ fn guide_39_home_cluster_claims_1_and_5() {
             "example-api/example-api-waypoint"
         )])
     );
-    assert!(
-        world
-            .services()
-            .contains_key("example-api/api.vendor.example")
-    );
+    let services = world.services();
+    let vendor = services["example-api/api.vendor.example"];
+    let first = vendor["addresses"][0]["address"].as_str().unwrap();
+    assert!(first.starts_with("8P"), "{first} is in 240.240.0.0/16");
+    assert_eq!(vendor["ports"][0]["appProtocol"], "TLS");
+    // Nothing else is told: neither annotations of a tool nor the kinds of others.
+    let unserved = ["example-api", "example-worker"]
+        .map(|name| format!("route-parent-not-supported HTTPRoute {name}/{name}"));
+    assert_eq!(world.told(), unserved);
 }
 
 #[test]
@@ -429,7 +434,8 @@ fn guide_40_not_enrolled_claims_2_and_3() {
     );
     let strict = "istio-system/istio_converted_static_strict".to_owned();
     let listed = world.listed();
-    for name in ["bookinfo/productpage", "bookinfo/reviews-v1"] {
+    for name in ["productpage", "ratings", "reviews-v1", "reviews-v2"] {
+        let name = &format!("bookinfo/{name}");
         assert!(
             listed
                 .get(name)
