@@ -8,12 +8,14 @@ mod listener;
 mod matcher;
 mod rbac;
 mod route;
+mod secret;
 mod tls;
 mod wire;
 
 use model::Str;
 
 use crate::ir::{ChainIr, ClusterIr, EndpointsIr, ListenerIr, StaticClusterIr};
+pub(crate) use secret::{authority, certificate};
 
 /// A resource as proxies receive it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use model::{Finding, MeshRow, ObjectKey, ProxyClass, Str, WaypointRow, WorkloadR
 use prost::Message as _;
 use snapshot::{
     AddressFacts, AddressKind, AddressTable, EncodedResource, LazyWorkloads, ProxyResources,
-    ResourceMap, ResourceType, Snapshot,
+    ResourceMap, ResourceType, SecretStore, Snapshot,
 };
 
 use crate::stages::{DerivedChanges, Stages};
@@ -31,6 +31,7 @@ pub(crate) struct Resources {
     statuses: OrdMap<StatusKey, Arc<StatusRow>>,
     waypoint_rows: OrdMap<ObjectKey, Arc<WaypointRow>>,
     mesh: Arc<MeshRow>,
+    secrets: SecretStore,
 }
 
 impl Resources {
@@ -43,6 +44,7 @@ impl Resources {
             differs |= follow(&mut self.statuses, changed);
         }
         differs |= follow(&mut self.waypoint_rows, &changes.waypoints);
+        differs |= self.update_secrets(changes);
         if let Some(row) = changes.mesh.rows().last() {
             self.mesh = row.new.clone().unwrap_or_default();
             differs = true;
@@ -63,7 +65,22 @@ impl Resources {
             statuses: self.statuses.clone(),
             waypoints: self.waypoint_rows.clone(),
             mesh: Arc::clone(&self.mesh),
+            secrets: self.secrets.clone(),
         }
+    }
+
+    fn update_secrets(&mut self, changes: &DerivedChanges) -> bool {
+        let grants = changes.credentials.grants.rows();
+        let materials = changes.credentials.materials.rows();
+        for change in grants {
+            self.secrets
+                .put_grants(change.key.clone(), change.new.clone());
+        }
+        for change in materials {
+            self.secrets
+                .put_material(change.key.clone(), change.new.clone());
+        }
+        !grants.is_empty() || !materials.is_empty()
     }
 
     fn update_addresses(&mut self, stages: &Stages, changes: &DerivedChanges) -> bool {

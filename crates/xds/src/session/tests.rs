@@ -27,6 +27,7 @@ pub(crate) fn ztunnel() -> Client {
         cluster_id: "Kubernetes".into(),
         version: Str::new(),
         class: None,
+        identity: None,
     }
 }
 
