@@ -32,6 +32,16 @@ impl Index<ObjectKey, CredentialGrants> for GrantByAuthority {
     }
 }
 
+/// Gateways by ConfigMaps that they trust. For the table of grants.
+pub struct GrantByConfigMap;
+
+impl Index<ObjectKey, CredentialGrants> for GrantByConfigMap {
+    type At = ObjectKey;
+    fn keys(_: &ObjectKey, row: &CredentialGrants, emit: &mut dyn FnMut(&ObjectKey)) {
+        row.config_maps.iter().for_each(emit);
+    }
+}
+
 fn is_authority(name: &str) -> bool {
     name.ends_with(CA_SUFFIX)
 }

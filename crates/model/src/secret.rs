@@ -3,7 +3,7 @@
 //! **Invariant**: a value leaves this module through [`SecretBytes::expose`] alone. Nothing that
 //! prints, serialises or compares rows can show it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use zeroize::Zeroizing;
@@ -121,6 +121,9 @@ pub struct CredentialGrants {
     /// By the part of the resource name behind `kubernetes-gateway://`: the Secrets to look at,
     /// the first that exists counts. Names that end in `-cacert` stand for authorities alone.
     pub names: BTreeMap<Str, Vec<ObjectKey>>,
+    /// ConfigMaps whose authorities its listeners trust. Anybody may have these; somebody is to
+    /// be told of their defects.
+    pub config_maps: BTreeSet<ObjectKey>,
     /// A controller deploys the proxies, so their service account is known.
     pub is_managed: bool,
 }

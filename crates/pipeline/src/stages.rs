@@ -23,7 +23,7 @@ use ambient::workload::{self, WorkloadSource, WorkloadView};
 use envoy::attachment::{self, AttachmentView};
 use envoy::chains::{self, ChainView};
 use envoy::clusters::{self, ClusterView};
-use envoy::credentials::{GrantByAuthority, GrantByCertificate};
+use envoy::credentials::{GrantByAuthority, GrantByCertificate, GrantByConfigMap};
 use envoy::encoded::{self, EncodedView};
 use envoy::endpoints::{self, EndpointView};
 use envoy::index::WorkloadByService;
@@ -176,7 +176,8 @@ impl Stages {
             static_clusters: Derived::new("static_clusters"),
             grants: Derived::new("grants")
                 .with_index::<GrantByCertificate>()
-                .with_index::<GrantByAuthority>(),
+                .with_index::<GrantByAuthority>()
+                .with_index::<GrantByConfigMap>(),
             materials: Derived::new("materials"),
             route_findings: Derived::new("route_findings"),
             policy_findings: Derived::new("policy_findings"),

@@ -170,7 +170,10 @@ impl Walk<'_, '_> {
             return;
         }
         let exists = match kind {
-            Kind::ConfigMap => self.view.config_maps.get(self.reads, &target).is_some(),
+            Kind::ConfigMap => {
+                self.row.config_maps.insert(target.clone());
+                self.view.config_maps.get(self.reads, &target).is_some()
+            }
             _ => self.authority(&target),
         };
         if !exists {

@@ -12,7 +12,7 @@ use model::secret::{
 };
 use model::{Finding, ObjectKey, Parsed, SecretBytes, Severity};
 
-use super::{GrantByAuthority, GrantByCertificate, pem};
+use super::{GrantByAuthority, GrantByCertificate, GrantByConfigMap, pem};
 use crate::emit;
 
 /// Type of Secrets that are meant for TLS.
@@ -25,7 +25,7 @@ pub struct MaterialView<'t> {
     pub secrets: View<'t, ObjectKey, Parsed<Secret>>,
     /// ConfigMaps.
     pub config_maps: View<'t, ObjectKey, Parsed<ConfigMap>>,
-    /// Grants; indexes [`GrantByCertificate`] and [`GrantByAuthority`].
+    /// Grants; indexes [`GrantByCertificate`], [`GrantByAuthority`], [`GrantByConfigMap`].
     pub grants: View<'t, ObjectKey, CredentialGrants>,
 }
 
@@ -38,7 +38,10 @@ pub fn derive(
     match primary {
         MaterialKey::Secret(key) => of_secret(primary, key, view, reads),
         MaterialKey::ConfigMap(key) => match view.config_maps.get(reads, key) {
-            Some(row) => of_config_map(primary, row),
+            Some(row) => {
+                let grants = view.grants.by::<GrantByConfigMap>(reads, key);
+                of_config_map(primary, row, grants.count() > 0)
+            }
             None => Output::gone(),
         },
     }
@@ -109,19 +112,20 @@ fn is_authority_of_somebody(key: &ObjectKey, view: &MaterialView<'_>, reads: &mu
 fn of_config_map(
     primary: &MaterialKey,
     row: &Parsed<ConfigMap>,
+    is_referenced: bool,
 ) -> Output<MaterialKey, Material, Finding> {
     let Some(map) = row.ok() else {
         return Output::one(primary.clone(), Material::default());
     };
     let authority = authority(&map.data);
     let note = match &authority {
-        Ok(_) | Err(Unusable::Absent(_)) => None,
-        Err(reason) => Some(finding(
+        Err(reason) if is_referenced => Some(finding(
             primary,
             "secret-ca-unusable",
             format!("{reason}, so no proxy is given these authorities and refuses who needs them"),
             "Give it certificates in PEM as ca.crt, and a revocation list only where it is one",
         )),
+        _ => None,
     };
     let material = Material {
         authority: authority.ok(),

@@ -24,7 +24,7 @@ use rcgen::{
 
 use super::grants::{self, GrantView};
 use super::materials::{self, MaterialView};
-use super::{GrantByAuthority, GrantByCertificate};
+use super::{GrantByAuthority, GrantByCertificate, GrantByConfigMap};
 use crate::index::GrantByNamespace;
 
 /// A certificate, its private key, and a list of what it revoked.
@@ -149,7 +149,8 @@ impl World {
         );
         let mut granted: Derived<_, ObjectKey, CredentialGrants, Finding> = Derived::new("grants")
             .with_index::<GrantByCertificate>()
-            .with_index::<GrantByAuthority>();
+            .with_index::<GrantByAuthority>()
+            .with_index::<GrantByConfigMap>();
         let view = GrantView {
             gateways: gateways.view(),
             gateway_classes: classes.view(),

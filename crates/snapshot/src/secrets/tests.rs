@@ -57,6 +57,7 @@ fn snapshot() -> Snapshot {
     let grants = CredentialGrants {
         names: names.map(|(name, keys)| (name.into(), keys)).into(),
         is_managed: true,
+        ..CredentialGrants::default()
     };
     secrets.put_grants(key("a/gw"), Some(Arc::new(grants)));
     secrets.put_grants(key("a/other"), Some(Arc::default()));
@@ -182,7 +183,7 @@ fn a_gateway_that_nobody_deploys_binds_by_namespace() {
     assert_eq!(asked(&snapshot, Some(&app), "a/gw", name), "-");
     let grants = CredentialGrants {
         names: [("a/s".into(), vec![key("a/s")])].into(),
-        is_managed: false,
+        ..CredentialGrants::default()
     };
     snapshot
         .secrets

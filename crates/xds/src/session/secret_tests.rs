@@ -32,6 +32,7 @@ fn world(secrets: &str, granted: &str) -> Arc<Snapshot> {
             .map(|name| (name.into(), vec![name.parse().unwrap()]))
             .collect(),
         is_managed: true,
+        ..CredentialGrants::default()
     };
     let gateway = ObjectKey::new("a", "gw");
     store.put_grants(gateway.clone(), Some(Arc::new(grants)));
