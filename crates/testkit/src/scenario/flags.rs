@@ -47,3 +47,46 @@ fn switch<'f>(features: &'f mut Features, name: &str) -> Result<&'f mut bool> {
         other => bail!("{other} is no switch"),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use model::derived::Features;
+    use pipeline::MeshDefaults;
+    use serde_json::json;
+
+    use super::parse;
+
+    #[test]
+    fn what_is_stated_is_set_and_the_rest_stays() {
+        let document = json!({
+            "revision": "new",
+            "features": { "dry_run_policies": true, "ip_autoallocate": false },
+            "waypoint_missing": "fail-closed",
+        });
+        let want = MeshDefaults {
+            revision: "new".into(),
+            features: Features {
+                dry_run_policies: true,
+                ip_autoallocate: false,
+                waypoint_missing_denies: true,
+                ..Features::default()
+            },
+            ..MeshDefaults::default()
+        };
+        assert_eq!(parse(&document).ok(), Some(want));
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused() {
+        for bad in [
+            json!([]),
+            json!({ "revison": "new" }),
+            json!({ "revision": 1 }),
+            json!({ "features": { "dry_run": true } }),
+            json!({ "features": { "dry_run_policies": "yes" } }),
+            json!({ "waypoint_missing": "closed" }),
+        ] {
+            assert!(parse(&bad).is_err(), "{bad}");
+        }
+    }
+}
