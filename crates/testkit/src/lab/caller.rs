@@ -69,6 +69,10 @@ impl Netns {
     ///
     /// # Errors
     /// When the connection is refused or takes too long.
+    #[allow(
+        clippy::unused_async,
+        reason = "the stream belongs to the runtime, which an async caller has"
+    )]
     pub async fn connect(&self, to: SocketAddr) -> anyhow::Result<TcpStream> {
         let stream = self.run(|| {
             let stream = std::net::TcpStream::connect_timeout(&to, CALL_LIMIT)?;

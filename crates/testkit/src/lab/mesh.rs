@@ -240,13 +240,19 @@ impl LabMesh {
     pub fn logs(&self) -> String {
         let mut text = self.daemon.log_tail();
         for (node, ztunnel) in &self.ztunnels {
-            text.push_str(&format!("\n{node}: {}", ztunnel.log_tail()));
+            text += "\n";
+            text += node;
+            text += ": ";
+            text += &ztunnel.log_tail();
         }
         for (name, waypoint) in &self.waypoints {
             let log = std::fs::read_to_string(&waypoint.log).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
             let from = lines.len().saturating_sub(15);
-            text.push_str(&format!("\n{name}: {}", lines[from..].join("\n")));
+            text += "\n";
+            text += name;
+            text += ": ";
+            text += &lines[from..].join("\n");
         }
         text
     }

@@ -96,19 +96,20 @@ pub fn forward_services(
 ) -> anyhow::Result<()> {
     let mut rules = String::from("*nat\n");
     for (vip, port, endpoints) in services {
-        for (i, endpoint) in endpoints.iter().enumerate() {
-            let left = endpoints.len() - i;
+        let count = u16::try_from(endpoints.len()).context("endpoints of a service")?;
+        for (left, endpoint) in (1..=count).rev().zip(endpoints) {
             let chance = if left > 1 {
                 format!(
                     "-m statistic --mode random --probability {:.4} ",
-                    1.0 / left as f64
+                    1.0 / f64::from(left)
                 )
             } else {
                 String::new()
             };
-            rules.push_str(&format!(
+            let rule = format!(
                 "-A OUTPUT -d {vip}/32 -p tcp --dport {port} {chance}-j DNAT --to-destination {endpoint}\n"
-            ));
+            );
+            rules.push_str(&rule);
         }
     }
     rules.push_str("COMMIT\n");
