@@ -189,6 +189,8 @@ impl Session {
                 .map_or(0, |since| now_ms.saturating_sub(since));
             sub.sent = next.sent;
             sub.shared = next.shared;
+            // It was compared with what was held before; and all empty maps look the same.
+            sub.settled = None;
             sub.is_turn_of_rest = next.is_urgent;
             sub.note_sent(&nonce, now_ms);
         }

@@ -167,6 +167,22 @@ fn a_withdrawn_grant_ends_what_is_served_and_a_new_one_brings_it_back() {
 }
 
 #[test]
+fn what_was_denied_then_granted_then_withdrawn_is_told_each_time() {
+    let (mut stream, log) = stream(client(Some("gw")), &world("b/s=1", ""), GRANTED);
+    assert_eq!(log, ["sds -kubernetes-gateway://b/s"]);
+    stream.ack(Secret);
+    for _ in 0..2 {
+        assert_eq!(stream.publish(world("b/s=1", "")), [""; 0]);
+        let log = stream.publish(world("b/s=1", "b/s"));
+        assert_eq!(log, ["sds +kubernetes-gateway://b/s"]);
+        // Withdrawn before it was accepted.
+        assert_eq!(stream.publish(world("b/s=1", "")), [""; 0]);
+        assert_eq!(stream.ack(Secret), ["sds -kubernetes-gateway://b/s"]);
+        stream.ack(Secret);
+    }
+}
+
+#[test]
 fn a_secret_deleted_and_created_again_is_sent_again() {
     let (mut stream, _) = stream(client(Some("gw")), &world("a/s=1", "a/s"), OWN);
     stream.ack(Secret);
