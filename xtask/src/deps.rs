@@ -21,21 +21,22 @@ const ARROWS: &[(&str, &[&str])] = &[
         "pipeline",
         &["ambient", "envoy", "flow", "model", "proto", "snapshot"],
     ),
-    ("ca", &["model"]),
+    ("authn", &["model"]),
+    ("ca", &["authn", "model", "proto"]),
     ("source", &["model"]),
-    ("xds", &["ca", "model", "proto", "snapshot"]),
+    ("xds", &["authn", "ca", "model", "proto", "snapshot"]),
     (
         "ambientd",
         &[
-            "ambient", "ca", "envoy", "flow", "model", "pipeline", "proto", "snapshot", "source",
-            "xds",
+            "ambient", "authn", "ca", "envoy", "flow", "model", "pipeline", "proto", "snapshot",
+            "source", "xds",
         ],
     ),
     (
         "testkit",
         &[
-            "ambient", "ambientd", "ca", "envoy", "flow", "model", "pipeline", "proto", "snapshot",
-            "source", "xds",
+            "ambient", "ambientd", "authn", "ca", "envoy", "flow", "model", "pipeline", "proto",
+            "snapshot", "source", "xds",
         ],
     ),
     ("xtask", &[]),
