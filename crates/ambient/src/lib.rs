@@ -6,7 +6,7 @@
 //!
 //! Stages, in the order in which they may read each other:
 //! [`mesh`], [`node_locality`], [`waypoint`], [`namespace_binding`], [`claim`], [`service`],
-//! [`peer_binding`], [`policy_binding`], [`authorization`], [`pod_link`], [`workload`].
+//! [`peer_binding`], [`policy_binding`], [`authorization`], [`pod_link`], [`workload`], [`pod_facts`].
 //! Each exports its view, its primary key, the index markers that it needs on earlier tables,
 //! and one pure `derive`.
 //!
@@ -26,6 +26,7 @@ pub mod mesh;
 pub mod namespace_binding;
 pub mod node_locality;
 pub mod peer_binding;
+pub mod pod_facts;
 pub mod pod_link;
 pub mod policy_binding;
 mod protocol;

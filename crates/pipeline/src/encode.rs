@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use envoy::emit::Resource;
 use imbl::OrdMap;
-use model::{Finding, ObjectKey, ProxyClass, Str, WorkloadRow};
+use model::{Finding, MeshRow, ObjectKey, ProxyClass, Str, WorkloadRow};
 use prost::Message as _;
-use snapshot::{EncodedResource, ProxyResources, ResourceMap, ResourceType, Snapshot};
+use snapshot::{EncodedResource, PodFacts, ProxyResources, ResourceMap, ResourceType, Snapshot};
 
 use crate::stages::{DerivedChanges, Stages};
 
@@ -21,6 +21,8 @@ pub(crate) struct Resources {
     /// Resources of one class only.
     classes: BTreeMap<ProxyClass, ProxyResources>,
     proxies: OrdMap<ProxyClass, Arc<ProxyResources>>,
+    mesh: Arc<MeshRow>,
+    pods: PodFacts,
 }
 
 impl Resources {
@@ -29,6 +31,14 @@ impl Resources {
         let mut differs = self.update_addresses(stages, changes);
         differs |= self.update_authorizations(changes);
         differs |= self.update_proxies(changes);
+        if let Some(row) = changes.mesh.rows().last() {
+            self.mesh = row.new.clone().unwrap_or_default();
+            differs = true;
+        }
+        for change in changes.pods.rows() {
+            self.pods.set(&change.key, change.new.clone());
+            differs = true;
+        }
         differs
     }
 
@@ -40,6 +50,8 @@ impl Resources {
             authorizations: self.authorizations.clone(),
             proxies: self.proxies.clone(),
             findings,
+            mesh: Arc::clone(&self.mesh),
+            pods: self.pods.clone(),
         }
     }
 

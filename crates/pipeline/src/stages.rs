@@ -9,6 +9,7 @@ use ambient::mesh::{self, MeshDefaults, MeshView};
 use ambient::namespace_binding::{self, NamespaceBinding, NamespaceBindingView};
 use ambient::node_locality::{self, NodeLocalityView};
 use ambient::peer_binding::{self, PeerBinding, PeerBindingView};
+use ambient::pod_facts::{self, PodFactView};
 use ambient::pod_link::{self, PodLink, PodLinkKey, PodLinkView};
 use ambient::policy_binding::{self, PolicyBinding, PolicyBindingView};
 use ambient::service::{self, ServiceView};
@@ -34,7 +35,7 @@ use envoy::static_clusters::{self, StaticClusterView};
 use flow::{Changes, Derived, Dirty, Reads, Touched};
 use model::derived::Locality;
 use model::{
-    AuthorizationRow, Finding, MeshRow, NamespacedHostname, ObjectKey, ProxyClass, ServiceRow,
+    AuthorizationRow, Finding, MeshRow, NamespacedHostname, ObjectKey, PodFact, ProxyClass, ServiceRow,
     WaypointRow, WorkloadRow, WorkloadUid,
 };
 
@@ -58,6 +59,7 @@ pub(crate) struct Stages {
     pub(crate) authorizations: Stage<AuthorizationSource, ObjectKey, AuthorizationRow>,
     pod_links: Stage<ObjectKey, PodLinkKey, PodLink>,
     pub(crate) workloads: Stage<WorkloadSource, WorkloadUid, WorkloadRow>,
+    pod_facts: Stage<ObjectKey, ObjectKey, PodFact>,
     attachments: Stage<NamespacedHostname, NamespacedHostname, AttachmentIr>,
     directs: Stage<WorkloadUid, WorkloadUid, DirectIr>,
     chains: Stage<NamespacedHostname, WaypointResource, ChainIr>,
@@ -82,6 +84,8 @@ pub(crate) struct DerivedChanges {
     pub(crate) listeners: Changes<ClassResource, ListenerIr>,
     pub(crate) static_clusters: Changes<ClassResource, StaticClusterIr>,
     pub(crate) proxies: Vec<(ProxyClass, bool)>,
+    pub(crate) mesh: Changes<(), MeshRow>,
+    pub(crate) pods: Changes<ObjectKey, PodFact>,
     pub(crate) notes: bool,
 }
 
@@ -133,6 +137,7 @@ impl Stages {
                 .with_index::<at::WorkloadByNamespace>()
                 .with_index::<at::WorkloadByWaypoint>()
                 .with_index::<at::InstanceByNamespace>(),
+            pod_facts: Derived::new("pod_facts"),
             attachments: Derived::new("attachments").with_index::<at::AttachmentByWaypoint>(),
             directs: Derived::new("directs").with_index::<at::DirectByWaypoint>(),
             chains: Derived::new("chains").with_index::<at::ChainByDestination>(),
@@ -180,7 +185,7 @@ impl Stages {
         mut touched: Touched,
     ) -> DerivedChanges {
         let first = !std::mem::replace(&mut self.started, true);
-        update!(
+        let mesh_changes = update!(
             touched,
             self.mesh,
             first.then_some(()).into_iter(),
@@ -514,6 +519,15 @@ impl Stages {
                 policies: inputs.authorization_policies.view(),
             }
         );
+        let pods = update!(
+            touched,
+            self.pod_facts,
+            changed.pods.keys().cloned(),
+            pod_facts::derive,
+            PodFactView {
+                pods: inputs.pods.view()
+            }
+        );
         let proxies = changed
             .proxies
             .rows()
@@ -530,6 +544,8 @@ impl Stages {
             listeners,
             static_clusters,
             proxies,
+            mesh: mesh_changes,
+            pods,
             notes,
         }
     }
@@ -563,6 +579,7 @@ notes!(
     authorizations,
     pod_links,
     workloads,
+    pod_facts,
     attachments,
     directs,
     chains,

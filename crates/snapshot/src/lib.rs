@@ -15,6 +15,7 @@
 mod delta;
 mod encoded;
 mod map;
+mod pods;
 mod resource_type;
 mod snapshot;
 
@@ -22,5 +23,6 @@ pub use delta::{DeltaCache, EncodedDelta};
 pub use encoded::EncodedResource;
 pub use map::{Diff, ResourceMap};
 pub use model::Str;
+pub use pods::PodFacts;
 pub use resource_type::ResourceType;
 pub use snapshot::{ProxyResources, Snapshot};

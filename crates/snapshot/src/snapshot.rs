@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use model::{Finding, ProxyClass};
+use model::{Finding, MeshRow, ProxyClass};
 
-use crate::{ResourceMap, ResourceType};
+use crate::{PodFacts, ResourceMap, ResourceType};
 
 /// Resources of one class of proxies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,6 +57,10 @@ pub struct Snapshot {
     pub proxies: OrdMap<ProxyClass, Arc<ProxyResources>>,
     /// What of the configuration does not do what it says.
     pub findings: Arc<[Finding]>,
+    /// Mesh-wide settings in force.
+    pub mesh: Arc<MeshRow>,
+    /// What identity checks must know of pods. No client sees it.
+    pub pods: PodFacts,
 }
 
 impl Default for Snapshot {
@@ -67,6 +71,8 @@ impl Default for Snapshot {
             authorizations: ResourceMap::default(),
             proxies: OrdMap::new(),
             findings: Arc::from([]),
+            mesh: Arc::default(),
+            pods: PodFacts::default(),
         }
     }
 }
