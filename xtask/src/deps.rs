@@ -23,20 +23,21 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("authn", &["model"]),
     ("ca", &["authn", "model", "proto"]),
+    ("agent", &["envoy", "model", "proto"]),
     ("source", &["model"]),
     ("xds", &["authn", "ca", "model", "proto", "snapshot"]),
     (
         "ambientd",
         &[
-            "ambient", "authn", "ca", "envoy", "flow", "model", "pipeline", "proto", "snapshot",
-            "source", "xds",
+            "agent", "ambient", "authn", "ca", "envoy", "flow", "model", "pipeline", "proto",
+            "snapshot", "source", "xds",
         ],
     ),
     (
         "testkit",
         &[
-            "ambient", "ambientd", "authn", "ca", "envoy", "flow", "model", "pipeline", "proto",
-            "snapshot", "source", "xds",
+            "agent", "ambient", "ambientd", "authn", "ca", "envoy", "flow", "model", "pipeline",
+            "proto", "snapshot", "source", "xds",
         ],
     ),
     ("xtask", &[]),
