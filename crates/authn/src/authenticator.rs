@@ -162,11 +162,7 @@ impl Authenticator {
         result
     }
 
-    async fn by_token(
-        &self,
-        headers: &HeaderMap,
-        prefixes: &[&str],
-    ) -> Result<Caller, AuthnError> {
+    async fn by_token(&self, headers: &HeaderMap, prefixes: &[&str]) -> Result<Caller, AuthnError> {
         let token = token(headers, prefixes)?;
         let cluster = cluster(headers);
         let reviewer = self.reviewer(cluster)?;

@@ -132,12 +132,13 @@ impl DevIssuer {
             }
             read => read?,
         };
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &key).map_err(
-            |_| IssuerError::Corrupt {
-                path,
-                reason: "not an ECDSA P-256 key in PKCS#8 form",
-            },
-        )?;
+        let pair =
+            EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &key).map_err(|_| {
+                IssuerError::Corrupt {
+                    path,
+                    reason: "not an ECDSA P-256 key in PKCS#8 form",
+                }
+            })?;
         Ok(Self {
             signing: EncodingKey::from_ec_der(&key),
             verifying: DecodingKey::from_ec_der(pair.public_key().as_ref()),
