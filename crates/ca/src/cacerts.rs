@@ -71,19 +71,31 @@ impl CaCerts {
 
     fn layout(&self) -> Result<Option<Layout>, CaError> {
         let base = self.base();
-        let exists = |name: &&str| base.join(name).exists();
-        let (layout, wanted) = if exists(&"tls.crt") {
-            (Layout::TlsSecret, TLS_FILES.as_slice())
-        } else if ISTIO_FILES.iter().any(|n| exists(n)) {
-            (Layout::Istio, ISTIO_FILES.as_slice())
-        } else if TLS_FILES.iter().any(|n| exists(n)) {
-            (Layout::TlsSecret, TLS_FILES.as_slice())
+        // What cannot be looked at is not absent.
+        let exists = |name: &str| {
+            let path = base.join(name);
+            path.try_exists().map_err(|e| CaError::io(&path, e))
+        };
+        let present = |names: &[&'static str]| {
+            names
+                .iter()
+                .map(|name| Ok((*name, exists(name)?)))
+                .collect::<Result<Vec<_>, CaError>>()
+        };
+        let (istio, tls) = (present(&ISTIO_FILES)?, present(&TLS_FILES)?);
+        let any = |files: &[(&str, bool)]| files.iter().any(|(_, there)| *there);
+        let (layout, wanted) = if exists("tls.crt")? {
+            (Layout::TlsSecret, tls)
+        } else if any(&istio) {
+            (Layout::Istio, istio)
+        } else if any(&tls) {
+            (Layout::TlsSecret, tls)
         } else {
             return Ok(None);
         };
-        match wanted.iter().find(|n| !exists(n)) {
+        match wanted.iter().find(|(_, there)| !there) {
             None => Ok(Some(layout)),
-            Some(missing) => Err(CaError::Partial {
+            Some((missing, _)) => Err(CaError::Partial {
                 dir: self.dir.clone(),
                 missing: (*missing).to_owned(),
             }),

@@ -160,15 +160,14 @@ pub fn renew_if_due(store: &dyn RootStore, now: SystemTime) -> Result<bool, CaEr
 /// [`CaError::Rotation`] while an earlier rotation is unfinished.
 pub fn prepare(store: &dyn RootStore, trust_domain: &str, now: SystemTime) -> Result<(), CaError> {
     let old = required(store)?;
-    if old.previous_key_pem.is_some() {
+    let (key, bundle) = parse(store, &old)?;
+    if other_key(old.previous_key_pem.as_ref(), &key)?.is_some() {
         return Err(CaError::Rotation(
             "the last rotation has switched but not finished; finish it first",
         ));
     }
-    let (_, bundle) = parse(store, &old)?;
-    let next = match old.next_key_pem.clone() {
-        Some(text) => PrivateKey::from_pem(text)
-            .ok_or(CaError::Rotation("the prepared key does not parse"))?,
+    let next = match other_key(old.next_key_pem.as_ref(), &key)? {
+        Some(next) => next,
         None => PrivateKey::generate()?,
     };
     if bundle
@@ -195,11 +194,8 @@ pub fn prepare(store: &dyn RootStore, trust_domain: &str, now: SystemTime) -> Re
 /// [`CaError::Rotation`] when nothing is prepared.
 pub fn switch(store: &dyn RootStore) -> Result<(), CaError> {
     let old = required(store)?;
-    let (_, bundle) = parse(store, &old)?;
-    let next = old
-        .next_key_pem
-        .clone()
-        .and_then(PrivateKey::from_pem)
+    let (key, bundle) = parse(store, &old)?;
+    let next = other_key(old.next_key_pem.as_ref(), &key)?
         .filter(|next| {
             bundle
                 .certs()
@@ -224,11 +220,8 @@ pub fn switch(store: &dyn RootStore) -> Result<(), CaError> {
 /// [`CaError::Rotation`] when the switch has not been made.
 pub fn finish(store: &dyn RootStore) -> Result<(), CaError> {
     let old = required(store)?;
-    let (_, bundle) = parse(store, &old)?;
-    let previous = old
-        .previous_key_pem
-        .clone()
-        .and_then(PrivateKey::from_pem)
+    let (key, bundle) = parse(store, &old)?;
+    let previous = other_key(old.previous_key_pem.as_ref(), &key)?
         .ok_or(CaError::Rotation("no rotation has switched; switch first"))?;
     let certs = bundle
         .certs()
@@ -238,10 +231,26 @@ pub fn finish(store: &dyn RootStore) -> Result<(), CaError> {
         .collect();
     let new = StoredRoot {
         bundle_pem: TrustBundle::new(certs).pem().to_owned(),
+        next_key_pem: None,
         previous_key_pem: None,
         ..old.clone()
     };
     store.replace(&old, &new)
+}
+
+/// A key of a rotation, unless it is the one that signs: then a step was interrupted
+/// between two files, and the key has had its turn or has not lost it yet.
+fn other_key(
+    text: Option<&Zeroizing<String>>,
+    signing: &PrivateKey,
+) -> Result<Option<PrivateKey>, CaError> {
+    let Some(text) = text else {
+        return Ok(None);
+    };
+    let key = PrivateKey::from_pem(text.clone()).ok_or(CaError::Rotation(
+        "the next or previous key of the rotation does not parse; restore it",
+    ))?;
+    Ok((key.public_raw() != signing.public_raw()).then_some(key))
 }
 
 fn required(store: &dyn RootStore) -> Result<StoredRoot, CaError> {

@@ -228,3 +228,51 @@ fn one_root_of_two_processes_that_change_it_wins() {
     root::switch(&store).unwrap();
     root::load(&store, now() + HOUR).unwrap();
 }
+
+#[test]
+fn a_step_that_was_interrupted_between_two_files_is_done_again() {
+    let store = MemoryStore::default();
+    root::load_or_create(&store, "cluster.local", now()).unwrap();
+    root::prepare(&store, "cluster.local", now()).unwrap();
+    let prepared = store.load().unwrap().unwrap();
+    root::switch(&store).unwrap();
+    let switched = store.load().unwrap().unwrap();
+    let put = |root: root::StoredRoot| *store.0.lock().unwrap() = Some(root);
+    let roots = || root::load(&store, now()).unwrap().bundle().root_count();
+
+    // The next key is kept, its certificate not yet.
+    let mut half = prepared.clone();
+    let old_root = prepared
+        .bundle_pem
+        .find("-----END CERTIFICATE-----\n")
+        .unwrap()
+        + 26;
+    half.bundle_pem.truncate(old_root);
+    put(half);
+    assert_eq!(roots(), 1);
+    root::prepare(&store, "cluster.local", now()).unwrap();
+    assert_eq!(roots(), 2);
+    assert!(store.load().unwrap().unwrap().next_key_pem == prepared.next_key_pem);
+
+    // The previous key is kept, but it still signs.
+    put(root::StoredRoot {
+        previous_key_pem: Some(prepared.key_pem.clone()),
+        ..prepared.clone()
+    });
+    assert!(matches!(root::finish(&store), Err(CaError::Rotation(_))));
+    assert_eq!(roots(), 2, "the root that signs is not dropped");
+    root::switch(&store).unwrap();
+    assert!(store.load().unwrap().unwrap() == switched);
+
+    // The next key signs already, and is not yet removed.
+    put(root::StoredRoot {
+        next_key_pem: prepared.next_key_pem.clone(),
+        ..switched.clone()
+    });
+    assert!(matches!(root::switch(&store), Err(CaError::Rotation(_))));
+    root::finish(&store).unwrap();
+    assert_eq!(roots(), 1);
+    let finished = store.load().unwrap().unwrap();
+    assert!(finished.next_key_pem.is_none() && finished.previous_key_pem.is_none());
+    assert!(finished.key_pem == switched.key_pem);
+}
