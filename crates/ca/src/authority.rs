@@ -272,7 +272,7 @@ impl Authority {
             not_after: clamp(&signer, ttl, now)?,
         };
         let der = signer.sign_leaf(&leaf)?;
-        Issued::new(der, &signer, key)
+        Ok(Issued::new(der, &signer, key))
     }
 
     /// The URI of an identity that this authority may certify.

@@ -180,7 +180,7 @@ fn check_crl(text: &str, signer: &Signer) -> Result<String, String> {
         .iter()
         .map(
             |b| match CertificateRevocationList::from_der(b.contents()) {
-                Ok((rest, list)) if rest.is_empty() => Ok(list),
+                Ok(([], list)) => Ok(list),
                 _ => Err("not a revocation list".to_owned()),
             },
         )

@@ -31,7 +31,7 @@ impl fmt::Debug for Issued {
 // === impl Issued ===
 
 impl Issued {
-    pub(crate) fn new(leaf: Vec<u8>, signer: &Signer, key: PrivateKey) -> Result<Self, CaError> {
+    pub(crate) fn new(leaf: Vec<u8>, signer: &Signer, key: PrivateKey) -> Self {
         let leaf = CertificateDer::from(leaf);
         let mut chain_pem = cert::to_pem(&leaf);
         let mut tls_chain = vec![leaf];
@@ -40,12 +40,12 @@ impl Issued {
             tls_chain.push(der.clone());
         }
         chain_pem.push_str(signer.bundle().pem());
-        Ok(Self {
+        Self {
             chain_pem,
             key_pem: key.pem().clone(),
             tls_chain,
             key,
-        })
+        }
     }
 
     /// The leaf in DER form.

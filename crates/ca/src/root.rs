@@ -274,11 +274,8 @@ fn generate(trust_domain: &str, now: SystemTime) -> Result<StoredRoot, CaError> 
 /// domain differ for verifiers that look issuers up by name alone.
 fn self_signed(key: &PrivateKey, trust_domain: &str, now: SystemTime) -> Result<CaCert, CaError> {
     crate::authority::check_trust_domain(trust_domain)?;
-    let mark: String = key::serial()?
-        .iter()
-        .take(4)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let [a, b, c, d, ..] = key::serial()?;
+    let mark = format!("{:08x}", u32::from_be_bytes([a, b, c, d]));
     let subject: Name = format!("CN=root {mark},O={trust_domain}")
         .parse()
         .map_err(CaError::crypto)?;

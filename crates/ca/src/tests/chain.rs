@@ -232,6 +232,7 @@ fn half_a_plugged_in_ca_is_an_error_that_names_what_is_missing() {
 
 #[test]
 fn parts_that_do_not_fit_name_their_file() {
+    type Parts<'a> = (&'a str, &'a str, &'a str, &'a str);
     let root = root("root");
     let stranger = self::root("stranger");
     let signer = below("signer", &root);
@@ -242,7 +243,6 @@ fn parts_that_do_not_fit_name_their_file() {
     old.not_after = rcgen::date_time_ymd(2021, 1, 1);
     let old = make(old, Some(&root));
     let key = signer.key.serialize_pem();
-    type Parts<'a> = (&'a str, &'a str, &'a str, &'a str);
     let leaf_key = leaf.key.serialize_pem();
     let old_key = old.key.serialize_pem();
     let stranger_key = stranger.key.serialize_pem();
@@ -373,6 +373,7 @@ fn keys_of_every_encoding_are_read() {
 
 #[test]
 fn roots_change_only_by_way_of_both() {
+    type Step<'a> = (&'a Made, &'a str, bool);
     let (old, new) = (root("old"), root("new"));
     let both = format!("{}{}", old.pem, new.pem);
     let signer_of = |made: &Made, roots: &str| {
@@ -380,7 +381,6 @@ fn roots_change_only_by_way_of_both() {
         write_istio(dir.path(), made, "", roots);
         load(dir.path()).unwrap().signer
     };
-    type Step<'a> = (&'a Made, &'a str, bool);
     let cases: [(RootPolicy, &[Step<'_>]); 4] = [
         (
             RootPolicy::Fixed,

@@ -148,9 +148,10 @@ fn the_loser_of_a_race_uses_the_root_of_the_winner() {
     struct Late(MemoryStore, std::sync::atomic::AtomicBool);
     impl RootStore for Late {
         fn load(&self) -> Result<Option<root::StoredRoot>, CaError> {
-            match self.1.swap(true, std::sync::atomic::Ordering::SeqCst) {
-                true => self.0.load(),
-                false => Ok(None),
+            if self.1.swap(true, std::sync::atomic::Ordering::SeqCst) {
+                self.0.load()
+            } else {
+                Ok(None)
             }
         }
         fn create(&self, root: &root::StoredRoot) -> Result<root::Created, CaError> {
@@ -179,10 +180,10 @@ fn a_root_that_is_gone_or_garbled_while_running_is_an_error_and_signing_goes_on(
     let cases: [(&str, Damage); 4] = [
         ("gone", |ca| fs::remove_dir_all(ca).unwrap()),
         ("key gone", |ca| {
-            fs::remove_file(ca.join("root-key.pem")).unwrap()
+            fs::remove_file(ca.join("root-key.pem")).unwrap();
         }),
         ("garbage", |ca| {
-            fs::write(ca.join("root-cert.pem"), "garbage").unwrap()
+            fs::write(ca.join("root-cert.pem"), "garbage").unwrap();
         }),
         ("key pasted", |ca| {
             let key = fs::read_to_string(ca.join("root-key.pem")).unwrap();

@@ -72,7 +72,10 @@ pub(super) fn csr() -> Csr {
 
 /// Seconds since 1970.
 pub(super) fn secs(at: SystemTime) -> i64 {
-    at.duration_since(UNIX_EPOCH).unwrap().as_secs() as i64
+    at.duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
+        .cast_signed()
 }
 
 /// Verifies a response as a client does that trusts `roots`: the leaf through the
