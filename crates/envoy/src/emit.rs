@@ -8,10 +8,13 @@ mod listener;
 mod matcher;
 mod rbac;
 mod route;
+mod secret;
 mod tls;
 mod wire;
 
 use model::Str;
+
+pub use secret::{tls_secret, validation_secret};
 
 use crate::ir::{ChainIr, ClusterIr, EndpointsIr, ListenerIr, StaticClusterIr};
 

@@ -10,7 +10,7 @@ use model::status::{StatusKey, StatusRow};
 use model::{Finding, MeshRow, ObjectKey, ProxyClass, Str, WaypointRow, WorkloadRow};
 use prost::Message as _;
 use snapshot::{
-    AddressFacts, AddressKind, AddressTable, EncodedResource, LazyWorkloads, ProxyResources,
+    AddressFacts, AddressKind, AddressTable, EncodedResource, LazyWorkloads, PodFacts, ProxyResources,
     ResourceMap, ResourceType, Snapshot,
 };
 
@@ -31,6 +31,7 @@ pub(crate) struct Resources {
     statuses: OrdMap<StatusKey, Arc<StatusRow>>,
     waypoint_rows: OrdMap<ObjectKey, Arc<WaypointRow>>,
     mesh: Arc<MeshRow>,
+    pods: PodFacts,
 }
 
 impl Resources {
@@ -45,6 +46,10 @@ impl Resources {
         differs |= follow(&mut self.waypoint_rows, &changes.waypoints);
         if let Some(row) = changes.mesh.rows().last() {
             self.mesh = row.new.clone().unwrap_or_default();
+            differs = true;
+        }
+        for change in changes.pods.rows() {
+            self.pods.set(&change.key, change.new.clone());
             differs = true;
         }
         differs
@@ -63,6 +68,7 @@ impl Resources {
             statuses: self.statuses.clone(),
             waypoints: self.waypoint_rows.clone(),
             mesh: Arc::clone(&self.mesh),
+            pods: self.pods.clone(),
         }
     }
 
