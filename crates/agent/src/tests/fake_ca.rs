@@ -181,10 +181,8 @@ impl IstioCertificateService for Signer {
         let token = request.metadata().get("authorization").unwrap();
         inner.tokens.push(token.to_str().unwrap().to_owned());
         assert_eq!(request.metadata().get("clusterid").unwrap(), "Kubernetes");
-        assert_eq!(
-            request.get_ref().validity_duration,
-            self.ttl.as_secs() as i64
-        );
+        let asked = u64::try_from(request.get_ref().validity_duration);
+        assert_eq!(asked.unwrap(), self.ttl.as_secs());
         let leaf = inner.signer.sign(&request.get_ref().csr, self.ttl, |_| {});
         Ok(Response::new(IstioCertificateResponse {
             cert_chain: vec![leaf, inner.roots_pem.clone()],
