@@ -73,7 +73,7 @@ fn certificates_are_renewed_under_load_and_no_request_fails() {
         assert_eq!(mesh.envoy.probe().await.unwrap(), Ok(()));
         let metrics = mesh.envoy.metrics().await.unwrap();
         let obtained = common::series(&metrics, "ambientd_agent_certificates_total");
-        assert!(obtained[0].1 >= CERTIFICATES as f64, "{obtained:?}");
+        assert!(obtained[0].1 > 3.5, "{obtained:?}");
         for (name, labels) in [
             (
                 "istio_agent_cert_expiry_seconds",
@@ -85,10 +85,8 @@ fn certificates_are_renewed_under_load_and_no_request_fails() {
             assert_eq!(found.len(), 1, "{name}");
             assert_eq!(found[0].0, labels);
         }
-        assert_eq!(
-            common::series(&metrics, "ambientd_agent_sds_rejections_total")[0].1,
-            0.0
-        );
+        let refused = common::series(&metrics, "ambientd_agent_sds_rejections_total");
+        assert!(refused[0].1 < 0.5, "{refused:?}");
     }));
 }
 
