@@ -114,7 +114,10 @@ fn options(args: AgentArgs, mut metadata: BTreeMap<String, String>) -> anyhow::R
     };
     let xds_name = args.xds_name.unwrap_or_else(|| server_name(&xds_host));
     if args.stats_port != 0 && args.admin_port == 0 {
-        bail!("--stats-port {}: needs a fixed --admin-port", args.stats_port);
+        bail!(
+            "--stats-port {}: needs a fixed --admin-port",
+            args.stats_port
+        );
     }
     if !args.node_name.is_empty() {
         metadata.insert("NODE_NAME".to_owned(), args.node_name);
@@ -202,10 +205,21 @@ mod tests {
 
     fn parsed(flags: &[&str]) -> anyhow::Result<Options> {
         let fixed = [
-            "ambientd", "agent", "--gateway", "waypoint/app/wp", "--pod-name", "wp-0",
-            "--service-account", "wp", "--ip", "10.1.2.3",
+            "ambientd",
+            "agent",
+            "--gateway",
+            "waypoint/app/wp",
+            "--pod-name",
+            "wp-0",
+            "--service-account",
+            "wp",
+            "--ip",
+            "10.1.2.3",
         ];
-        let words = fixed.iter().chain(flags).chain(&["--", "envoy", "-l", "info"]);
+        let words = fixed
+            .iter()
+            .chain(flags)
+            .chain(&["--", "envoy", "-l", "info"]);
         let Command::Agent(args) = Cli::try_parse_from(words)?.command else {
             bail!("another command");
         };
@@ -215,7 +229,10 @@ mod tests {
     #[test]
     fn the_defaults_are_those_of_a_pod() {
         let options = parsed(&[]).unwrap();
-        assert_eq!(options.identity.to_string(), "spiffe://cluster.local/ns/app/sa/wp");
+        assert_eq!(
+            options.identity.to_string(),
+            "spiffe://cluster.local/ns/app/sa/wp"
+        );
         assert_eq!(options.health_addr.to_string(), "0.0.0.0:15021");
         assert_eq!(options.status_addr.to_string(), "0.0.0.0:15020");
         assert_eq!(options.ca.host, "istiod.istio-system.svc");
@@ -229,7 +246,10 @@ mod tests {
     fn servers_prove_the_name_they_are_called_by() {
         let cases: [(&[&str], (&str, &str)); 4] = [
             (&["--xds-addr", "127.0.0.1:1"], (DEFAULT_NAME, DEFAULT_NAME)),
-            (&["--xds-addr", "cp.example:1"], ("cp.example", "cp.example")),
+            (
+                &["--xds-addr", "cp.example:1"],
+                ("cp.example", "cp.example"),
+            ),
             (
                 &["--xds-addr", "[::1]:1", "--xds-name", "me.example"],
                 ("me.example", "me.example"),
@@ -251,9 +271,19 @@ mod tests {
         assert!(parsed(&["--admin-port", "0"]).is_err());
         assert!(parsed(&["--admin-port", "0", "--stats-port", "0"]).is_ok());
         assert!(parsed(&["--xds-addr", "nowhere"]).is_err());
-        for text in ["", "waypoint", "waypoint/x", "waypoint//x", "sidecar/a/b", "router/a/b/c"] {
+        for text in [
+            "",
+            "waypoint",
+            "waypoint/x",
+            "waypoint//x",
+            "sidecar/a/b",
+            "router/a/b/c",
+        ] {
             assert!(text.parse::<AgentTarget>().is_err(), "{text:?}");
         }
-        assert_eq!("router/a/b".parse::<AgentTarget>().unwrap().to_string(), "router/a/b");
+        assert_eq!(
+            "router/a/b".parse::<AgentTarget>().unwrap().to_string(),
+            "router/a/b"
+        );
     }
 }

@@ -133,10 +133,14 @@ mod tests {
                 Err("the control plane has sent no listeners yet"),
             ),
             (
-                all.replace("state: 0", "state: 2").replace("cds.update_success: 3", "x: 0"),
+                all.replace("state: 0", "state: 2")
+                    .replace("cds.update_success: 3", "x: 0"),
                 Err("the control plane has sent no clusters yet; Envoy is initializing"),
             ),
-            (all.replace("state: 0", "state: 1"), Err("Envoy is draining")),
+            (
+                all.replace("state: 0", "state: 1"),
+                Err("Envoy is draining"),
+            ),
             (
                 String::new(),
                 Err(

@@ -81,7 +81,11 @@ impl Bundle {
     /// Trust anchors; a root that cannot be one is left out.
     pub(crate) fn store(&self) -> RootCertStore {
         let mut store = RootCertStore::empty();
-        store.add_parsable_certificates(self.0.iter().map(|der| CertificateDer::from(der.as_slice())));
+        store.add_parsable_certificates(
+            self.0
+                .iter()
+                .map(|der| CertificateDer::from(der.as_slice())),
+        );
         store
     }
 }

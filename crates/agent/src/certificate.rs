@@ -107,7 +107,7 @@ impl Pending {
         let credentials = Credentials {
             chain_pem: certificates
                 .iter()
-                .map(|text| format!("{}\n", text.trim_end()))
+                .flat_map(|text| [text.trim_end(), "\n"])
                 .collect(),
             key_pem: self.key.serialize_pem(),
             roots,

@@ -108,9 +108,10 @@ async fn bearer(path: &Path) -> io::Result<AsciiMetadataValue> {
 }
 
 fn address(ca: &CaOptions) -> String {
-    match ca.host.contains(':') {
-        true => format!("[{}]:{}", ca.host, ca.port),
-        false => format!("{}:{}", ca.host, ca.port),
+    if ca.host.contains(':') {
+        format!("[{}]:{}", ca.host, ca.port)
+    } else {
+        format!("{}:{}", ca.host, ca.port)
     }
 }
 

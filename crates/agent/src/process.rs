@@ -38,7 +38,9 @@ impl Envoy {
         words.push(command.program.clone());
         words.extend(command.args.iter().cloned());
         for argument in own {
-            let is_given = argument.first().is_some_and(|flag| is_given(&command.args, flag));
+            let is_given = argument
+                .first()
+                .is_some_and(|flag| is_given(&command.args, flag));
             if !is_given {
                 words.extend(argument.iter().cloned());
             }
@@ -118,7 +120,9 @@ pub fn exec_as_child_of(parent: u32, command: &[OsString]) -> io::Error {
     let Some((program, args)) = command.split_first() else {
         return io::Error::new(io::ErrorKind::InvalidInput, "no command");
     };
-    std::process::Command::new(Path::new(program)).args(args).exec()
+    std::process::Command::new(Path::new(program))
+        .args(args)
+        .exec()
 }
 
 #[cfg(test)]
@@ -155,7 +159,11 @@ mod tests {
 
     #[test]
     fn flags_of_the_caller_win() {
-        let args = ["--drain-time-s".into(), "3".into(), "--log-level=info".into()];
+        let args = [
+            "--drain-time-s".into(),
+            "3".into(),
+            "--log-level=info".into(),
+        ];
         for (flag, expected) in [
             ("--drain-time-s", true),
             ("--log-level", true),
@@ -175,6 +183,9 @@ mod tests {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let _guard = runtime.enter();
         let error = Envoy::spawn(&command, &[]).err().unwrap().to_string();
-        assert!(error.starts_with("cannot start /nowhere/envoy: "), "{error}");
+        assert!(
+            error.starts_with("cannot start /nowhere/envoy: "),
+            "{error}"
+        );
     }
 }

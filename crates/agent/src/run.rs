@@ -127,7 +127,10 @@ async fn first_certificate(secrets: &mut SecretsRx) {
 
 /// Has Envoy ask its peers to leave, and gives them the time to.
 async fn drain(admin: SocketAddr, options: DrainOptions) {
-    tracing::info!(termination_seconds = options.termination.as_secs_f32(), "draining Envoy");
+    tracing::info!(
+        termination_seconds = options.termination.as_secs_f32(),
+        "draining Envoy"
+    );
     match admin::call(admin, Method::POST, "/drain_listeners?graceful").await {
         Ok((status, _)) if status.is_success() => {}
         Ok((status, _)) => tracing::warn!(%status, "Envoy does not drain"),
@@ -200,7 +203,11 @@ fn write_bootstrap(
 
 /// What the agent adds to the caller's arguments. Source: spec/gateway-api.md §2.11.
 fn envoy_args(options: &Options, bootstrap: &Path, admin_file: &Path) -> Vec<Vec<OsString>> {
-    let family = if options.bootstrap.ip.is_ipv6() { "v6" } else { "v4" };
+    let family = if options.bootstrap.ip.is_ipv6() {
+        "v6"
+    } else {
+        "v4"
+    };
     let drain_seconds = options.drain.duration.as_secs().max(1).to_string();
     let pair = |flag: &str, value: OsString| vec![OsString::from(flag), value];
     vec![

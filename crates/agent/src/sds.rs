@@ -149,7 +149,11 @@ async fn stream(
         let resource = secrets.borrow_and_update().resource(session.name());
         if let Some(response) = session.on_secret(resource) {
             metrics.pushes.inc();
-            tracing::debug!(resource = session.name(), version = response.version_info, "secret sent");
+            tracing::debug!(
+                resource = session.name(),
+                version = response.version_info,
+                "secret sent"
+            );
             if responses.send(Ok(response)).await.is_err() {
                 return Ok(());
             }

@@ -69,7 +69,12 @@ impl World {
         let (tx, secrets) = watch::channel(Secrets::default());
         let mut tasks = JoinSet::new();
         tasks.spawn(renewal::keep_roots(options.clone(), tx.clone()));
-        tasks.spawn(renewal::keep_certificate(options, id(), tx, Arc::clone(&metrics)));
+        tasks.spawn(renewal::keep_certificate(
+            options,
+            id(),
+            tx,
+            Arc::clone(&metrics),
+        ));
         let served = sds::serve(listener, secrets.clone(), Arc::clone(&metrics));
         tasks.spawn(async move { served.await.unwrap() });
         Self {
@@ -91,7 +96,10 @@ impl World {
     async fn wait(&self, what: &str, test: impl FnMut(&Secrets) -> bool) -> Secrets {
         let mut secrets = self.secrets.clone();
         let found = tokio::time::timeout(LIMIT, secrets.wait_for(test)).await;
-        found.unwrap_or_else(|_| panic!("in vain: {what}")).unwrap().clone()
+        found
+            .unwrap_or_else(|_| panic!("in vain: {what}"))
+            .unwrap()
+            .clone()
     }
 }
 
@@ -185,13 +193,23 @@ async fn envoy_waits_for_the_first_certificate_and_is_sent_every_renewal() {
         world.write("token", "second\n");
     }
     let secret = roots.next().await;
-    let held = secret["validationContext"]["trustedCa"]["inlineString"].as_str().unwrap();
-    assert_eq!(Bundle::parse(held.as_bytes()), Bundle::parse(world.ca.root().pem.as_bytes()));
+    let held = secret["validationContext"]["trustedCa"]["inlineString"]
+        .as_str()
+        .unwrap();
+    assert_eq!(
+        Bundle::parse(held.as_bytes()),
+        Bundle::parse(world.ca.root().pem.as_bytes())
+    );
     assert_eq!(world.ca.tokens()[..2], ["Bearer first", "Bearer second"]);
     assert!(world.metrics.renewals.get() >= 3 && world.metrics.failures.get() >= 2);
-    let text = world.metrics.text(&world.secrets.borrow(), SystemTime::now());
+    let text = world
+        .metrics
+        .text(&world.secrets.borrow(), SystemTime::now());
     let text = String::from_utf8(text).unwrap();
-    assert!(text.contains("istio_agent_cert_expiry_seconds{resource_name=\"default\"} "), "{text}");
+    assert!(
+        text.contains("istio_agent_cert_expiry_seconds{resource_name=\"default\"} "),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -200,7 +218,9 @@ async fn over_a_rotation_of_the_root_both_sides_are_trusted_at_any_time() {
     let world = World::start(old.clone(), Duration::from_secs(3600)).await;
     world.write("token", "t");
     world.write("root.pem", &old.pem);
-    let first = world.wait("a certificate", |s| s.credentials.is_some()).await;
+    let first = world
+        .wait("a certificate", |s| s.credentials.is_some())
+        .await;
     let old_bundle = Bundle::parse(old.pem.as_bytes()).unwrap();
     let both = Bundle::parse(format!("{}{}", new.pem, old.pem).as_bytes()).unwrap();
     let mut roots = Sds::open(&world, "ROOTCA").await;
@@ -217,7 +237,13 @@ async fn over_a_rotation_of_the_root_both_sides_are_trusted_at_any_time() {
     let renewed = |s: &Secrets| s.credentials.as_ref().is_some_and(|c| c.chain_pem != chain);
     let renewed = world.wait("a renewal at once", renewed).await;
     let new_bundle = Bundle::parse(new.pem.as_bytes()).unwrap();
-    assert!(renewed.credentials.unwrap().verify(&new_bundle, SystemTime::now()).is_ok());
+    assert!(
+        renewed
+            .credentials
+            .unwrap()
+            .verify(&new_bundle, SystemTime::now())
+            .is_ok()
+    );
 }
 
 fn bundle_of(secret: &serde_json::Value) -> Bundle {
@@ -232,7 +258,10 @@ async fn only_state_of_the_world_streams_are_served() {
     let delta = tokio_stream::iter([DeltaDiscoveryRequest::default()]);
     let refused = client.delta_secrets(delta).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::Unimplemented);
-    let refused = client.fetch_secrets(DiscoveryRequest::default()).await.unwrap_err();
+    let refused = client
+        .fetch_secrets(DiscoveryRequest::default())
+        .await
+        .unwrap_err();
     assert_eq!(refused.code(), tonic::Code::Unimplemented);
 }
 
@@ -250,7 +279,10 @@ fn the_socket_is_open_to_nobody_else_even_where_the_directory_was() {
     let mode = |path: &std::path::Path| path.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&sub), mode(&path)), (0o700, 0o600));
     let long = dir.path().join("x".repeat(120));
-    assert!(matches!(sds::listen(&long), Err(crate::AgentError::SocketPath { .. })));
+    assert!(matches!(
+        sds::listen(&long),
+        Err(crate::AgentError::SocketPath { .. })
+    ));
 }
 
 #[test]
@@ -267,12 +299,17 @@ fn a_certificate_that_is_not_the_one_asked_for_is_refused() {
         let answer: Vec<String> = std::iter::once(leaf)
             .chain(named.iter().map(|&pem| pem.to_owned()))
             .collect();
-        pending.accept(&answer, &id(), &known, now).map(|c| c.roots.len())
+        pending
+            .accept(&answer, &id(), &known, now)
+            .map(|c| c.roots.len())
     };
     assert_eq!(outcome(&root, &[&root.pem], |_| {}), Ok(1));
     let two = format!("{}{}", root.pem, other.pem);
     assert_eq!(outcome(&root, &[&two], |_| {}), Ok(2));
-    assert_eq!(outcome(&root, &[], |_| {}), Err(CertificateError::Elements(1)));
+    assert_eq!(
+        outcome(&root, &[], |_| {}),
+        Err(CertificateError::Elements(1))
+    );
     let identity = Err(CertificateError::Identity(id()));
     let elsewhere: Change = |params| {
         let other = "spiffe://cluster.local/ns/app/sa/other".to_owned();
@@ -287,14 +324,20 @@ fn a_certificate_that_is_not_the_one_asked_for_is_refused() {
     let server_only: Change = |params| {
         params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
     };
-    assert_eq!(outcome(&root, &[&root.pem], server_only), Err(CertificateError::Usage));
+    assert_eq!(
+        outcome(&root, &[&root.pem], server_only),
+        Err(CertificateError::Usage)
+    );
     for refused in [
         outcome(&other, &[&root.pem], |_| {}),
         outcome(&root, &[&root.pem], |params| {
             params.not_after = rcgen::date_time_ymd(2020, 1, 1);
         }),
     ] {
-        assert!(matches!(refused, Err(CertificateError::Chain(_))), "{refused:?}");
+        assert!(
+            matches!(refused, Err(CertificateError::Chain(_))),
+            "{refused:?}"
+        );
     }
     assert!(matches!(
         outcome(&root, &["no PEM"], |_| {}),

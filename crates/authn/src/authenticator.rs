@@ -168,19 +168,16 @@ impl Authenticator {
         let reviewer = self.reviewer(cluster)?;
         let now = (self.config.clock)();
         let key = token.hash(cluster);
-        let account = match self.cache.find(&key, now) {
-            Some(account) => {
-                self.metrics.cached.inc();
-                account
+        let account = if let Some(account) = self.cache.find(&key, now) {
+            self.metrics.cached.inc();
+            account
+        } else {
+            let review = self.review(reviewer.as_ref(), &token).await?;
+            let account = account(&review, &self.config.audiences)?;
+            if let Some(expires) = review.expires {
+                self.cache.keep(key, account.clone(), expires, now);
             }
-            None => {
-                let review = self.review(reviewer.as_ref(), &token).await?;
-                let account = account(&review, &self.config.audiences)?;
-                if let Some(expires) = review.expires {
-                    self.cache.keep(key, account.clone(), expires, now);
-                }
-                account
-            }
+            account
         };
         let trust_domain = (self.config.trust_domain)().replace('@', ".");
         Ok(Caller {

@@ -333,7 +333,14 @@ impl Daemon {
     /// Has `ambientd token` write a token of an account.
     pub fn write_token(&self, ns: &str, sa: &str, file: &Path) -> anyhow::Result<()> {
         let output = Command::new(binary()?)
-            .args(["token", "--namespace", ns, "--service-account", sa, "--state-dir"])
+            .args([
+                "token",
+                "--namespace",
+                ns,
+                "--service-account",
+                sa,
+                "--state-dir",
+            ])
             .arg(&self.state_dir)
             .output()
             .context("running ambientd token")?;

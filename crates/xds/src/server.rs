@@ -112,7 +112,7 @@ pub async fn serve(
             return Err(ServerError::NotLoopback(addr));
         }
     }
-    let listener = |listener, routes: Routes, tls| {
+    let listener = |socket, routes: Routes, tls| {
         let with = Surroundings {
             routes: routes.prepare(),
             limits: config.limits,
@@ -120,7 +120,7 @@ pub async fn serve(
             shutdown: shutdown.clone(),
         };
         Listener {
-            listener,
+            socket,
             tls,
             open: Arc::new(Semaphore::new(config.limits.connections_max)),
             guests: Guests::new(config.limits.guests_max),
@@ -146,7 +146,7 @@ async fn run(listener: Option<Listener>) {
 }
 
 struct Listener {
-    listener: TcpListener,
+    socket: TcpListener,
     tls: Option<watch::Receiver<Arc<rustls::ServerConfig>>>,
     open: Arc<Semaphore>,
     guests: Arc<Guests>,
@@ -160,7 +160,7 @@ impl Listener {
         loop {
             let accepted = tokio::select! {
                 () = self.with.shutdown.cancelled() => break,
-                accepted = self.listener.accept() => accepted,
+                accepted = self.socket.accept() => accepted,
             };
             match accepted {
                 Ok((stream, addr)) => self.admit(stream, addr),
@@ -172,7 +172,7 @@ impl Listener {
             }
         }
         // Nobody new is let in while the last ones leave.
-        drop(self.listener);
+        drop(self.socket);
         self.tasks.close();
         let _ = tokio::time::timeout(self.with.limits.grace, self.tasks.wait()).await;
     }
@@ -197,18 +197,17 @@ impl Listener {
         let tls = self.tls.as_ref().map(|tls| Arc::clone(&tls.borrow()));
         let with = Arc::clone(&self.with);
         self.tasks.spawn(async move {
-            match tls {
-                Some(config) => secure(config, stream, addr, guest, with).await,
-                None => {
-                    // On this host: nothing to prove.
-                    guest.prove();
-                    let peer = Peer {
-                        addr,
-                        identity: None,
-                        secure: false,
-                    };
-                    connection::serve(stream, peer, guest, with).await;
-                }
+            if let Some(config) = tls {
+                secure(config, stream, addr, guest, with).await;
+            } else {
+                // On this host: nothing to prove.
+                guest.prove();
+                let peer = Peer {
+                    addr,
+                    identity: None,
+                    secure: false,
+                };
+                connection::serve(stream, peer, guest, with).await;
             }
             drop((place, permit));
         });

@@ -34,7 +34,9 @@ impl Session {
             return Err(Status::invalid_argument("only secrets are served here"));
         }
         let [name] = request.resource_names.as_slice() else {
-            return Err(Status::invalid_argument("a request names exactly one secret"));
+            return Err(Status::invalid_argument(
+                "a request names exactly one secret",
+            ));
         };
         if ![CERTIFICATE, ROOTS].contains(&name.as_str()) {
             let name: String = name.chars().take(100).collect();
@@ -98,16 +100,29 @@ mod tests {
     #[test]
     fn a_secret_is_sent_once_and_again_when_it_changes() {
         let mut session = Session::default();
-        session.on_request(&request(&["default"], "", None)).unwrap();
+        session
+            .on_request(&request(&["default"], "", None))
+            .unwrap();
         assert_eq!(session.on_secret(None), None, "Envoy waits for the first");
         let first = session.on_secret(Some(vec![1])).unwrap();
-        assert_eq!((first.version_info.as_str(), first.nonce.as_str()), ("1", "1"));
-        let acked = session.on_request(&request(&["default"], "1", None)).unwrap();
+        assert_eq!(
+            (first.version_info.as_str(), first.nonce.as_str()),
+            ("1", "1")
+        );
+        let acked = session
+            .on_request(&request(&["default"], "1", None))
+            .unwrap();
         assert_eq!(acked, None);
         assert_eq!(session.on_secret(Some(vec![1])), None);
         let second = session.on_secret(Some(vec![2])).unwrap();
         assert_eq!(second.nonce, "2");
-        assert_eq!(second.resources, [Any { type_url: SECRET.to_owned(), value: vec![2] }]);
+        assert_eq!(
+            second.resources,
+            [Any {
+                type_url: SECRET.to_owned(),
+                value: vec![2]
+            }]
+        );
     }
 
     #[test]
@@ -115,9 +130,13 @@ mod tests {
         let mut session = Session::default();
         session.on_request(&request(&["ROOTCA"], "", None)).unwrap();
         session.on_secret(Some(vec![1])).unwrap();
-        let stale = session.on_request(&request(&["ROOTCA"], "0", Some("old"))).unwrap();
+        let stale = session
+            .on_request(&request(&["ROOTCA"], "0", Some("old")))
+            .unwrap();
         assert_eq!(stale, None);
-        let reason = session.on_request(&request(&["ROOTCA"], "1", Some("bad PEM"))).unwrap();
+        let reason = session
+            .on_request(&request(&["ROOTCA"], "1", Some("bad PEM")))
+            .unwrap();
         assert_eq!(reason.as_deref(), Some("bad PEM"));
         assert_eq!(session.on_secret(Some(vec![1])), None);
         assert!(session.on_secret(Some(vec![2])).is_some());
@@ -132,8 +151,14 @@ mod tests {
         let cases = [
             (other_type, tonic::Code::InvalidArgument),
             (request(&[], "", None), tonic::Code::InvalidArgument),
-            (request(&["default", "ROOTCA"], "", None), tonic::Code::InvalidArgument),
-            (request(&["file-cert:/etc/shadow~x"], "", None), tonic::Code::NotFound),
+            (
+                request(&["default", "ROOTCA"], "", None),
+                tonic::Code::InvalidArgument,
+            ),
+            (
+                request(&["file-cert:/etc/shadow~x"], "", None),
+                tonic::Code::NotFound,
+            ),
         ];
         for (request, code) in cases {
             let outcome = Session::default().on_request(&request);

@@ -36,7 +36,9 @@ impl Root {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        params
+            .distinguished_name
+            .push(rcgen::DnType::CommonName, name);
         Self {
             pem: params.self_signed(&key).unwrap().pem(),
             key_pem: key.serialize_pem(),
@@ -45,7 +47,10 @@ impl Root {
     }
 
     fn issuer(&self) -> Issuer<'static, KeyPair> {
-        Issuer::new(self.params.clone(), KeyPair::from_pem(&self.key_pem).unwrap())
+        Issuer::new(
+            self.params.clone(),
+            KeyPair::from_pem(&self.key_pem).unwrap(),
+        )
     }
 
     /// Signs a request as it is, except for what `change` does.
@@ -176,7 +181,8 @@ impl IstioCertificateService for Signer {
         let token = request.metadata().get("authorization").unwrap();
         inner.tokens.push(token.to_str().unwrap().to_owned());
         assert_eq!(request.metadata().get("clusterid").unwrap(), "Kubernetes");
-        assert_eq!(request.get_ref().validity_duration, self.ttl.as_secs() as i64);
+        let asked = u64::try_from(request.get_ref().validity_duration);
+        assert_eq!(asked.unwrap(), self.ttl.as_secs());
         let leaf = inner.signer.sign(&request.get_ref().csr, self.ttl, |_| {});
         Ok(Response::new(IstioCertificateResponse {
             cert_chain: vec![leaf, inner.roots_pem.clone()],

@@ -63,9 +63,19 @@ impl Envoy {
         let status = SocketAddr::new(ip, wait::free_port()?);
         let path = |name: &str| dir.path().join(name).display().to_string();
         let mut command = Command::new(daemon::binary()?);
-        command.args(["agent", "--bind-ip", "--admin-port", "0", "--stats-port", "0"]);
+        command.args([
+            "agent",
+            "--bind-ip",
+            "--admin-port",
+            "0",
+            "--stats-port",
+            "0",
+        ]);
         for (flag, value) in [
-            ("--gateway", format!("waypoint/{}/{}", request.ns, request.name)),
+            (
+                "--gateway",
+                format!("waypoint/{}/{}", request.ns, request.name),
+            ),
             ("--xds-addr", daemon.addrs().xds.to_string()),
             ("--root", daemon.ca()?.root_path().display().to_string()),
             ("--token", path("token")),
