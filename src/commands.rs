@@ -97,10 +97,11 @@ pub fn analyze(args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
         Some(AnalyzeFormat::Json) => false,
         None => terminal,
     };
+    let findings = render::all_findings(&snapshot);
     print(&if text {
-        report(&snapshot.findings, Palette::new(terminal))
+        report(&findings, Palette::new(terminal))
     } else {
-        format(&render::findings(&snapshot.findings), Format::Json)?
+        format(&render::findings(&findings), Format::Json)?
     })?;
     Ok(exit_code(&snapshot))
 }

@@ -231,9 +231,10 @@ async fn ambientz(State(state): State<DebugState>, Query(query): Query<PrettyQue
 }
 
 async fn findings(State(state): State<DebugState>, Query(query): Query<PrettyQuery>) -> Response {
-    let all = state
-        .snapshot()
-        .map_or_else(|| json!([]), |s| render::findings(&s.findings));
+    let all = state.snapshot().map_or_else(
+        || json!([]),
+        |s| render::findings(&render::all_findings(&s)),
+    );
     answer(&all, query.pretty.is_some())
 }
 

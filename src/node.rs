@@ -30,6 +30,7 @@ impl NodeReader for EnvoyNodes {
             cluster_id: info.cluster_id,
             version: Str::from(version(node)),
             class: info.class,
+            identity: None,
         })
     }
 }

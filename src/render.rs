@@ -9,6 +9,7 @@ use pipeline::Pipeline;
 use serde_json::{Map, Value};
 use snapshot::{ResourceMap, ResourceType, Snapshot};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::config::RenderType;
 use crate::target::Target;
@@ -78,7 +79,7 @@ pub fn render(snapshot: &Snapshot, target: &Target, types: &[RenderType]) -> any
             }
             return Ok(match target {
                 Target::Status => status(snapshot),
-                _ => findings(&snapshot.findings),
+                _ => findings(&all_findings(snapshot)),
             });
         }
         Target::Ztunnel => (
@@ -118,6 +119,18 @@ pub fn resources_json(ty: ResourceType, resources: &ResourceMap) -> anyhow::Resu
         out.insert(resource.name().to_string(), value);
     }
     Ok(Value::Object(out.into_iter().collect()))
+}
+
+/// The findings of a snapshot, and those that time alone brings about.
+pub fn all_findings(snapshot: &Snapshot) -> Vec<Finding> {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now_s = since.map_or(0, |since| {
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+    });
+    let mut all = snapshot.findings.to_vec();
+    all.extend(snapshot.secrets.expired(now_s));
+    all.sort_unstable();
+    all
 }
 
 /// Findings as an array of `{code, severity, kind, namespace, name, field, message, fix}`.

@@ -10,8 +10,8 @@ use flow::{Output, Reads, View};
 use model::derived::{BoundWaypoint, Distribution, Visibility};
 use model::input::{Resolution, Service, ServiceEntry};
 use model::labels::{
-    ANNOTATION_TRAFFIC_DISTRIBUTION, LABEL_GATEWAY_MANAGED, LABEL_USE_WAYPOINT, MANAGED_EAST_WEST,
-    MANAGED_WAYPOINT,
+    ANNOTATION_EXPORT_TO, ANNOTATION_TRAFFIC_DISTRIBUTION, LABEL_GATEWAY_MANAGED,
+    LABEL_USE_WAYPOINT, MANAGED_EAST_WEST, MANAGED_WAYPOINT,
 };
 use model::{Finding, Kind, Meta, NamespacedHostname, ObjectKey, ObjectRef, Parsed, Severity, Str};
 
@@ -150,6 +150,7 @@ fn of_service(
     if let Some(waypoint) = bound.filter(|_| service.cluster_ips.is_empty()) {
         notes.push(headless_note(source, waypoint));
     }
+    notes.extend(export_note(source, &object.meta));
     let distribution = if service.internal_local {
         Distribution::NodeStrict
     } else {
@@ -312,6 +313,22 @@ fn external_name_note(source: &ServiceSource, meta: &Meta) -> Option<Finding> {
         )
         .at(FIELD_USE_WAYPOINT),
     )
+}
+
+/// Clients of every namespace see every Service, whatever the annotation says.
+fn export_note(source: &ServiceSource, meta: &Meta) -> Option<Finding> {
+    let list = meta.annotation(ANNOTATION_EXPORT_TO)?;
+    let mut places = list.split(',').map(str::trim);
+    let is_restricted = !list.trim().is_empty() && places.all(|place| place != "*");
+    let note = Finding::new(
+        "svc-exportto-ambient",
+        Severity::Info,
+        source.object_ref(),
+        "exportTo does not restrict ambient clients: every namespace sees the Service",
+        "Use an AuthorizationPolicy to restrict who may connect",
+    );
+    let at = format!("metadata.annotations[{ANNOTATION_EXPORT_TO}]");
+    is_restricted.then(|| note.at(at))
 }
 
 fn headless_note(source: &ServiceSource, waypoint: &BoundWaypoint) -> Finding {

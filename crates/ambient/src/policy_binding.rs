@@ -1,21 +1,26 @@
-//! Stage `policy_binding`: AuthorizationPolicy → its selector, if workloads must list it.
+//! Stage `policy_binding`: AuthorizationPolicy → its selector, if workloads must list it, and
+//! whether it names peers.
 //!
-//! A projection: editing the rules of a policy touches no workload.
+//! A projection: editing the rules of a policy touches no workload, unless it then asks for
+//! identities and did not before, or the reverse.
 //! Source: spec/workload-discovery.md §5.5.
 
 use flow::{Output, Reads, View};
 use model::derived::Features;
 use model::input::{Action, AuthorizationPolicy};
-use model::{Finding, Labels, ObjectKey};
+use model::{Finding, Labels, ObjectKey, Str};
 
 use crate::selector::{self, SelectorAt};
 use crate::tables::{self, InputView, MeshTable};
 
-/// The selector of a policy that ztunnel evaluates.
+/// What workloads read of a policy that ztunnel evaluates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyBinding {
-    /// Labels that a workload must have; empty selects every workload in range.
-    pub selector: Labels,
+    /// Labels that a workload must have to list it; empty selects every workload in range.
+    /// `None` for one of the whole namespace or mesh, which nobody need list.
+    pub selector: Option<Labels>,
+    /// Some rule names peers, of whom those without identity are none.
+    pub names_peers: bool,
 }
 
 /// The tracked view of policy bindings.
@@ -29,7 +34,23 @@ impl flow::Index<ObjectKey, PolicyBinding> for PoliciesBySelector {
     type At = SelectorAt;
 
     fn keys(key: &ObjectKey, row: &PolicyBinding, emit: &mut dyn FnMut(&SelectorAt)) {
-        emit(&selector::place(&key.ns, &row.selector));
+        if let Some(selector) = &row.selector {
+            emit(&selector::place(&key.ns, selector));
+        }
+    }
+}
+
+/// Index of policy bindings that name peers, by namespace.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerPoliciesByNamespace;
+
+impl flow::Index<ObjectKey, PolicyBinding> for PeerPoliciesByNamespace {
+    type At = Str;
+
+    fn keys(key: &ObjectKey, row: &PolicyBinding, emit: &mut dyn FnMut(&Str)) {
+        if row.names_peers {
+            emit(&key.ns);
+        }
     }
 }
 
@@ -42,7 +63,7 @@ pub struct PolicyBindingView<'t> {
     pub mesh: MeshTable<'t>,
 }
 
-/// The binding of a policy; no row when workloads need not list it.
+/// The binding of a policy; no row when it concerns no single workload.
 pub fn derive(
     key: &ObjectKey,
     view: &PolicyBindingView<'_>,
@@ -55,10 +76,28 @@ pub fn derive(
     let policy = object
         .ok()
         .filter(|policy| is_sent_to_ztunnel(policy, features));
-    match policy.and_then(|policy| policy.selector.clone()) {
-        Some(selector) => Output::one(key.clone(), PolicyBinding { selector }),
-        None => Output::none(),
+    let binding = policy.map(|policy| PolicyBinding {
+        selector: policy.selector.clone(),
+        names_peers: names_peers(policy),
+    });
+    match binding {
+        Some(row) if row.selector.is_some() || row.names_peers => Output::one(key.clone(), row),
+        _ => Output::none(),
     }
+}
+
+fn names_peers(policy: &AuthorizationPolicy) -> bool {
+    let mut sources = policy.rules.iter().flat_map(|rule| &rule.from);
+    let mut conditions = policy.rules.iter().flat_map(|rule| &rule.when);
+    sources.any(|from| {
+        let lists = [&from.principals, &from.namespaces, &from.service_accounts];
+        lists.iter().any(|list| !list.is_empty())
+    }) || conditions.any(|(key, _)| {
+        matches!(
+            key.as_str(),
+            "source.principal" | "source.namespace" | "source.serviceAccount"
+        )
+    })
 }
 
 /// Whether a policy becomes an Authorization at all. Source: spec/workload-discovery.md §5.2.

@@ -63,7 +63,8 @@ pub struct WorkloadView<'t> {
     pub pod_links: PodLinkTable<'t>,
     /// Waypoints and what leads to them.
     pub attach: AttachView<'t>,
-    /// Policy bindings, with index [`crate::policy_binding::PoliciesBySelector`].
+    /// Policy bindings, with indexes [`crate::policy_binding::PoliciesBySelector`] and
+    /// [`crate::policy_binding::PeerPoliciesByNamespace`].
     pub policy_bindings: PolicyBindingTable<'t>,
     /// Peer bindings, with index [`crate::peer_binding::PeersBySelector`].
     pub peer_bindings: PeerBindingTable<'t>,

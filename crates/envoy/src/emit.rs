@@ -17,6 +17,7 @@ use model::Str;
 pub use secret::{tls_secret, validation_secret};
 
 use crate::ir::{ChainIr, ClusterIr, EndpointsIr, ListenerIr, StaticClusterIr};
+pub(crate) use secret::{authority, certificate};
 
 /// A resource as proxies receive it.
 #[derive(Clone, Debug, PartialEq, Eq)]

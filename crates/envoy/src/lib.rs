@@ -8,7 +8,8 @@
 //! Stages in order: [`attachment`], [`attachment::workload`], [`chains`], [`encoded`],
 //! [`clusters`], [`endpoints`], [`listeners`], [`static_clusters`]; and on their own
 //! [`findings::route`], [`findings::policy`], [`findings::service`] and
-//! [`findings::waypoint`].
+//! [`findings::waypoint`]; and, whoever is connected, [`credentials::grants`] and
+//! [`credentials::materials`].
 //!
 //! **Invariants**
 //! - Never does I/O, reads no clock, holds no state; equal rows give equal bytes.
@@ -23,6 +24,7 @@ mod authz;
 pub mod bootstrap;
 pub mod chains;
 pub mod clusters;
+pub mod credentials;
 pub mod emit;
 pub mod encoded;
 pub mod endpoints;
@@ -31,6 +33,7 @@ pub mod index;
 pub mod ir;
 pub mod listeners;
 pub mod node;
+mod reference_grant;
 mod regex;
 mod routes;
 pub mod static_clusters;

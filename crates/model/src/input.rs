@@ -191,6 +191,41 @@ pub struct Listener {
     pub hostname: Option<Str>,
     /// `allowedRoutes.namespaces`.
     pub allowed: AllowedNamespaces,
+    /// `tls`.
+    pub tls: Option<ListenerTls>,
+}
+
+/// `tls` of a listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// `mode` is `Passthrough`.
+    pub passthrough: bool,
+    /// `certificateRefs`.
+    pub certificates: Vec<CertificateRef>,
+    /// `options`.
+    pub options: Labels,
+}
+
+/// A reference of a Gateway to an object that holds certificates.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CertificateRef {
+    /// API group, the default applied.
+    pub group: Str,
+    /// Kind, the default applied.
+    pub kind: Str,
+    /// Namespace, the Gateway's own when unset.
+    pub ns: Option<Str>,
+    /// Name.
+    pub name: Str,
+}
+
+/// `tls.frontend` of a Gateway: who vouches for the certificates of its clients.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FrontendTls {
+    /// `default.validation.caCertificateRefs`.
+    pub default: Vec<CertificateRef>,
+    /// `perPort`: those of a port instead; empty where it asks for no certificates.
+    pub per_port: BTreeMap<u16, Vec<CertificateRef>>,
 }
 
 /// Type of a Gateway status address.
@@ -213,6 +248,11 @@ pub struct Gateway {
     pub addresses: Vec<GatewayStatusAddress>,
     /// Whether `status.addresses` has any entry, readable or not: the readiness test.
     pub has_address: bool,
+    /// `tls.frontend`.
+    pub frontend: FrontendTls,
+    /// Whether a controller deploys its instances, as `spec.addresses` tells.
+    /// Source: spec/gateway-api.md §2.9.
+    pub is_managed: bool,
 }
 
 /// gateway.networking.k8s.io GatewayClass.

@@ -36,6 +36,8 @@ pub const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub const LABEL_REVISION: &str = "istio.io/rev";
 /// Evaluate a policy without enforcing it.
 pub const ANNOTATION_DRY_RUN: &str = "istio.io/dry-run";
+/// Namespaces that a Service is meant to be visible in; ambient clients see every one.
+pub const ANNOTATION_EXPORT_TO: &str = "networking.istio.io/exportTo";
 /// Traffic distribution of a Service or Namespace.
 pub const ANNOTATION_TRAFFIC_DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
 /// How connections to the addresses of a resolved host are opened.

@@ -22,6 +22,7 @@ pub mod names;
 pub mod object;
 pub mod parse;
 pub mod proxy;
+pub mod secret;
 pub mod status;
 
 pub use derived::{
@@ -31,6 +32,7 @@ pub use finding::{Finding, ObjectRef, Severity};
 pub use names::{Kind, NamespacedHostname, ObjectKey, SpiffeId, WorkloadUid};
 pub use object::{Labels, Meta, Object, Parsed};
 pub use proxy::{ProxyClass, ProxyRole};
+pub use secret::SecretBytes;
 
 /// A cheaply cloned immutable string.
 pub type Str = arcstr::ArcStr;

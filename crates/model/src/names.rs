@@ -36,6 +36,10 @@ pub enum Kind {
     ServiceEntry,
     /// networking.istio.io WorkloadEntry.
     WorkloadEntry,
+    /// core/v1 Secret: keys and certificates that proxies ask for.
+    Secret,
+    /// core/v1 ConfigMap: certificates that proxies ask for.
+    ConfigMap,
     /// The mesh configuration: ConfigMap `istio` of the system namespace, or a
     /// bare `MeshConfig` document in file mode.
     MeshConfig,
@@ -43,13 +47,15 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order in which a consistent batch is applied.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::MeshConfig,
         Self::Namespace,
         Self::Node,
         Self::GatewayClass,
         Self::Gateway,
         Self::ReferenceGrant,
+        Self::Secret,
+        Self::ConfigMap,
         Self::Service,
         Self::ServiceEntry,
         Self::Pod,
@@ -76,6 +82,8 @@ impl Kind {
             Self::PeerAuthentication => "PeerAuthentication",
             Self::ServiceEntry => "ServiceEntry",
             Self::WorkloadEntry => "WorkloadEntry",
+            Self::Secret => "Secret",
+            Self::ConfigMap => "ConfigMap",
             Self::MeshConfig => "MeshConfig",
         }
     }
@@ -83,7 +91,13 @@ impl Kind {
     /// API group of the kind (`""` for core and for `MeshConfig`).
     pub const fn group(self) -> &'static str {
         match self {
-            Self::Namespace | Self::Node | Self::Pod | Self::Service | Self::MeshConfig => "",
+            Self::Namespace
+            | Self::Node
+            | Self::Pod
+            | Self::Service
+            | Self::Secret
+            | Self::ConfigMap
+            | Self::MeshConfig => "",
             Self::EndpointSlice => "discovery.k8s.io",
             Self::Gateway | Self::GatewayClass | Self::HttpRoute | Self::ReferenceGrant => {
                 "gateway.networking.k8s.io"

@@ -10,6 +10,7 @@ use crate::input::{
     Node, PeerAuthentication, Pod, ReferenceGrant, Service, ServiceEntry, WorkloadEntry,
 };
 use crate::names::{Kind, ObjectKey};
+use crate::secret::{ConfigMap, Secret};
 
 /// Labels or annotations.
 pub type Labels = BTreeMap<Str, Str>;
@@ -139,6 +140,8 @@ objects! {
     PeerAuthentication(PeerAuthentication),
     ServiceEntry(ServiceEntry),
     WorkloadEntry(WorkloadEntry),
+    Secret(Secret),
+    ConfigMap(ConfigMap),
     MeshConfig(MeshConfig),
 }
 

@@ -12,6 +12,7 @@ mod mesh;
 mod meta;
 mod networking;
 mod read;
+mod secret;
 mod security;
 mod suggest;
 #[cfg(test)]
@@ -101,6 +102,12 @@ fn identify(value: &Value, origin: &str) -> Result<Recognised, Finding> {
         return Ok(Recognised::List(list_items(items, item_kind, version)));
     }
     let (group, version) = version.split_once('/').unwrap_or(("", version));
+    if group.is_empty()
+        && kind == "ConfigMap"
+        && let Some(mesh) = mesh_yaml(map)
+    {
+        return Ok(mesh);
+    }
     match kinds::classify(group, kind) {
         Class::Input(kind, versions) if versions.contains(&version) => {
             object(kind, map, origin, None)
@@ -134,7 +141,6 @@ fn identify(value: &Value, origin: &str) -> Result<Recognised, Finding> {
                 "Remove it, or do not rely on it until it is supported",
             ))
         }
-        Class::NotAnInput if group.is_empty() && kind == "ConfigMap" => Ok(config_map(map)),
         Class::NotAnInput => Ok(Recognised::NotAnInput(None)),
         Class::Unknown { ours } => Err(unknown_kind(
             loose_ref(kind, map, origin)?,
@@ -184,29 +190,19 @@ fn object(
         Kind::PeerAuthentication => Object::PeerAuthentication(security::peer_authentication(doc)),
         Kind::ServiceEntry => Object::ServiceEntry(networking::service_entry(doc)),
         Kind::WorkloadEntry => Object::WorkloadEntry(networking::workload_entry(doc)),
+        Kind::Secret => Object::Secret(secret::secret(doc)),
+        Kind::ConfigMap => Object::ConfigMap(secret::config_map(doc)),
         Kind::MeshConfig => mesh::bare(map),
     }))
 }
 
-/// The mesh ConfigMap is the only one that is an input.
-fn config_map(map: &Map<String, Value>) -> Recognised {
-    let text = |path: &[&str]| {
-        let mut at = map.get(*path.first()?)?;
-        for step in path.get(1..)? {
-            at = at.get(step)?;
-        }
-        at.as_str()
-    };
-    match (
-        text(&["metadata", "namespace"]),
-        text(&["metadata", "name"]),
-        text(&["data", "mesh"]),
-    ) {
-        (Some(defaults::ROOT_NAMESPACE), Some(mesh::CONFIG_MAP_NAME), Some(yaml)) => {
-            Recognised::MeshYaml(mesh::config_map_meta(map), yaml.to_owned())
-        }
-        _ => Recognised::NotAnInput(None),
-    }
+/// The mesh ConfigMap, which is read as mesh config instead.
+fn mesh_yaml(map: &Map<String, Value>) -> Option<Recognised> {
+    let metadata = map.get("metadata")?;
+    let is_mesh = metadata.get("namespace")?.as_str()? == defaults::ROOT_NAMESPACE
+        && metadata.get("name")?.as_str()? == mesh::CONFIG_MAP_NAME;
+    let yaml = map.get("data")?.get("mesh")?.as_str()?;
+    is_mesh.then(|| Recognised::MeshYaml(mesh::config_map_meta(map), yaml.to_owned()))
 }
 
 /// Items of typed lists, as an API server writes them, carry no kind of their own.

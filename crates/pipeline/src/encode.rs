@@ -10,8 +10,8 @@ use model::status::{StatusKey, StatusRow};
 use model::{Finding, MeshRow, ObjectKey, ProxyClass, Str, WaypointRow, WorkloadRow};
 use prost::Message as _;
 use snapshot::{
-    AddressFacts, AddressKind, AddressTable, EncodedResource, LazyWorkloads, PodFacts, ProxyResources,
-    ResourceMap, ResourceType, Snapshot,
+    AddressFacts, AddressKind, AddressTable, EncodedResource, LazyWorkloads, PodFacts,
+    ProxyResources, ResourceMap, ResourceType, SecretStore, Snapshot,
 };
 
 use crate::stages::{DerivedChanges, Stages};
@@ -32,6 +32,7 @@ pub(crate) struct Resources {
     waypoint_rows: OrdMap<ObjectKey, Arc<WaypointRow>>,
     mesh: Arc<MeshRow>,
     pods: PodFacts,
+    secrets: SecretStore,
 }
 
 impl Resources {
@@ -44,6 +45,7 @@ impl Resources {
             differs |= follow(&mut self.statuses, changed);
         }
         differs |= follow(&mut self.waypoint_rows, &changes.waypoints);
+        differs |= self.update_secrets(changes);
         if let Some(row) = changes.mesh.rows().last() {
             self.mesh = row.new.clone().unwrap_or_default();
             differs = true;
@@ -69,7 +71,22 @@ impl Resources {
             waypoints: self.waypoint_rows.clone(),
             mesh: Arc::clone(&self.mesh),
             pods: self.pods.clone(),
+            secrets: self.secrets.clone(),
         }
+    }
+
+    fn update_secrets(&mut self, changes: &DerivedChanges) -> bool {
+        let grants = changes.credentials.grants.rows();
+        let materials = changes.credentials.materials.rows();
+        for change in grants {
+            self.secrets
+                .put_grants(change.key.clone(), change.new.clone());
+        }
+        for change in materials {
+            self.secrets
+                .put_material(change.key.clone(), change.new.clone());
+        }
+        !grants.is_empty() || !materials.is_empty()
     }
 
     fn update_addresses(&mut self, stages: &Stages, changes: &DerivedChanges) -> bool {

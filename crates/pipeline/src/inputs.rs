@@ -14,6 +14,7 @@ use model::input::{
     Node, PeerAuthentication, Pod, ReferenceGrant, Service, ServiceEntry, WorkloadEntry,
 };
 use model::object::Input;
+use model::secret::{ConfigMap, Secret};
 use model::{Finding, Kind, Object, ObjectKey, Parsed, ProxyClass, Str};
 
 use discovery::{Discovery, Hidden};
@@ -146,6 +147,8 @@ inputs! {
     gateways: Gateway(Gateway) = Table::new("gateways"),
     reference_grants: ReferenceGrant(ReferenceGrant) = Table::new("reference_grants")
         .with_index::<envoy::index::GrantByNamespace>(),
+    secrets: Secret(Secret) = Table::new("secrets"),
+    config_maps: ConfigMap(ConfigMap) = Table::new("config_maps"),
     services: Service(Service) = Table::new("services"),
     service_entries: ServiceEntry(ServiceEntry) = Table::new("service_entries"),
     pods: Pod(Pod) = Table::new("pods")

@@ -19,23 +19,14 @@ use ambient::pod_link::{self, PodLink, PodLinkKey, PodLinkView};
 use ambient::policy_binding::{self, PolicyBinding, PolicyBindingView};
 use ambient::service::{self, ServiceView};
 use ambient::status;
-use ambient::status::allocation::AllocationStatusView;
-use ambient::status::policy::PolicyStatusView;
-use ambient::status::service::ServiceStatusView;
-use ambient::status::workload_entry::WorkloadEntryStatusView;
 use ambient::waypoint::{self, WaypointView};
 use ambient::workload::{self, WorkloadSource, WorkloadView};
 use envoy::attachment::{self, AttachmentView};
 use envoy::chains::{self, ChainView};
 use envoy::clusters::{self, ClusterView};
+use envoy::credentials::{GrantByAuthority, GrantByCertificate};
 use envoy::encoded::{self, EncodedView};
 use envoy::endpoints::{self, EndpointView};
-use envoy::findings;
-use envoy::findings::captured::CapturedView;
-use envoy::findings::policy::PolicyFindingView;
-use envoy::findings::route::RouteFindingView;
-use envoy::findings::service::ServiceFindingView;
-use envoy::findings::waypoint::WaypointFindingView;
 use envoy::index::WorkloadByService;
 use envoy::ir::{
     AttachmentIr, ChainIr, ClassResource, ClusterIr, DirectIr, EncodedChain, EndpointsIr,
@@ -45,6 +36,7 @@ use envoy::listeners::{self, ListenerView};
 use envoy::static_clusters::{self, StaticClusterView};
 use flow::{Changes, Derived, Dirty, Reads, Touched};
 use model::derived::Locality;
+use model::secret::{CredentialGrants, Material, MaterialKey};
 use model::status::{StatusKey, StatusRow};
 use model::{
     AuthorizationRow, Finding, MeshRow, NamespacedHostname, ObjectKey, PodFact, ProxyClass, ServiceRow,
@@ -52,6 +44,25 @@ use model::{
 };
 
 use crate::inputs::{InputChanges, Inputs};
+use credentials::CredentialChanges;
+
+/// Updates one stage: its primaries plus whatever read something touched; what it changes
+/// is touched for the stages after it.
+macro_rules! update {
+    ($touched:ident, $stage:expr, $primaries:expr, $derive:path, $view:expr $(,)?) => {{
+        let mut dirty: Dirty<_> = $primaries.collect();
+        $stage.touched_by(&mut dirty, &$touched);
+        let changes = {
+            let view = $view;
+            $stage.update(dirty, |primary, reads| $derive(primary, &view, reads))
+        };
+        $touched.add(&changes);
+        changes
+    }};
+}
+
+mod credentials;
+mod reports;
 
 type Stage<P, K, V> = Derived<P, K, V, Finding>;
 
@@ -84,6 +95,8 @@ pub(crate) struct Stages {
     pub(crate) endpoints: Stage<NamespacedHostname, WaypointResource, EndpointsIr>,
     pub(crate) listeners: Stage<ProxyClass, ClassResource, ListenerIr>,
     pub(crate) static_clusters: Stage<ProxyClass, ClassResource, StaticClusterIr>,
+    grants: Stage<ObjectKey, ObjectKey, CredentialGrants>,
+    materials: Stage<MaterialKey, MaterialKey, Material>,
     route_findings: Stage<ObjectKey, (), ()>,
     policy_findings: Stage<ObjectKey, (), ()>,
     captured: Stage<WorkloadUid, bool, ()>,
@@ -104,27 +117,13 @@ pub(crate) struct DerivedChanges {
     pub(crate) endpoints: Changes<WaypointResource, EndpointsIr>,
     pub(crate) listeners: Changes<ClassResource, ListenerIr>,
     pub(crate) static_clusters: Changes<ClassResource, StaticClusterIr>,
+    pub(crate) credentials: CredentialChanges,
     pub(crate) proxies: Vec<(ProxyClass, bool)>,
     pub(crate) statuses: Vec<Changes<StatusKey, StatusRow>>,
     pub(crate) waypoints: Changes<ObjectKey, WaypointRow>,
     pub(crate) mesh: Changes<(), MeshRow>,
     pub(crate) pods: Changes<ObjectKey, PodFact>,
     pub(crate) notes: bool,
-}
-
-/// Updates one stage: its primaries plus whatever read something touched; what it changes
-/// is touched for the stages after it.
-macro_rules! update {
-    ($touched:ident, $stage:expr, $primaries:expr, $derive:path, $view:expr $(,)?) => {{
-        let mut dirty: Dirty<_> = $primaries.collect();
-        $stage.touched_by(&mut dirty, &$touched);
-        let changes = {
-            let view = $view;
-            $stage.update(dirty, |primary, reads| $derive(primary, &view, reads))
-        };
-        $touched.add(&changes);
-        changes
-    }};
 }
 
 impl Stages {
@@ -156,7 +155,8 @@ impl Stages {
             peer_bindings: Derived::new("peer_bindings")
                 .with_index::<peer_binding::PeersBySelector>(),
             policy_bindings: Derived::new("policy_bindings")
-                .with_index::<policy_binding::PoliciesBySelector>(),
+                .with_index::<policy_binding::PoliciesBySelector>()
+                .with_index::<policy_binding::PeerPoliciesByNamespace>(),
             authorizations: Derived::new("authorizations"),
             pod_links: Derived::new("pod_links").with_index::<pod_link::LinksByPod>(),
             workloads: Derived::new("workloads")
@@ -178,6 +178,10 @@ impl Stages {
             endpoints: Derived::new("endpoints"),
             listeners: Derived::new("listeners"),
             static_clusters: Derived::new("static_clusters"),
+            grants: Derived::new("grants")
+                .with_index::<GrantByCertificate>()
+                .with_index::<GrantByAuthority>(),
+            materials: Derived::new("materials"),
             route_findings: Derived::new("route_findings"),
             policy_findings: Derived::new("policy_findings"),
             captured: Derived::new("captured"),
@@ -563,68 +567,8 @@ impl Stages {
                 mesh
             }
         );
-        update!(
-            touched,
-            self.route_findings,
-            changed.http_routes.keys().cloned(),
-            findings::route::derive,
-            RouteFindingView {
-                http_routes: inputs.http_routes.view(),
-                services: self.services.view(),
-                waypoints,
-                reference_grants: inputs.reference_grants.view(),
-                namespaces: inputs.namespaces.view(),
-                mesh,
-            }
-        );
-        update!(
-            touched,
-            self.policy_findings,
-            changed.authorization_policies.keys().cloned(),
-            findings::policy::derive,
-            PolicyFindingView {
-                policies: inputs.authorization_policies.view(),
-                services: self.services.view(),
-                workloads: self.workloads.view(),
-                waypoints,
-                census: self.census.view(),
-                http_routes: inputs.http_routes.view(),
-                mesh,
-            }
-        );
-        update!(
-            touched,
-            self.captured,
-            workloads.keys().cloned(),
-            findings::captured::derive,
-            CapturedView {
-                workloads: self.workloads.view(),
-            }
-        );
-        update!(
-            touched,
-            self.service_findings,
-            services.keys().cloned(),
-            findings::service::derive,
-            ServiceFindingView {
-                services: self.services.view(),
-                workloads: self.workloads.view(),
-                captured: self.captured.view(),
-            }
-        );
-        update!(
-            touched,
-            self.waypoint_findings,
-            changed.gateways.keys().cloned(),
-            findings::waypoint::derive,
-            WaypointFindingView {
-                waypoints,
-                services: self.services.view(),
-                workloads: self.workloads.view(),
-                http_routes: inputs.http_routes.view(),
-                policies: inputs.authorization_policies.view(),
-            }
-        );
+        let credentials = self.update_credentials(inputs, changed, &mut touched);
+        self.update_findings(inputs, changed, &services, &workloads, &mut touched);
         let statuses = self.update_statuses(inputs, changed, &mut touched);
         let pods = update!(
             touched,
@@ -650,6 +594,7 @@ impl Stages {
             endpoints,
             listeners,
             static_clusters,
+            credentials,
             proxies,
             statuses,
             waypoints: waypoint_changes,
@@ -658,129 +603,4 @@ impl Stages {
             notes,
         }
     }
-
-    /// What belongs into the status of objects; nothing that is served depends on it.
-    fn update_statuses(
-        &mut self,
-        inputs: &Inputs,
-        changed: &InputChanges,
-        touched: &mut Touched,
-    ) -> Vec<Changes<StatusKey, StatusRow>> {
-        let mesh = self.mesh.view();
-        let waypoints = self.waypoints.view();
-        let services = changed.services.keys().cloned();
-        let entries = changed.service_entries.keys().cloned();
-        let of_services = update!(
-            touched,
-            self.service_statuses,
-            services
-                .map(ServiceSource::Service)
-                .chain(entries.map(ServiceSource::ServiceEntry)),
-            status::service::derive,
-            ServiceStatusView {
-                services: inputs.services.view(),
-                service_entries: inputs.service_entries.view(),
-                claims: self.claims.view(),
-                hosts: self.services.view(),
-                namespace_bindings: self.namespace_bindings.view(),
-                mesh,
-            }
-        );
-        let of_workload_entries = update!(
-            touched,
-            self.workload_entry_statuses,
-            changed.workload_entries.keys().cloned(),
-            status::workload_entry::derive,
-            WorkloadEntryStatusView {
-                workload_entries: inputs.workload_entries.view(),
-                attach: AttachView {
-                    mesh,
-                    waypoints,
-                    namespaces: inputs.namespaces.view(),
-                    namespace_bindings: self.namespace_bindings.view(),
-                },
-            }
-        );
-        let of_policies = update!(
-            touched,
-            self.policy_statuses,
-            changed.authorization_policies.keys().cloned(),
-            status::policy::derive,
-            PolicyStatusView {
-                policies: inputs.authorization_policies.view(),
-                gateway_classes: inputs.gateway_classes.view(),
-                services: self.services.view(),
-                waypoints,
-                mesh,
-            }
-        );
-        let of_allocations = update!(
-            touched,
-            self.allocation_statuses,
-            changed.service_entries.keys().cloned(),
-            status::allocation::derive,
-            AllocationStatusView {
-                service_entries: inputs.service_entries.view(),
-                allocations: self.allocations.view(),
-            }
-        );
-        vec![
-            of_services,
-            of_workload_entries,
-            of_policies,
-            of_allocations,
-        ]
-    }
 }
-
-macro_rules! notes {
-    ($($stage:ident),+ $(,)?) => {
-        impl Stages {
-            fn notes_changed(&mut self) -> bool {
-                let now = 0 $(+ self.$stage.notes_generation())+;
-                std::mem::replace(&mut self.notes_seen, now) != now
-            }
-
-            /// Appends every stage's notes.
-            pub(crate) fn collect_notes(&self, out: &mut Vec<Finding>) {
-                $(for (_, notes) in self.$stage.notes() { out.extend_from_slice(notes); })+
-            }
-        }
-    };
-}
-
-notes!(
-    mesh,
-    node_localities,
-    network_gateways,
-    waypoints,
-    namespace_bindings,
-    allocation_claims,
-    allocations,
-    claims,
-    services,
-    peer_bindings,
-    policy_bindings,
-    authorizations,
-    pod_links,
-    workloads,
-    census,
-    pod_facts,
-    attachments,
-    directs,
-    chains,
-    encoded,
-    clusters,
-    endpoints,
-    listeners,
-    static_clusters,
-    route_findings,
-    policy_findings,
-    captured,
-    service_findings,
-    waypoint_findings,
-    service_statuses,
-    workload_entry_statuses,
-    policy_statuses,
-    allocation_statuses,
-);

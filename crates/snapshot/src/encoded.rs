@@ -1,5 +1,6 @@
 //! One resource, encoded and framed once.
 
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -67,8 +68,8 @@ impl AddressFacts {
 /// to have number 2 too, as `resources` of a `DiscoveryResponse` has; and the
 /// payload is the last field of the `Any`. So all three are slices of one buffer.
 ///
-/// Two resources are equal when name and version are.
-#[derive(Debug)]
+/// Two resources are equal when name and version are. Printed without its content, which may
+/// be a private key.
 pub struct EncodedResource {
     name: Str,
     version: u64,
@@ -238,6 +239,16 @@ impl EncodedResource {
     }
 }
 
+impl fmt::Debug for EncodedResource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EncodedResource")
+            .field("name", &self.name)
+            .field("version", &self.version_str())
+            .field("bytes", &self.framed.len())
+            .finish_non_exhaustive()
+    }
+}
+
 impl PartialEq for EncodedResource {
     fn eq(&self, other: &Self) -> bool {
         self.version == other.version && self.name == other.name
@@ -280,7 +291,7 @@ fn only_field(tag: u8, message: &[u8]) -> Option<&[u8]> {
 }
 
 /// Size of a delimited field with its one-byte tag and its length.
-fn field_size(body: usize) -> usize {
+pub(crate) fn field_size(body: usize) -> usize {
     1 + encoded_len_varint(body as u64) + body
 }
 
@@ -289,7 +300,7 @@ fn put_header(tag: u8, body: usize, out: &mut Vec<u8>) {
     encode_varint(body as u64, out);
 }
 
-fn put(tag: u8, body: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn put(tag: u8, body: &[u8], out: &mut Vec<u8>) {
     put_header(tag, body.len(), out);
     out.extend_from_slice(body);
 }
@@ -387,7 +398,12 @@ mod tests {
             name: "w".repeat(200),
             ..Workload::default()
         };
-        let address = |r#type| Address { r#type: Some(r#type) }.encode_to_vec();
+        let address = |r#type| {
+            Address {
+                r#type: Some(r#type),
+            }
+            .encode_to_vec()
+        };
         let bytes = address(address::Type::Workload(workload.clone()));
         let aliases = vec![Str::from("/10.0.0.1")];
         let whole =
@@ -419,7 +435,8 @@ mod tests {
 
     #[test]
     fn what_is_outdated_stays_so_however_often_it_is_said() {
-        let resource = EncodedResource::address(Str::from("uid"), b"x", vec![], workload_facts(), 0);
+        let resource =
+            EncodedResource::address(Str::from("uid"), b"x", vec![], workload_facts(), 0);
         let outdated = resource.to_outdated();
         assert_ne!(outdated, resource);
         assert_eq!(outdated.to_outdated(), outdated);

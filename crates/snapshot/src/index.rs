@@ -13,9 +13,9 @@ type Pairs = OrdSet<(Str, Str)>;
 /// The ways to addresses beside their names, for on-demand clients. A clone is O(1).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AddressIndex {
-    by_alias: Pairs,
-    by_service: Pairs,
-    by_node: Pairs,
+    aliases: Pairs,
+    services: Pairs,
+    nodes: Pairs,
 }
 
 impl AddressIndex {
@@ -30,17 +30,17 @@ impl AddressIndex {
 
     /// Names of the resources with this alias, sorted.
     pub fn with_alias(&self, alias: &str) -> impl Iterator<Item = &Str> {
-        values(&self.by_alias, alias)
+        values(&self.aliases, alias)
     }
 
     /// Names of the workloads of a service, sorted.
     pub fn of_service(&self, service: &str) -> impl Iterator<Item = &Str> {
-        values(&self.by_service, service)
+        values(&self.services, service)
     }
 
     /// Names of the workloads on a node, sorted.
     pub fn on_node(&self, node: &str) -> impl Iterator<Item = &Str> {
-        values(&self.by_node, node)
+        values(&self.nodes, node)
     }
 
     /// Takes one version of a resource out and another one in.
@@ -56,7 +56,7 @@ impl AddressIndex {
         let Some(name) = new.or(old).map(EncodedResource::name) else {
             return;
         };
-        let all = [&mut self.by_alias, &mut self.by_service, &mut self.by_node];
+        let all = [&mut self.aliases, &mut self.services, &mut self.nodes];
         for ((pairs, old), new) in all.into_iter().zip(facts(old)).zip(facts(new)) {
             if old == new {
                 continue;

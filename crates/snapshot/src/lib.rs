@@ -11,6 +11,7 @@
 //!   allocation.
 //! - A version is the xxh64 of the payload: equal payloads have equal versions on
 //!   every replica and after every restart.
+//! - Secrets are in no map: [`Snapshot::secret`] judges every caller, and nothing prints them.
 //! - Cloning a map or a snapshot is O(1); a diff skips what two maps share.
 
 mod delta;
@@ -19,6 +20,7 @@ mod index;
 mod map;
 mod pods;
 mod resource_type;
+mod secrets;
 mod snapshot;
 mod urgency;
 mod workloads;
@@ -30,6 +32,7 @@ pub use map::{Diff, ResourceMap};
 pub use model::Str;
 pub use pods::PodFacts;
 pub use resource_type::ResourceType;
+pub use secrets::{GatewayAccounts, SecretAccess, SecretStore};
 pub use snapshot::{ProxyResources, Snapshot};
 pub use urgency::by_urgency;
 pub use workloads::LazyWorkloads;

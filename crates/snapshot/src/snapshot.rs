@@ -6,7 +6,7 @@ use imbl::OrdMap;
 use model::status::{StatusKey, StatusRow};
 use model::{Finding, MeshRow, ObjectKey, ProxyClass, WaypointRow};
 
-use crate::{AddressIndex, LazyWorkloads, PodFacts, ResourceMap, ResourceType};
+use crate::{AddressIndex, LazyWorkloads, PodFacts, ResourceMap, ResourceType, SecretStore};
 
 /// Resources of one class of proxies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,6 +70,8 @@ pub struct Snapshot {
     pub mesh: Arc<MeshRow>,
     /// What identity checks must know of pods. No client sees it.
     pub pods: PodFacts,
+    /// Certificates and keys; see [`Snapshot::secret`].
+    pub secrets: SecretStore,
 }
 
 impl Default for Snapshot {
@@ -86,6 +88,7 @@ impl Default for Snapshot {
             waypoints: OrdMap::new(),
             mesh: Arc::default(),
             pods: PodFacts::default(),
+            secrets: SecretStore::default(),
         }
     }
 }

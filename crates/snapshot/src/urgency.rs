@@ -47,7 +47,12 @@ pub fn by_urgency(
     };
     let mut needed = BTreeSet::new();
     for resource in changed.iter().filter(|resource| is_urgent(resource)) {
-        needed.extend(resource.facts().iter().flat_map(|f| f.services.iter().cloned()));
+        needed.extend(
+            resource
+                .facts()
+                .iter()
+                .flat_map(|f| f.services.iter().cloned()),
+        );
     }
     let rank = |resource: &Arc<EncodedResource>| match resource.facts().map(|facts| facts.kind) {
         Some(AddressKind::Service) if needed.contains(resource.name()) => 0,
@@ -115,11 +120,17 @@ mod tests {
         let rest = "s/other b-was-unhealthy";
         assert_eq!(
             names("near"),
-            (format!("s/needed a-fails d-new-here f-takes-over {rest} e-new-there"), 4)
+            (
+                format!("s/needed a-fails d-new-here f-takes-over {rest} e-new-there"),
+                4
+            )
         );
         assert_eq!(
             names(""),
-            (format!("s/needed a-fails f-takes-over {rest} d-new-here e-new-there"), 3)
+            (
+                format!("s/needed a-fails f-takes-over {rest} d-new-here e-new-there"),
+                3
+            )
         );
     }
 }

@@ -2,6 +2,7 @@
 //! described in `tests/scenarios/README.md`.
 
 mod client;
+mod flags;
 mod load;
 pub mod matcher;
 mod status;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail};
 use model::object::Input;
 use model::{ObjectKey, ProxyClass};
-use pipeline::{MeshDefaults, Pipeline};
+use pipeline::Pipeline;
 use serde_json::Value;
 use snapshot::{ResourceMap, ResourceType, Snapshot};
 
@@ -61,8 +62,8 @@ pub fn run(dir: &Path) -> Result<()> {
     }
 }
 
-fn new_pipeline() -> Pipeline {
-    Pipeline::new(MeshDefaults::default())
+fn new_pipeline(scenario: &Scenario) -> Pipeline {
+    Pipeline::new(scenario.defaults.clone())
 }
 
 fn interests(scenario: &Scenario) -> Vec<Input> {
@@ -75,7 +76,7 @@ type StepPushes = Vec<(String, Pushes)>;
 
 /// The straight run: the input in one batch, then a batch per step.
 fn play(scenario: &Scenario) -> Result<(Arc<Snapshot>, StepPushes)> {
-    let mut pipeline = new_pipeline();
+    let mut pipeline = new_pipeline(scenario);
     let mut world = World::new(&scenario.input);
     let mut batch = interests(scenario);
     batch.extend(world.changes());
@@ -230,7 +231,7 @@ fn check_variants(scenario: &Scenario, last: &Snapshot, failures: &mut Vec<Strin
 fn from_scratch(scenario: &Scenario, world: &World) -> Result<Arc<Snapshot>> {
     let mut batch = interests(scenario);
     batch.extend(world.fresh().changes());
-    new_pipeline().apply(batch).context("no snapshot")
+    new_pipeline(scenario).apply(batch).context("no snapshot")
 }
 
 fn shuffled(scenario: &Scenario, world: &World, seed: u64) -> Result<Arc<Snapshot>> {
@@ -242,7 +243,7 @@ fn shuffled(scenario: &Scenario, world: &World, seed: u64) -> Result<Arc<Snapsho
         }
     }
     random.shuffle(&mut batch);
-    let mut pipeline = new_pipeline();
+    let mut pipeline = new_pipeline(scenario);
     let mut last = pipeline.apply(batch);
     for interest in interests(scenario) {
         last = pipeline.apply(vec![interest]).or(last);
@@ -251,7 +252,7 @@ fn shuffled(scenario: &Scenario, world: &World, seed: u64) -> Result<Arc<Snapsho
 }
 
 fn one_by_one(scenario: &Scenario, world: &World, seed: u64) -> Result<Arc<Snapshot>> {
-    let mut pipeline = new_pipeline();
+    let mut pipeline = new_pipeline(scenario);
     let mut building = World::new(&[]);
     let mut last = pipeline.apply(building.changes());
     last = pipeline.apply(interests(scenario)).or(last);
@@ -265,7 +266,7 @@ fn one_by_one(scenario: &Scenario, world: &World, seed: u64) -> Result<Arc<Snaps
 }
 
 fn recreated(scenario: &Scenario, world: &World) -> Result<Arc<Snapshot>> {
-    let mut pipeline = new_pipeline();
+    let mut pipeline = new_pipeline(scenario);
     let mut changing = world.fresh();
     let mut batch = interests(scenario);
     batch.extend(changing.changes());

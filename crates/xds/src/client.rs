@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use model::{ProxyClass, Str};
+use model::{ProxyClass, SpiffeId, Str};
 
 /// What a client is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,9 @@ pub struct Client {
     pub version: Str,
     /// Class of an Envoy client; all that translation may know of it.
     pub class: Option<ProxyClass>,
+    /// The identity that its connection proved; `None` until one is verified. Secrets are
+    /// served by it alone, never by what the node says.
+    pub identity: Option<SpiffeId>,
 }
 
 /// A node that cannot be understood: the stream is refused with this text.

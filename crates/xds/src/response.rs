@@ -1,5 +1,6 @@
 //! A discovery response: a small header, shared frames, removed names.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
@@ -24,7 +25,7 @@ pub(crate) enum Part {
     All,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) enum Payload {
     /// Frames that other streams send too.
     Shared(Arc<EncodedDelta>, Part),
@@ -33,6 +34,21 @@ pub(crate) enum Payload {
         chunks: Vec<Bytes>,
         removed: Vec<Str>,
     },
+}
+
+/// Without contents, which may be private keys.
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shared(delta, part) => {
+                let count = delta.chunks.len();
+                write!(f, "Shared({count} resources, {part:?})")
+            }
+            Self::Own { chunks, removed } => {
+                write!(f, "Own({} resources, removed {removed:?})", chunks.len())
+            }
+        }
+    }
 }
 
 /// One response, ready for the wire.

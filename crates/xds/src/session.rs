@@ -11,6 +11,8 @@
 mod on_demand;
 mod portion;
 mod push;
+#[cfg(test)]
+mod secret_tests;
 mod subscription;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +20,7 @@ use std::sync::Arc;
 
 use model::{ProxyClass, Str};
 use proto::discovery::{DeltaDiscoveryRequest, DiscoveryRequest, Status};
-use snapshot::{DeltaCache, ResourceMap, ResourceType, Snapshot};
+use snapshot::{DeltaCache, ResourceMap, ResourceType, SecretAccess, Snapshot};
 use tonic::Code;
 
 use crate::client::{Client, ClientKind};
@@ -142,6 +144,8 @@ pub struct Session {
     limits: Limits,
     /// Addresses wait until then for policies to be asked for.
     hold_until_ms: Option<u64>,
+    /// Who may read private keys; `None` to go by the Gateways of the snapshot.
+    access: Option<Arc<dyn SecretAccess>>,
 }
 
 // === impl Session ===
@@ -167,6 +171,16 @@ impl Session {
             closed: false,
             limits: Limits::default(),
             hold_until_ms: None,
+            access: None,
+        }
+    }
+
+    /// With another judge of who may read private keys.
+    #[must_use]
+    pub fn with_secret_access(self, access: Arc<dyn SecretAccess>) -> Self {
+        Self {
+            access: Some(access),
+            ..self
         }
     }
 
@@ -459,6 +473,10 @@ pub(crate) fn bounded(text: &str, bytes_max: usize) -> &str {
     text.get(..end).unwrap_or_default()
 }
 
+#[cfg(test)]
+mod discovery_tests;
+#[cfg(test)]
+mod mesh_properties;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]

@@ -69,7 +69,7 @@ pub(super) fn notes(
         }
     }
     if policy.action == Action::Deny {
-        return blind(key, groups, &ways);
+        return blind(key, groups, &ways, DENY);
     }
     let mut others = Others {
         key,
@@ -85,10 +85,17 @@ pub(super) fn notes(
             let mut refused = way.identities.iter().filter(refused);
             refused.any(|peer| !others.admit(way.served, peer, reads))
         });
-    shut.map(|way| not_allowed(key, policy, way))
-        .into_iter()
-        .collect()
+    let Some(way) = shut else { return Vec::new() };
+    let mut notes = blind(key, groups, std::slice::from_ref(way), ALLOW);
+    notes.push(not_allowed(key, policy, way));
+    notes
 }
+
+/// What rules about clients do that are seen only when they go to the pods directly, and how
+/// to have them seen.
+type Blind = (&'static str, &'static str);
+const ALLOW: Blind = ("allows", "Move the rule into a policy with targetRefs");
+const DENY: Blind = ("refuses", "Repeat the rule in a policy with targetRefs");
 
 fn admits(groups: &Groups, peer: &Identity) -> bool {
     groups.iter().any(|group| evaluate::may_match(group, peer))
@@ -118,8 +125,8 @@ fn not_allowed(key: &ObjectKey, policy: &AuthorizationPolicy, way: &Way<'_>) -> 
     note.at("spec.rules")
 }
 
-/// DENY rules about clients that ztunnel does not see.
-fn blind(key: &ObjectKey, groups: &Groups, ways: &[Way<'_>]) -> Vec<Finding> {
+/// Rules about clients that ztunnel does not see.
+fn blind(key: &ObjectKey, groups: &Groups, ways: &[Way<'_>], (does, fix): Blind) -> Vec<Finding> {
     let rules = groups.iter().enumerate();
     let notes = rules
         .filter(|(_, group)| evaluate::names_peers(group))
@@ -133,10 +140,10 @@ fn blind(key: &ObjectKey, groups: &Groups, ways: &[Way<'_>]) -> Vec<Finding> {
                 "authz-l4-source-at-waypoint",
                 reference(key),
                 format!(
-                    "{} arrives as waypoint {}; the clients that this rule names are not seen there, so it refuses only what goes to the pods directly",
+                    "{} arrives as waypoint {}; the clients that this rule names are not seen there, so it {does} only what goes to the pods directly",
                     traffic(way), way.waypoint
                 ),
-                "Repeat the rule in a policy with targetRefs",
+                fix,
             );
             Some(note.at(format!("spec.rules[{i}]")))
         });

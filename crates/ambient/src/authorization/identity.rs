@@ -31,23 +31,22 @@ pub(super) fn notes(
     let mut notes = Vec::new();
     for Named { field, ns, account } in named.collect::<Vec<_>>() {
         let namespace = ObjectKey::cluster(ns.clone());
+        let mut fix = "Check the spelling; often the name of a Service stands where that of a service account belongs".to_owned();
         let message = if view.namespaces.get(reads, &namespace).is_none() {
             format!("Namespace {ns} does not exist; nobody comes from there")
         } else if let Some(account) = account
             && is_unknown(&ns, &account, view, reads)
         {
+            if let Some(known) = resembling(&ns, &account, view, reads) {
+                fix = format!("Write {known}, if that is the service account meant");
+            }
             format!(
                 "Nothing in namespace {ns} runs under service account {account}; nobody has this identity"
             )
         } else {
             continue;
         };
-        let note = warning(
-            "authz-unknown-identity",
-            reference(key),
-            message,
-            "Check the spelling; often the name of a Service stands where that of a service account belongs",
-        );
+        let note = warning("authz-unknown-identity", reference(key), message, fix);
         notes.push(note.at(field));
     }
     notes
@@ -59,6 +58,29 @@ fn is_unknown(ns: &Str, account: &Str, view: &AuthorizationView<'_>, reads: &mut
         && (view.census.by::<AccountsByNamespace>(reads, ns))
             .next()
             .is_some()
+}
+
+/// An account of the namespace whose name is part of the one written, or the reverse: charts put
+/// their own name in front.
+fn resembling(
+    ns: &Str,
+    account: &Str,
+    view: &AuthorizationView<'_>,
+    reads: &mut Reads,
+) -> Option<Str> {
+    let has_part = |name: &str, part: &str| {
+        let after = name.strip_suffix(part);
+        let before = name.strip_prefix(part);
+        after.is_some_and(|rest| rest.ends_with('-'))
+            || before.is_some_and(|rest| rest.starts_with('-'))
+    };
+    let all = view.census.by::<AccountsByNamespace>(reads, ns);
+    let names = all.filter_map(|(key, _)| match key {
+        CensusKey::Account(key) => Some(&key.name),
+        CensusKey::Served(_) => None,
+    });
+    let like = names.filter(|name| has_part(name, account) || has_part(account, name));
+    like.min_by_key(|name| (name.len(), *name)).cloned()
 }
 
 fn named(key: &ObjectKey, i: usize, rule: &AuthzRule, mesh: &MeshRow) -> Vec<Named> {

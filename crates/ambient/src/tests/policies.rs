@@ -632,7 +632,12 @@ fn policies_that_shut_out_or_do_not_see_past_a_waypoint_are_told() {
         (
             from("namespaces: [b]"),
             String::new(),
-            "authz-waypoint-not-allowed",
+            "authz-l4-source-at-waypoint authz-waypoint-not-allowed",
+        ),
+        (
+            "rules: [{from: [{source: {ipBlocks: [10.0.0.0/8]}}]}]".into(),
+            String::new(),
+            "",
         ),
         (from("namespaces: [b]"), waypoint.clone(), ""),
         (String::new(), waypoint.clone(), ""),
@@ -675,10 +680,10 @@ fn policies_that_shut_out_or_do_not_see_past_a_waypoint_are_told() {
             // A bare account is one of the policy's own namespace.
             let spec = spec.replace("[wp]", "[a/wp]");
             let world = world(&(behind() + &policy(ns, "p", &spec) + &more));
-            let expected = match code {
-                "" => vec![],
-                code => vec![format!("{code} AuthorizationPolicy {ns}/p")],
-            };
+            let codes = code.split_whitespace();
+            let expected: Vec<_> = codes
+                .map(|code| format!("{code} AuthorizationPolicy {ns}/p"))
+                .collect();
             assert_eq!(world.codes(), expected, "{ns} {spec} | {other}");
         }
     }
@@ -728,6 +733,28 @@ fn peers_that_do_not_exist_are_told() {
                 .map(|field| ("authz-unknown-identity", field.as_str()));
             assert_eq!(found, expected.collect::<Vec<_>>(), "{source} {target}");
         }
+    }
+}
+
+#[test]
+fn the_account_that_may_be_meant_is_named() {
+    let rules = |account: &str| {
+        format!("rules: [{{from: [{{source: {{serviceAccounts: [a/{account}]}}}}]}}]")
+    };
+    // What stands there; the account that exists is web.
+    for (account, is_like) in [
+        ("chart-web", true),
+        ("web-server", true),
+        ("web2", false),
+        ("other", false),
+    ] {
+        let world = world(&(policy("a", "p", &rules(account)) + &pod("a") + NAMESPACES));
+        assert_eq!(
+            world.codes(),
+            ["authz-unknown-identity AuthorizationPolicy a/p"]
+        );
+        let fix = &world.findings[0].fix;
+        assert_eq!(fix.starts_with("Write web,"), is_like, "{account}: {fix}");
     }
 }
 

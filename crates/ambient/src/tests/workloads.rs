@@ -546,6 +546,43 @@ fn what_a_workload_entry_lacks_is_told() {
 }
 
 #[test]
+fn an_entry_that_has_no_identity_is_told_where_a_policy_asks_for_one() {
+    let from = |source: &str| format!("rules: [{{from: [{{source: {{{source}}}}}]}}]");
+    let asks = from("namespaces: [a]");
+    let selects = format!("selector: {{matchLabels: {{app: web}}}}, {asks}");
+    let when = "rules: [{when: [{key: source.namespace, values: [a]}]}]".to_owned();
+    let nobody = from("ipBlocks: [10.0.0.0/8]");
+    let plain = "labels: {app: lone}";
+    let tunnel = "labels: {app: lone, networking.istio.io/tunnel: http}";
+    // Namespace and spec of the policy, metadata and account of the entry, whether it is told.
+    let cases = [
+        ("a", &asks, plain, "", true),
+        ("a", &selects, plain, "", true),
+        ("a", &when, plain, "", true),
+        ("istio-system", &asks, plain, "", true),
+        ("b", &asks, plain, "", false),
+        ("a", &nobody, plain, "", false),
+        ("a", &asks, plain, ", serviceAccount: vm", false),
+        ("a", &asks, tunnel, ", serviceAccount: vm", false),
+    ];
+    for (ns, policy, metadata, account, is_told) in cases {
+        let namespaces = "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n";
+        let policy = format!(
+            "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{namespace: {ns}, name: p}}\nspec: {{{policy}}}\n"
+        );
+        let spec = format!("address: 10.0.0.7{account}");
+        let world = world(&(entry(metadata, &spec) + namespaces + &policy));
+        let told = "we-no-service-account WorkloadEntry a/vm".to_owned();
+        let expected = Vec::from_iter(is_told.then_some(told));
+        assert_eq!(
+            world.codes(),
+            expected,
+            "{ns} {policy} {metadata} {account}"
+        );
+    }
+}
+
+#[test]
 fn endpoints_of_a_service_entry_take_their_own_words_and_the_rest_of_their_entry() {
     let yaml = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {namespace: a, name: e, labels: {app: ext, version: v3, networking.istio.io/tunnel: http}}\nspec: {hosts: [one.example, two.example], resolution: STATIC, ports: [{number: 80, name: http, protocol: HTTP, targetPort: 8080}], endpoints: [{address: 192.0.2.1, network: n2, locality: r, weight: 5, serviceAccount: x, labels: {app: in}}, {address: 192.0.2.2, ports: {http: 7070}}, {address: 192.0.2.2, weight: 9}]}\n".to_owned()
         + "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {namespace: a, name: of-entry}\nspec: {selector: {matchLabels: {app: ext}}}\n"

@@ -25,7 +25,7 @@ use crate::network_gateway::{self, GatewaysByNetwork, NetworkGatewayView};
 use crate::node_locality::{self, NodeLocalityView};
 use crate::peer_binding::{self, PeerBindingView, PeersBySelector};
 use crate::pod_link::{self, LinksByPod, PodLinkView};
-use crate::policy_binding::{self, PoliciesBySelector, PolicyBindingView};
+use crate::policy_binding::{self, PeerPoliciesByNamespace, PoliciesBySelector, PolicyBindingView};
 use crate::service::{self, ServiceView, ServicesBySelector};
 use crate::tables::InputTable;
 use crate::waypoint::{self, PodsByGateway, WaypointView};
@@ -285,7 +285,9 @@ fn world_of(yaml: &str, defaults: &MeshDefaults, edit: impl Fn(&mut Authorizatio
         policies: policies.view(),
         mesh: mesh.view(),
     };
-    let stage = Derived::new("policy_binding").with_index::<PoliciesBySelector>();
+    let stage = Derived::new("policy_binding")
+        .with_index::<PoliciesBySelector>()
+        .with_index::<PeerPoliciesByNamespace>();
     let policy_bindings = run(stage, keys(&policies), notes, |p, r| {
         policy_binding::derive(p, &view, r)
     });

@@ -47,6 +47,10 @@ pub(super) fn of_workload_entry(
     let kinds = |kind| kind == Kind::ServiceEntry || mesh.features.services_select_entries;
     let services = membership::selecting(view.services, reads, &key.ns, &labels, kinds);
     notes.extend(entry_notes::notes(&object_ref, entry, &services, hbone));
+    if !hbone && entry.service_account.is_empty() {
+        let asking = policies::naming_peers(view, reads, &key.ns, &mesh.root_namespace);
+        notes.extend(asking.map(|policy| entry_notes::nameless(&object_ref, policy)));
+    }
     let services: Memberships = (services.into_iter())
         .map(|row| (row.key.clone(), membership::ports(row, target)))
         .collect();

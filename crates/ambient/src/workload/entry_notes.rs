@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use model::input::{TargetPort, WorkloadEntry};
-use model::{Finding, ObjectRef, ServiceRow, Severity};
+use model::{Finding, ObjectKey, ObjectRef, ServiceRow, Severity};
 
 use crate::tables::warning;
 
@@ -28,6 +28,19 @@ pub(super) fn notes(
         notes.push(note.at("metadata.labels"));
     }
     notes
+}
+
+/// The finding on an entry without account and tunnel, where a policy asks who its peers are.
+pub(super) fn nameless(object: &ObjectRef, policy: &ObjectKey) -> Finding {
+    let note = warning(
+        "we-no-service-account",
+        object.clone(),
+        format!(
+            "The entry has no identity: no peer that AuthorizationPolicy {policy} names is this one"
+        ),
+        "Set serviceAccount, and run a tunnel there that presents it (label networking.istio.io/tunnel: http)",
+    );
+    note.at("spec.serviceAccount")
 }
 
 fn no_identity(object: &ObjectRef, entry: &WorkloadEntry) -> Option<Finding> {

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use flow::Reads;
 use model::derived::BoundWaypoint;
-use model::{Labels, Str};
+use model::{Labels, ObjectKey, Str};
 
 use super::WorkloadView;
 use super::membership::Memberships;
 use crate::authorization::waypoint::policy_key;
 use crate::census;
 use crate::peer_binding::{self, Enforcement};
-use crate::policy_binding::PoliciesBySelector;
+use crate::policy_binding::{PeerPoliciesByNamespace, PoliciesBySelector};
 use crate::selector;
 use crate::tables;
 
@@ -29,7 +29,10 @@ pub(super) fn listed(
     for range in BTreeSet::from([ns, root]) {
         for at in selector::places(range, labels) {
             let found = view.policy_bindings.by::<PoliciesBySelector>(reads, &at);
-            let selecting = found.filter(|(_, row)| selector::selects(&row.selector, labels));
+            let selecting = found.filter(|(_, row)| {
+                let selector = row.selector.as_ref();
+                selector.is_some_and(|selector| selector::selects(selector, labels))
+            });
             names.extend(selecting.map(|(key, _)| name_of(key)));
         }
     }
@@ -44,6 +47,21 @@ pub(super) fn listed(
         }
     }
     listed
+}
+
+/// A policy of the namespace or of the root namespace that names peers.
+pub(super) fn naming_peers<'t>(
+    view: &WorkloadView<'t>,
+    reads: &mut Reads,
+    ns: &Str,
+    root: &Str,
+) -> Option<&'t ObjectKey> {
+    let bindings = view.policy_bindings;
+    let mut first = |ns| {
+        let all = bindings.by::<PeerPoliciesByNamespace>(reads, ns);
+        all.map(|(key, _)| key).min()
+    };
+    first(ns).or_else(|| first(root))
 }
 
 /// Names of the policies that allow the waypoints of a workload and of its services, sorted;

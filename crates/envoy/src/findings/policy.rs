@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use flow::{Output, Reads, View};
 use model::census::CensusKey;
-use model::input::{Action, AuthorizationPolicy, HttpRoute, TargetRef};
+use model::input::{Action, AuthorizationPolicy, HttpRoute, Service, TargetRef};
 use model::{
     Finding, Kind, MeshRow, NamespacedHostname, ObjectKey, ObjectRef, Parsed, ServiceRow, Severity,
     Str, WaypointRow, WorkloadRow, WorkloadUid,
@@ -32,6 +32,8 @@ pub struct PolicyFindingView<'t> {
     /// Policies; indexes [`crate::index::UntargetedPolicyByNamespace`] and
     /// [`crate::index::PolicyByTarget`].
     pub policies: View<'t, ObjectKey, Parsed<AuthorizationPolicy>>,
+    /// Services as written.
+    pub service_objects: View<'t, ObjectKey, Parsed<Service>>,
     /// Services; indexes [`ServiceByName`], [`ServiceBySource`] and [`ServiceByWaypoint`].
     pub services: View<'t, NamespacedHostname, ServiceRow>,
     /// Workloads; indexes [`crate::index::InstanceByNamespace`] and
@@ -303,10 +305,12 @@ impl<'t> Report<'_, 't> {
         target: &TargetRef,
     ) -> Vec<&'t Arc<ServiceRow>> {
         let key = ObjectKey::new(self.key.ns.clone(), target.name.clone());
-        let source = ObjectRef::new(kind, key);
+        let source = ObjectRef::new(kind, key.clone());
         let found = self.view.services.by::<ServiceBySource>(reads, &source);
         let services: Vec<_> = found.map(|(_, row)| row).collect();
-        if services.is_empty() {
+        if services.is_empty() && kind == Kind::Service && self.is_external_name(reads, &key) {
+            self.external_name(at, source);
+        } else if services.is_empty() {
             self.missing(reads, at, target);
         } else if services.iter().all(|row| row.waypoint.is_none()) {
             let refused = if services.iter().any(|row| row.blocked.is_some()) {
@@ -323,5 +327,26 @@ impl<'t> Report<'_, 't> {
             self.push(code, Severity::Error, at, what, fix);
         }
         services
+    }
+
+    fn is_external_name(&self, reads: &mut Reads, key: &ObjectKey) -> bool {
+        let object = self.view.service_objects.get(reads, key);
+        object.is_some_and(|row| row.ok().is_some_and(|service| service.external_name))
+    }
+
+    /// A target that has no place in the mesh: said of the policy and of the Service.
+    fn external_name(&mut self, at: &str, service: ObjectRef) {
+        let what = format!(
+            "Service {} is of type ExternalName and has no part in the mesh; the policy is not enforced there",
+            service.key.name
+        );
+        let fix = "Use a ServiceEntry for the external host";
+        self.push("authz-target-missing", Severity::Error, at, what, fix);
+        let what = format!(
+            "ExternalName Services are not part of the ambient mesh; AuthorizationPolicy {}, which targets this one, is not enforced on it",
+            self.key
+        );
+        let note = Finding::new("wp-externalname", Severity::Warning, service, what, fix);
+        self.out.push(note.at("spec.type"));
     }
 }

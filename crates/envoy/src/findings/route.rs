@@ -170,8 +170,13 @@ impl Report<'_, '_> {
             );
         }
         let Some(bound) = services.iter().find_map(|(_, row)| row.waypoint.as_ref()) else {
+            let refused = if services.iter().any(|(_, row)| row.blocked.is_some()) {
+                ", and its traffic is refused until the waypoint that it names can be used"
+            } else {
+                ""
+            };
             let what = format!(
-                "{kind} {} has no waypoint, so this route is not applied",
+                "{kind} {} has no waypoint, so this route is not applied{refused}",
                 target.key
             );
             let fix = "Label it with istio.io/use-waypoint";

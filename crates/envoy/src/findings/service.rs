@@ -1,12 +1,16 @@
-//! Stage `findings::service`: services that their waypoint serves otherwise than expected.
+//! Stage `findings::service`: services that their waypoint serves otherwise than expected, and
+//! entries that lead nowhere.
 //! Source: spec/policy-and-traffic.md §10.3, §10.6.
 
 use flow::{Output, Reads, View};
-use model::input::Resolution;
+use model::input::{AuthorizationPolicy, Resolution};
 use model::labels::LABEL_GATEWAY_NAME;
-use model::{Finding, NamespacedHostname, ServiceRow, Severity, WorkloadRow, WorkloadUid};
+use model::{
+    Finding, Kind, NamespacedHostname, ObjectKey, Parsed, ServiceRow, Severity, WorkloadRow,
+    WorkloadUid,
+};
 
-use crate::index::WorkloadByService;
+use crate::index::{PolicyByTarget, Target, WorkloadByService};
 
 /// Primary: a service.
 pub type P = NamespacedHostname;
@@ -18,6 +22,8 @@ pub struct ServiceFindingView<'t> {
     pub services: View<'t, NamespacedHostname, ServiceRow>,
     /// Workloads; index [`WorkloadByService`].
     pub workloads: View<'t, WorkloadUid, WorkloadRow>,
+    /// Policies; index [`PolicyByTarget`].
+    pub policies: View<'t, ObjectKey, Parsed<AuthorizationPolicy>>,
     /// Whether anybody is captured, and whether anybody is not ([`super::captured`]).
     pub captured: View<'t, bool, ()>,
 }
@@ -27,13 +33,15 @@ pub fn derive(p: &P, view: &ServiceFindingView<'_>, reads: &mut Reads) -> Output
     let Some(service) = view.services.get(reads, p) else {
         return Output::gone();
     };
+    let mut notes = Vec::from_iter(selects_nothing(p, service, view, reads));
     let Some(bound) = &service.waypoint else {
-        return Output::none();
+        notes.extend(unmatched(service, view, reads));
+        return Output::none().with_notes(notes);
     };
     if service.resolution == Resolution::DynamicDns {
-        return Output::none().with_note(dynamic_dns(service));
+        notes.push(dynamic_dns(service));
+        return Output::none().with_notes(notes);
     }
-    let mut notes = Vec::new();
     // Gateways that are told to use the waypoint are clients too.
     let uncaptured = view.captured.get(reads, &false).is_some();
     let captured = view.captured.get(reads, &true).is_some();
@@ -75,6 +83,57 @@ fn is_plaintext(p: &P, view: &ServiceFindingView<'_>, reads: &mut Reads) -> bool
         .filter(|row| !row.terminating && !row.labels.contains_key(LABEL_GATEWAY_NAME))
         .peekable();
     live.peek().is_some() && live.all(|row| !row.hbone)
+}
+
+/// An entry whose selector finds no workload. One finding for all hosts of an entry.
+fn selects_nothing(
+    p: &P,
+    service: &ServiceRow,
+    view: &ServiceFindingView<'_>,
+    reads: &mut Reads,
+) -> Option<Finding> {
+    let selector = service.selector.as_ref().filter(|all| !all.is_empty())?;
+    let code = match service.resolution {
+        Resolution::Static => "se-no-endpoints-selector",
+        Resolution::Dns | Resolution::DnsRoundRobin => "se-dns-no-endpoints",
+        Resolution::None | Resolution::DynamicDns => return None,
+    };
+    let mut workloads = view.workloads.by::<WorkloadByService>(reads, p);
+    if service.source.kind != Kind::ServiceEntry.as_str() || workloads.next().is_some() {
+        return None;
+    }
+    let pairs: Vec<_> = selector.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    let what = format!(
+        "No workload of namespace {} has the labels {}: connections to the hosts of this entry fail",
+        p.ns,
+        pairs.join(",")
+    );
+    let fix = "Correct the labels, or add endpoints";
+    let note = Finding::new(code, Severity::Error, service.source.clone(), what, fix);
+    Some(note.at("spec.workloadSelector"))
+}
+
+/// An entry that a policy targets although its traffic cannot be told from any other. Bound to a
+/// waypoint, it is reported where services are made.
+fn unmatched(
+    service: &ServiceRow,
+    view: &ServiceFindingView<'_>,
+    reads: &mut Reads,
+) -> Option<Finding> {
+    if service.resolution != Resolution::None || !service.vips.is_empty() {
+        return None;
+    }
+    let target = Target::of_service(service)?;
+    let policies = view.policies.by::<PolicyByTarget>(reads, &target);
+    let policy = policies.map(|(key, _)| key).min()?;
+    let what = format!(
+        "{} has resolution NONE and no address by which its traffic could be known: AuthorizationPolicy {policy} is not enforced on it",
+        service.key.hostname
+    );
+    let fix = "Set addresses, or resolution DNS, and bind the entry to a waypoint";
+    let object = service.source.clone();
+    let note = Finding::new("se-passthrough-policy", Severity::Error, object, what, fix);
+    Some(note.at("spec.addresses"))
 }
 
 fn dynamic_dns(service: &ServiceRow) -> Finding {

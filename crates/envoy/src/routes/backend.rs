@@ -2,12 +2,12 @@
 //! spec/gateway-api.md §6.4, §6.5.
 
 use flow::{Reads, View};
-use model::input::{BackendRef, ReferenceGrant, RouteRef};
-use model::{Kind, NamespacedHostname, ObjectKey, Parsed, ServiceRow, Str};
+use model::input::{BackendRef, RouteRef};
+use model::{Kind, NamespacedHostname, ObjectKey, ServiceRow, Str};
 
 use super::RouteTables;
 use crate::attachment::{inbound_name, port_chains};
-use crate::index::GrantByNamespace;
+use crate::reference_grant::is_granted;
 
 /// The cluster that never exists: its share of requests answers 500.
 const UNKNOWN: Str = arcstr::literal!("UnknownService");
@@ -93,7 +93,15 @@ pub(crate) fn resolve(
     };
     if grants == Grants::Checked
         && key.ns != *route_ns
-        && !is_granted(tables.reference_grants, reads, route_ns, target)
+        && !is_granted(
+            tables.reference_grants,
+            reads,
+            (Kind::HttpRoute, route_ns),
+            (
+                Kind::Service,
+                &ObjectKey::new(target.ns.clone(), target.name.clone()),
+            ),
+        )
     {
         return Backend::NotPermitted;
     }
@@ -125,29 +133,4 @@ fn host_key(
         Some((_, ns)) => NamespacedHostname::new(ns, target.name.clone()),
         None => own,
     }
-}
-
-/// Whether a grant in the backend's namespace lets HTTPRoutes of a namespace refer to it.
-fn is_granted(
-    grants: View<'_, ObjectKey, Parsed<ReferenceGrant>>,
-    reads: &mut Reads,
-    route_ns: &Str,
-    target: &RouteRef,
-) -> bool {
-    let kind = Kind::HttpRoute;
-    grants
-        .by::<GrantByNamespace>(reads, &target.ns)
-        .any(|(_, parsed)| {
-            let Some(grant) = parsed.ok() else {
-                return false;
-            };
-            let from = grant.from.iter().any(|(group, from_kind, ns)| {
-                group == kind.group() && from_kind == kind.as_str() && ns == route_ns
-            });
-            from && grant.to.iter().any(|(group, to_kind, name)| {
-                matches!(group.as_str(), "" | "core")
-                    && to_kind == "Service"
-                    && name.as_ref().is_none_or(|name| *name == target.name)
-            })
-        })
 }

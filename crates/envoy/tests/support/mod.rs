@@ -21,7 +21,7 @@ use model::derived::{
 };
 use model::input::{
     AllowedNamespaces, AuthorizationPolicy, BackendRef, HttpMatch, HttpRoute, HttpRule, Namespace,
-    PathMatch, ReferenceGrant, Resolution, RouteRef, TargetPort, TargetRef, Transport,
+    PathMatch, ReferenceGrant, Resolution, RouteRef, Service, TargetPort, TargetRef, Transport,
 };
 use model::{
     Finding, Kind, MeshRow, Meta, NamespacedHostname, ObjectKey, ObjectRef, Parsed, ProxyClass,
@@ -153,6 +153,7 @@ impl World {
                 .with_index::<i::WaypointByNamespace>(),
             &self.waypoints,
         );
+        let service_objects = Table::<ObjectKey, Parsed<Service>>::new("service-objects");
         let http_routes = fill(
             Table::new("routes")
                 .with_index::<i::RouteByParent>()
@@ -301,6 +302,7 @@ impl World {
             findings::policy::derive,
             findings::policy::PolicyFindingView {
                 policies: policies.view(),
+                service_objects: service_objects.view(),
                 services: services.view(),
                 workloads: workloads.view(),
                 waypoints: waypoints.view(),
@@ -324,6 +326,7 @@ impl World {
             findings::service::ServiceFindingView {
                 services: services.view(),
                 workloads: workloads.view(),
+                policies: policies.view(),
                 captured: captured.view(),
             }
         );

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use gateway_api::apis::standard::gatewayclasses::GatewayClassSpec;
 use gateway_api::apis::standard::gateways::{
     GatewayListeners, GatewayListenersAllowedRoutesNamespaces,
-    GatewayListenersAllowedRoutesNamespacesFrom as From, GatewaySpec, GatewayStatusAddresses,
+    GatewayListenersAllowedRoutesNamespacesFrom as From, GatewayListenersTls,
+    GatewayListenersTlsMode, GatewaySpec, GatewayStatusAddresses, GatewayTls,
 };
 use gateway_api::apis::standard::referencegrants::ReferenceGrantSpec;
 
 use crate::Str;
 use crate::finding::Severity;
 use crate::input::{
-    AllowedNamespaces, Gateway, GatewayClass, GatewayStatusAddress, LabelSelector, Listener,
-    ReferenceGrant,
+    AllowedNamespaces, CertificateRef, FrontendTls, Gateway, GatewayClass, GatewayStatusAddress,
+    LabelSelector, Listener, ListenerTls, ReferenceGrant,
 };
 use crate::object::{Invalid, Parsed};
 
@@ -66,6 +67,8 @@ pub(super) fn gateway(doc: Doc<'_>) -> Arc<Parsed<Gateway>> {
             place = "spec.addresses";
         }
         at_most(&spec.listeners, LISTENERS_COUNT_MAX, "spec.listeners")?;
+        let is_managed = is_managed(&spec);
+        let frontend = frontend(spec.tls)?;
         Ok(Gateway {
             class: Str::from(spec.gateway_class_name),
             listeners: spec
@@ -75,6 +78,8 @@ pub(super) fn gateway(doc: Doc<'_>) -> Arc<Parsed<Gateway>> {
                 .map(listener)
                 .collect::<Result<_, _>>()?,
             has_address: !status.is_empty(),
+            frontend,
+            is_managed,
             addresses: status
                 .iter()
                 .enumerate()
@@ -129,7 +134,71 @@ fn listener((i, wire): (usize, GatewayListeners)) -> Result<Listener, Invalid> {
         protocol: Str::from(wire.protocol),
         hostname: wire.hostname.filter(|host| !host.is_empty()).map(Str::from),
         allowed: allowed(wire.allowed_routes.and_then(|routes| routes.namespaces)),
+        tls: wire.tls.map(listener_tls),
     })
+}
+
+fn listener_tls(wire: GatewayListenersTls) -> ListenerTls {
+    let certificates = wire.certificate_refs.into_iter().flatten();
+    ListenerTls {
+        passthrough: matches!(wire.mode, Some(GatewayListenersTlsMode::Passthrough)),
+        certificates: certificates
+            .map(|c| certificate(c.group, c.kind, c.namespace, c.name))
+            .collect(),
+        options: labels(wire.options.into_iter().flatten()),
+    }
+}
+
+fn certificate(
+    group: Option<String>,
+    kind: Option<String>,
+    ns: Option<String>,
+    name: String,
+) -> CertificateRef {
+    CertificateRef {
+        group: Str::from(group.unwrap_or_default()),
+        kind: Str::from(kind.unwrap_or_else(|| "Secret".to_owned())),
+        ns: ns.filter(|ns| !ns.is_empty()).map(Str::from),
+        name: Str::from(name),
+    }
+}
+
+fn frontend(wire: Option<GatewayTls>) -> Result<FrontendTls, Invalid> {
+    let Some(wire) = wire.and_then(|tls| tls.frontend) else {
+        return Ok(FrontendTls::default());
+    };
+    let of_default = wire.default.validation.map(|v| v.ca_certificate_refs);
+    let mut out = FrontendTls {
+        default: of_default
+            .into_iter()
+            .flatten()
+            .map(|c| certificate(Some(c.group), Some(c.kind), c.namespace, c.name))
+            .collect(),
+        ..FrontendTls::default()
+    };
+    for (i, of_port) in wire.per_port.into_iter().flatten().enumerate() {
+        let at = port(of_port.port, || {
+            format!("spec.tls.frontend.perPort[{i}].port")
+        })?;
+        let refs = of_port.tls.validation.map(|v| v.ca_certificate_refs);
+        let refs = refs
+            .into_iter()
+            .flatten()
+            .map(|c| certificate(Some(c.group), Some(c.kind), c.namespace, c.name))
+            .collect();
+        out.per_port.insert(at, refs);
+    }
+    Ok(out)
+}
+
+/// Source: spec/gateway-api.md §2.9.
+fn is_managed(spec: &GatewaySpec) -> bool {
+    let mut addresses = spec.addresses.iter().flatten();
+    match (addresses.next(), addresses.next()) {
+        (None, _) => true,
+        (Some(only), None) => matches!(only.r#type.as_deref(), None | Some("IPAddress")),
+        (Some(_), Some(_)) => false,
+    }
 }
 
 fn allowed(wire: Option<GatewayListenersAllowedRoutesNamespaces>) -> AllowedNamespaces {

@@ -155,7 +155,6 @@ const NOT_SUPPORTED: &[(&str, &str, Severity, &str)] = &[
 const CORE_OTHERS: &[&str] = &[
     "Binding",
     "ComponentStatus",
-    "ConfigMap",
     "Endpoints",
     "Event",
     "LimitRange",
@@ -164,7 +163,6 @@ const CORE_OTHERS: &[&str] = &[
     "PodTemplate",
     "ReplicationController",
     "ResourceQuota",
-    "Secret",
     "ServiceAccount",
 ];
 

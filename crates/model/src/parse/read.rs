@@ -100,6 +100,11 @@ impl<'a> Doc<'a> {
         );
     }
 
+    /// A field of the object itself, as it is.
+    pub(super) fn top(&self, field: &str) -> Option<&'a Value> {
+        self.map.get(field)
+    }
+
     /// A part such as `spec`, read without telling of unknown fields; absent = default.
     pub(super) fn part<T: DeserializeOwned + Default>(&self, part: &str) -> Result<T, Invalid> {
         match self.map.get(part) {

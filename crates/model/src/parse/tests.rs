@@ -6,6 +6,7 @@
 )]
 
 mod policies;
+mod secrets;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -193,7 +194,7 @@ fn documents_that_are_no_input_say_why() {
 fn kinds_that_do_not_concern_the_mesh_are_silent() {
     for (version, kind) in [
         ("v1", "ServiceAccount"),
-        ("v1", "ConfigMap"),
+        ("v1", "ResourceQuota"),
         ("apps/v1", "Deployment"),
         ("rbac.authorization.k8s.io/v1", "Role"),
         ("apiextensions.k8s.io/v1", "CustomResourceDefinition"),
@@ -444,6 +445,7 @@ fn gateway_kinds_are_read_whole() {
         protocol: s(protocol),
         hostname: None,
         allowed,
+        tls: None,
     };
     let selector = LabelSelector {
         match_labels: pairs(&[("a", "b")]),
@@ -465,6 +467,8 @@ fn gateway_kinds_are_read_whole() {
             GatewayStatusAddress::Ip("10.0.0.1".parse().unwrap()),
         ],
         has_address: true,
+        frontend: FrontendTls::default(),
+        is_managed: true,
     };
     let Object::Gateway(found) = object(&gateway) else {
         panic!()
@@ -980,12 +984,13 @@ fn values() -> impl Strategy<Value = Value> {
 
 /// Documents that mostly get as far as their body.
 fn documents() -> impl Strategy<Value = Value> {
-    const KINDS: [(&str, &str); 16] = [
+    const KINDS: [(&str, &str); 17] = [
         ("v1", "Namespace"),
         ("v1", "Node"),
         ("v1", "Pod"),
         ("v1", "Service"),
         ("v1", "ConfigMap"),
+        ("v1", "Secret"),
         ("v1", "PodList"),
         ("discovery.k8s.io/v1", "EndpointSlice"),
         ("gateway.networking.k8s.io/v1", "Gateway"),

@@ -64,6 +64,7 @@ impl ScriptedClient {
             cluster_id: Str::new(),
             version: Str::new(),
             class: role.class(),
+            identity: None,
         };
         let cache = Arc::new(DeltaCache::default());
         let mut out = Self {

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use model::ObjectKey;
+use pipeline::MeshDefaults;
 use serde_json::Value;
 use snapshot::ResourceType;
 
-use super::ClientRole;
+use super::{ClientRole, flags};
 
 /// An object that a step deletes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +69,8 @@ impl Expectation {
 /// A scenario folder.
 #[derive(Clone, Debug)]
 pub struct Scenario {
+    /// Settings of the installation.
+    pub defaults: MeshDefaults,
     /// Objects of the beginning, one document each.
     pub input: Vec<Value>,
     /// Edits.
@@ -85,6 +88,7 @@ impl Scenario {
     /// Any file that is missing, not YAML, or not one that the form knows.
     pub fn load(dir: &Path) -> Result<Self> {
         let mut scenario = Self {
+            defaults: MeshDefaults::default(),
             input: Vec::new(),
             steps: Vec::new(),
             clients: BTreeMap::from([("ztunnel".to_owned(), ClientRole::Ztunnel)]),
@@ -93,6 +97,7 @@ impl Scenario {
         for path in entries(dir)? {
             match name(&path) {
                 "input.yaml" => scenario.input = documents(&path)?,
+                "flags.yaml" => scenario.defaults = flags::parse(&one(&path)?)?,
                 "clients.yaml" => scenario.clients = clients(&path)?,
                 "steps" => {
                     scenario.steps = entries(&path)?
@@ -106,6 +111,12 @@ impl Scenario {
         }
         ensure!(!scenario.input.is_empty(), "input.yaml is missing or empty");
         ensure!(!scenario.expectations.is_empty(), "expect/ holds nothing");
+        let mut roles = scenario.clients.values();
+        ensure!(
+            scenario.defaults == MeshDefaults::default()
+                || roles.all(|role| *role == ClientRole::Ztunnel),
+            "a scenario with flags.yaml has no waypoint: a live Envoy would be run without the flags"
+        );
         Ok(scenario)
     }
 

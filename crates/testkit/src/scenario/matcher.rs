@@ -10,6 +10,7 @@
 //! | `key: $any` | the key must exist |
 //! | `{$exact: X}` | equal to X, nothing more |
 //! | `{$contains: [A, B]}` | an array with elements that match A and B |
+//! | `{$contains: text}` | a string of which `text` is a part |
 //! | `{$len: 3}` | an array of three elements |
 //! | `{$by: name, x: A, y: B}` | an array with exactly one element whose `name` is x (y), which matches A (B) |
 //! | `{$by: name, $only: true, …}` | and no further elements |
@@ -91,6 +92,11 @@ fn compare_object(path: &str, wanted: &Map<String, Value>, actual: &Value, out: 
                             show(actual)
                         ));
                     }
+                }
+            }
+            ("$contains", Value::String(part), Value::String(text)) => {
+                if !text.contains(part.as_str()) {
+                    out.push(format!("{path}: {part:?} is no part of {text:?}"));
                 }
             }
             ("$len", Value::Number(len), Value::Array(items)) => {
@@ -187,6 +193,7 @@ mod tests {
             json!({"b": {"$by": "name", "y": {"v": 2}}}),
             json!({"b": {"$by": "name", "$only": true, "x": "$any", "y": {}}}),
             json!({"b": {"$contains": [{"v": 1}]}}),
+            json!({"c": {"$contains": "t"}}),
             json!({"b": {"$len": 2}}),
             json!({"d": "$absent"}),
             json!({"$names": ["a", "b", "c"], "a": 1}),
@@ -202,6 +209,8 @@ mod tests {
             json!({"b": {"$by": "name", "$only": true, "x": {}}}),
             json!({"b": {"$by": "name", "z": {}}}),
             json!({"b": {"$contains": [{"v": 3}]}}),
+            json!({"c": {"$contains": "x"}}),
+            json!({"b": {"$contains": "x"}}),
             json!({"b": {"$len": 3}}),
             json!({"$names": ["a"]}),
             json!({"b": [{"v": 1}]}),

@@ -97,9 +97,7 @@ fn is_met(wanted: &Map<String, Value>, actual: &Value) -> bool {
         .all(|key| wanted.get(*key) == actual.get(*key));
     let message = actual.get("message").unwrap_or(&Value::Null);
     let told = match wanted.get("message") {
-        Some(directives @ Value::Object(_)) => {
-            matcher::mismatches(directives, message).is_empty()
-        }
+        Some(directives @ Value::Object(_)) => matcher::mismatches(directives, message).is_empty(),
         part => text(Some(message)).contains(&text(part)),
     };
     exact && told
@@ -159,7 +157,9 @@ mod tests {
             web(&json!({"type": "T", "status": "True", "reason": "R"})),
             web(&json!({"type": "T", "status": "False", "reason": "R", "message": "none"})),
             web(&json!({"type": "T", "status": "False", "reason": "R", "observedGeneration": 1})),
-            web(&json!({"type": "T", "status": "False", "reason": "R", "message": {"$lacks": "of"}})),
+            web(
+                &json!({"type": "T", "status": "False", "reason": "R", "message": {"$lacks": "of"}}),
+            ),
         ] {
             let wrong = mismatches(&bad, &world()).unwrap();
             assert_ne!(wrong, Vec::<String>::new(), "{bad}");

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use model::Str;
 use snapshot::{AddressIndex, AddressKind, EncodedResource, ResourceMap, ResourceType, Snapshot};
 
-use super::portion::{Offer, Portion, cut, held_after};
+use super::portion::{Offer, Portion, cut, frame_bytes, held_after};
 use super::push::{Context, Next};
 use super::subscription::Subscription;
 use crate::response::Payload;
@@ -25,6 +25,9 @@ pub(super) struct OnDemand {
     seen: Option<ResourceMap>,
     /// Resources that the client is to have as the newest snapshot says.
     pub(super) due: BTreeSet<Str>,
+    /// Keys whose answer was too large for one response. What they stood for may vanish
+    /// before the rest of it is sent.
+    pub(super) waiting: BTreeSet<Str>,
 }
 
 /// The mesh, and where the client is in it.
@@ -49,7 +52,9 @@ impl<'a> World<'a> {
             return (vec![named.name().clone()], None);
         }
         let aliased = self.index.with_alias(key);
-        let aliased: Vec<_> = aliased.filter_map(|name| self.addresses.get(name)).collect();
+        let aliased: Vec<_> = aliased
+            .filter_map(|name| self.addresses.get(name))
+            .collect();
         let workloads = aliased.iter().filter(|resource| !is_service(resource));
         let mut names: Vec<Str> = workloads.map(|resource| resource.name().clone()).collect();
         let service = named.or_else(|| aliased.first().copied());
@@ -70,9 +75,13 @@ pub(super) fn next_on_demand(
     context: &Context<'_>,
     world: &World<'_>,
 ) -> Option<Next> {
-    let is_idle = !sub.reply && sub.asked.is_empty() && sub.on_demand.due.is_empty();
+    let is_idle = !sub.reply
+        && sub.asked.is_empty()
+        && sub.on_demand.due.is_empty()
+        && sub.on_demand.waiting.is_empty();
+    let is_in_flight = sub.in_flight_since_ms.is_some();
     let seen = sub.on_demand.seen.replace(world.addresses.clone());
-    let missing = match seen {
+    let mut missing = match seen {
         Some(seen) if is_idle && seen.is_same(world.addresses) => return None,
         Some(seen) => {
             note_changes(sub, &seen, context, world);
@@ -83,6 +92,12 @@ pub(super) fn next_on_demand(
             answer_first(sub, context, world)
         }
     };
+    let exists = |name: &Str| context.target.get(name).is_some();
+    for key in &sub.on_demand.waiting {
+        if !world.resolve(key).0.iter().any(exists) {
+            missing.insert(key.clone());
+        }
+    }
     let owes = sub.reply || !sub.asked.is_empty();
     let (mut changed, mut removed) = (Vec::new(), Vec::new());
     let (sent, due) = (&sub.sent, &mut sub.on_demand.due);
@@ -98,10 +113,10 @@ pub(super) fn next_on_demand(
             true
         }
     });
-    if !owes && changed.is_empty() && removed.is_empty() {
+    if !owes && changed.is_empty() && removed.is_empty() && missing.is_empty() {
         return None;
     }
-    let frames = changed.iter().map(|resource| resource.framed_bytes());
+    let frames = changed.iter().map(|resource| frame_bytes(resource));
     let offer = Offer {
         changed: &changed,
         removed: &removed,
@@ -116,7 +131,16 @@ pub(super) fn next_on_demand(
         is_whole: true,
         is_urgent: false,
     });
-    let sent = held_after(&offer, &portion);
+    let mut sent = held_after(&offer, &portion);
+    for key in &missing {
+        sent.remove(key);
+    }
+    if !is_in_flight {
+        let answered = portion.is_whole;
+        let waiting = &mut sub.on_demand.waiting;
+        waiting.extend(sub.asked.iter().cloned());
+        waiting.retain(|key| !answered && !missing.contains(key));
+    }
     let frames = portion.changed.iter().map(|r| r.framed_delta_aliased());
     let removed: BTreeSet<Str> = portion.removed.into_iter().chain(missing).collect();
     Some(Next {
@@ -147,16 +171,16 @@ fn note_start(sub: &mut Subscription, context: &Context<'_>, world: &World<'_>) 
 }
 
 /// The first request: names asked for or held. Says which of them do not exist.
-fn answer_first(
-    sub: &mut Subscription,
-    context: &Context<'_>,
-    world: &World<'_>,
-) -> BTreeSet<Str> {
+fn answer_first(sub: &mut Subscription, context: &Context<'_>, world: &World<'_>) -> BTreeSet<Str> {
     let mut missing = BTreeSet::new();
     for key in sub.names().clone() {
         if reach(sub, &key, context, world).is_empty() {
-            sub.sent.remove(&key);
-            missing.insert(key);
+            if sub.sent.get(&key).is_some() {
+                // Held, or waited for: gone like any other.
+                sub.on_demand.due.insert(key);
+            } else {
+                missing.insert(key);
+            }
         } else if context.target.get(&key).is_none() {
             // An alias that the client still waited for; it never held a resource of that name.
             sub.sent.remove(&key);
@@ -166,16 +190,16 @@ fn answer_first(
 }
 
 /// Later requests: what they name is sent even if the client holds it already.
-fn answer_asked(
-    sub: &mut Subscription,
-    context: &Context<'_>,
-    world: &World<'_>,
-) -> BTreeSet<Str> {
+fn answer_asked(sub: &mut Subscription, context: &Context<'_>, world: &World<'_>) -> BTreeSet<Str> {
     let mut missing = BTreeSet::new();
     for key in sub.asked.clone() {
         let names = reach(sub, &key, context, world);
         for name in &names {
-            sub.sent.remove(name);
+            // Should it vanish before it is sent, the client must be told.
+            let outdated = context.target.get(name).map(|new| new.to_outdated());
+            if let Some(outdated) = outdated {
+                sub.sent.insert(Arc::new(outdated));
+            }
         }
         if names.is_empty() {
             sub.sent.remove(&key);
@@ -186,12 +210,7 @@ fn answer_asked(
 }
 
 /// Marks what a key stands for as due.
-fn reach(
-    sub: &mut Subscription,
-    key: &str,
-    context: &Context<'_>,
-    world: &World<'_>,
-) -> Vec<Str> {
+fn reach(sub: &mut Subscription, key: &str, context: &Context<'_>, world: &World<'_>) -> Vec<Str> {
     let (mut names, service) = world.resolve(key);
     names.retain(|name| context.target.get(name).is_some());
     sub.on_demand.due.extend(names.iter().cloned());
@@ -242,7 +261,10 @@ fn note_changes(
             sub.on_demand.due.insert(resource.name().clone());
         }
     }
-    let held = delta.removed.iter().filter(|name| sub.sent.get(name).is_some());
+    let held = delta
+        .removed
+        .iter()
+        .filter(|name| sub.sent.get(name).is_some());
     let held: Vec<Str> = held.cloned().collect();
     sub.on_demand.due.extend(held);
 }

@@ -93,10 +93,8 @@ pub(super) fn cut(offer: &Offer<'_>, rules: Rules<'_>) -> Option<Portion> {
     );
     // A service goes in the response that completes the difference: a ztunnel forgets with
     // it the endpoints of workloads whose change is still to come.
-    let (early, late): (Vec<&Str>, Vec<&Str>) = offer
-        .removed
-        .iter()
-        .partition(|name| is_early(offer, name));
+    let (early, late): (Vec<&Str>, Vec<&Str>) =
+        offer.removed.iter().partition(|name| is_early(offer, name));
     let is_urgent = may_hurry
         && urgent_count + early.len() > 0
         && urgent_count + early.len() < changed.len() + offer.removed.len();
@@ -112,9 +110,13 @@ pub(super) fn cut(offer: &Offer<'_>, rules: Rules<'_>) -> Option<Portion> {
         fits = fits && budget.takes(removed_bytes(name));
         portion.removed.extend(fits.then(|| name.clone()));
     }
-    let takes_count = if is_urgent { urgent_count } else { changed.len() };
+    let takes_count = if is_urgent {
+        urgent_count
+    } else {
+        changed.len()
+    };
     for resource in changed.into_iter().take(takes_count) {
-        fits = fits && budget.takes(resource.framed_bytes());
+        fits = fits && budget.takes(frame_bytes(&resource));
         portion.changed.extend(fits.then_some(resource));
     }
     for name in late.into_iter().filter(|_| !is_urgent) {
@@ -172,6 +174,12 @@ fn is_early(offer: &Offer<'_>, name: &str) -> bool {
 
 fn has_early(offer: &Offer<'_>) -> bool {
     offer.removed.iter().any(|name| is_early(offer, name))
+}
+
+/// Size of a frame, at most: with aliases, whether or not the client gets them.
+pub(super) fn frame_bytes(resource: &EncodedResource) -> usize {
+    let aliases: usize = resource.aliases().iter().map(|a| removed_bytes(a)).sum();
+    resource.framed_bytes() + aliases
 }
 
 /// Size of an entry of `removed_resources`, at most.

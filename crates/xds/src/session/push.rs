@@ -10,13 +10,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use model::Str;
-use snapshot::{DeltaCache, EncodedDelta, EncodedResource, ResourceMap, ResourceType, Snapshot};
+use snapshot::{
+    DeltaCache, EncodedDelta, EncodedResource, GatewayAccounts, ResourceMap, ResourceType,
+    SecretAccess, Snapshot,
+};
 
 use super::on_demand::{World, next_on_demand};
 use super::portion::{Limits, Offer, Portion, Rules, cut, held_after};
 use super::subscription::Subscription;
 use super::{Effect, Effects, Flavour, Session};
-use crate::client::ClientKind;
+use crate::client::{Client, ClientKind};
 use crate::response::{Part, Payload, Response};
 
 /// ztunnel skips policies it does not know, so a policy comes before the workloads
@@ -137,19 +140,31 @@ impl Session {
             sub.behind_since_ms.get_or_insert(now_ms);
             return Err(Waits);
         }
-        let empty = ResourceMap::default();
+        // What this client may have of a shared map is all of it; secrets are in none.
+        let own = if ty == ResourceType::Secret {
+            secrets_of(&self.client, self.access.as_deref(), sub, snapshot)
+        } else {
+            ResourceMap::default()
+        };
         let context = Context {
             ty,
-            target: snapshot.resources(class, ty).unwrap_or(&empty),
+            target: snapshot.resources(class, ty).unwrap_or(&own),
             // The first response is whole: readiness opens on its acknowledgement.
-            part: if sub.reply && !guards { Part::All } else { part },
+            part: if sub.reply && !guards {
+                Part::All
+            } else {
+                part
+            },
             flavour: self.flavour,
             cache: &self.cache,
             node: &self.client.node_name,
             limits: self.limits,
         };
         let names_addresses = matches!(ty, ResourceType::Address | ResourceType::Workload);
-        let next = if sub.wildcard {
+        let next = if ty == ResourceType::Secret {
+            // Also of a wildcard: nobody gets what he did not name.
+            next_of_named(sub, &context)
+        } else if sub.wildcard {
             next_of_all(sub, &context)
         } else if names_addresses {
             next_on_demand(sub, &context, &World::of(snapshot))
@@ -208,6 +223,25 @@ impl Session {
 
 /// A step has something to send and must not yet.
 struct Waits;
+
+/// The secrets among the names asked for that this client may have now. Judged anew for every
+/// request and every snapshot, and never shared. Whatever else he asked for does not exist, as
+/// far as he is told.
+fn secrets_of(
+    client: &Client,
+    access: Option<&dyn SecretAccess>,
+    sub: &Subscription,
+    snapshot: &Snapshot,
+) -> ResourceMap {
+    let accounts = GatewayAccounts(snapshot);
+    let access = access.unwrap_or(&accounts);
+    let gateway = client.class.as_ref().map(|class| &class.gateway);
+    let caller = client.identity.as_ref();
+    let names = sub.names().iter();
+    names
+        .filter_map(|name| snapshot.secret(caller, gateway, name, access))
+        .collect()
+}
 
 /// What the client holds: what it was sent or, on a new stream, what it says.
 /// The flag tells whether the map is one that other streams hold too.
@@ -278,9 +312,7 @@ fn next_of_all(sub: &mut Subscription, context: &Context<'_>) -> Option<Next> {
         is_urgent: delta.urgent_count > 0,
     };
     let is_delta = context.flavour == Flavour::Delta;
-    let portion = is_delta
-        .then(|| cut(&offer, context.rules(sub)))
-        .flatten();
+    let portion = is_delta.then(|| cut(&offer, context.rules(sub))).flatten();
     if let Some(portion) = &portion
         && !portion.is_whole
     {

@@ -215,6 +215,7 @@ impl Subscription {
             self.forget(name);
             self.asked.remove(name);
             self.on_demand.due.remove(name);
+            self.on_demand.waiting.remove(name);
         } else if was_named {
             // The wildcard still covers it, while the client may have dropped it.
             self.resend(name);

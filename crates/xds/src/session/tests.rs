@@ -27,6 +27,7 @@ pub(crate) fn ztunnel() -> Client {
         cluster_id: "Kubernetes".into(),
         version: Str::new(),
         class: None,
+        identity: None,
     }
 }
 
@@ -122,10 +123,10 @@ fn brief_sotw(response: &Response) -> String {
 }
 
 /// A client and its session.
-struct Stream {
-    session: Session,
+pub(super) struct Stream {
+    pub(super) session: Session,
     snapshot: Arc<Snapshot>,
-    nonces: BTreeMap<ResourceType, String>,
+    pub(super) nonces: BTreeMap<ResourceType, String>,
 }
 
 impl Stream {
@@ -138,7 +139,7 @@ impl Stream {
         }
     }
 
-    fn delta(client: Client, snapshot: Arc<Snapshot>) -> Self {
+    pub(super) fn delta(client: Client, snapshot: Arc<Snapshot>) -> Self {
         Self::new(client, Flavour::Delta, snapshot)
     }
 
@@ -164,7 +165,7 @@ impl Stream {
     }
 
     /// Sends a request, and waits as long as a ztunnel's addresses wait for its policies.
-    fn send(&mut self, request: impl Into<Request>) -> Vec<String> {
+    pub(super) fn send(&mut self, request: impl Into<Request>) -> Vec<String> {
         let mut log = self.send_at(0, request);
         if let Some(deadline) = self.session.deadline() {
             log.extend(self.tick(deadline));
@@ -172,18 +173,18 @@ impl Stream {
         log
     }
 
-    fn send_at(&mut self, now_ms: u64, request: impl Into<Request>) -> Vec<String> {
+    pub(super) fn send_at(&mut self, now_ms: u64, request: impl Into<Request>) -> Vec<String> {
         let snapshot = self.snapshot.clone();
         let effects = self.session.on_request(now_ms, request.into(), &snapshot);
         self.take(effects)
     }
 
-    fn tick(&mut self, now_ms: u64) -> Vec<String> {
+    pub(super) fn tick(&mut self, now_ms: u64) -> Vec<String> {
         let effects = self.session.on_tick(now_ms, &self.snapshot.clone());
         self.take(effects)
     }
 
-    fn ack(&mut self, ty: ResourceType) -> Vec<String> {
+    pub(super) fn ack(&mut self, ty: ResourceType) -> Vec<String> {
         let nonce = self.nonces[&ty].clone();
         let mut log = match self.session.flavour {
             Flavour::Delta => self.send(DeltaDiscoveryRequest {
@@ -196,7 +197,7 @@ impl Stream {
         log
     }
 
-    fn publish(&mut self, snapshot: Arc<Snapshot>) -> Vec<String> {
+    pub(super) fn publish(&mut self, snapshot: Arc<Snapshot>) -> Vec<String> {
         self.snapshot = snapshot;
         let effects = self.session.on_snapshot(0, &self.snapshot.clone());
         self.take(effects)
@@ -210,7 +211,7 @@ impl Stream {
     }
 }
 
-fn ask(ty: ResourceType) -> DeltaDiscoveryRequest {
+pub(super) fn ask(ty: ResourceType) -> DeltaDiscoveryRequest {
     DeltaDiscoveryRequest {
         type_url: ty.type_url().to_owned(),
         ..Default::default()
@@ -221,7 +222,7 @@ fn names(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
-fn subscribe(ty: ResourceType, on: &str, off: &str) -> DeltaDiscoveryRequest {
+pub(super) fn subscribe(ty: ResourceType, on: &str, off: &str) -> DeltaDiscoveryRequest {
     DeltaDiscoveryRequest {
         resource_names_subscribe: names(on),
         resource_names_unsubscribe: names(off),
@@ -229,7 +230,7 @@ fn subscribe(ty: ResourceType, on: &str, off: &str) -> DeltaDiscoveryRequest {
     }
 }
 
-fn reconnect(ty: ResourceType, held: &[(&str, &str)]) -> DeltaDiscoveryRequest {
+pub(super) fn reconnect(ty: ResourceType, held: &[(&str, &str)]) -> DeltaDiscoveryRequest {
     let held = held
         .iter()
         .map(|(name, version)| ((*name).to_owned(), (*version).to_owned()));
@@ -248,7 +249,7 @@ fn sotw(ty: ResourceType, on: &str, nonce: &str) -> DiscoveryRequest {
     }
 }
 
-fn rejection(message: &str) -> Status {
+pub(super) fn rejection(message: &str) -> Status {
     Status {
         message: message.to_owned(),
         ..Default::default()
@@ -263,7 +264,7 @@ fn version(ty: ResourceType, content: &str) -> String {
         .to_string()
 }
 
-const NOTHING: [&str; 0] = [];
+pub(super) const NOTHING: [&str; 0] = [];
 
 #[test]
 fn first_wildcard_request_is_answered_whole_even_when_empty() {

@@ -1,0 +1,56 @@
+//! Certificates and keys, and which Gateway may have which.
+
+use envoy::credentials::grants::{self, GrantView};
+use envoy::credentials::materials::{self, MaterialView};
+use flow::{Changes, Dirty, Touched};
+use model::ObjectKey;
+use model::secret::{CredentialGrants, Material, MaterialKey};
+
+use super::Stages;
+use crate::inputs::{InputChanges, Inputs};
+
+/// What of them changed.
+pub(crate) struct CredentialChanges {
+    pub(crate) grants: Changes<ObjectKey, CredentialGrants>,
+    pub(crate) materials: Changes<MaterialKey, Material>,
+}
+
+impl Stages {
+    /// Nobody needs to be connected: who may have what is decided when it is asked for.
+    pub(super) fn update_credentials(
+        &mut self,
+        inputs: &Inputs,
+        changed: &InputChanges,
+        touched: &mut Touched,
+    ) -> CredentialChanges {
+        let grants = update!(
+            touched,
+            self.grants,
+            changed.gateways.keys().cloned(),
+            grants::derive,
+            GrantView {
+                gateways: inputs.gateways.view(),
+                gateway_classes: inputs.gateway_classes.view(),
+                reference_grants: inputs.reference_grants.view(),
+                secrets: inputs.secrets.view(),
+                config_maps: inputs.config_maps.view(),
+            }
+        );
+        let secrets = changed.secrets.keys().cloned();
+        let config_maps = changed.config_maps.keys().cloned();
+        let materials = update!(
+            touched,
+            self.materials,
+            secrets
+                .map(MaterialKey::Secret)
+                .chain(config_maps.map(MaterialKey::ConfigMap)),
+            materials::derive,
+            MaterialView {
+                secrets: inputs.secrets.view(),
+                config_maps: inputs.config_maps.view(),
+                grants: self.grants.view(),
+            }
+        );
+        CredentialChanges { grants, materials }
+    }
+}

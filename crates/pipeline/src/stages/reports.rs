@@ -1,0 +1,228 @@
+//! What is said of the configuration and nothing served depends on: findings of their own stages,
+//! the status of objects, and the notes of every stage.
+
+use ambient::attach::AttachView;
+use ambient::claim::ServiceSource;
+use ambient::status;
+use ambient::status::allocation::AllocationStatusView;
+use ambient::status::policy::PolicyStatusView;
+use ambient::status::service::ServiceStatusView;
+use ambient::status::workload_entry::WorkloadEntryStatusView;
+use envoy::findings;
+use envoy::findings::captured::CapturedView;
+use envoy::findings::policy::PolicyFindingView;
+use envoy::findings::route::RouteFindingView;
+use envoy::findings::service::ServiceFindingView;
+use envoy::findings::waypoint::WaypointFindingView;
+use flow::{Changes, Dirty, Touched};
+use model::status::{StatusKey, StatusRow};
+use model::{Finding, NamespacedHostname, ServiceRow, WorkloadRow, WorkloadUid};
+
+use super::Stages;
+use crate::inputs::{InputChanges, Inputs};
+
+impl Stages {
+    /// What of routes, policies, services and waypoints does not do what it says.
+    pub(super) fn update_findings(
+        &mut self,
+        inputs: &Inputs,
+        changed: &InputChanges,
+        services: &Changes<NamespacedHostname, ServiceRow>,
+        workloads: &Changes<WorkloadUid, WorkloadRow>,
+        touched: &mut Touched,
+    ) {
+        let mesh = self.mesh.view();
+        let waypoints = self.waypoints.view();
+        update!(
+            touched,
+            self.route_findings,
+            changed.http_routes.keys().cloned(),
+            findings::route::derive,
+            RouteFindingView {
+                http_routes: inputs.http_routes.view(),
+                services: self.services.view(),
+                waypoints,
+                reference_grants: inputs.reference_grants.view(),
+                namespaces: inputs.namespaces.view(),
+                mesh,
+            }
+        );
+        update!(
+            touched,
+            self.policy_findings,
+            changed.authorization_policies.keys().cloned(),
+            findings::policy::derive,
+            PolicyFindingView {
+                policies: inputs.authorization_policies.view(),
+                service_objects: inputs.services.view(),
+                services: self.services.view(),
+                workloads: self.workloads.view(),
+                waypoints,
+                census: self.census.view(),
+                http_routes: inputs.http_routes.view(),
+                mesh,
+            }
+        );
+        update!(
+            touched,
+            self.captured,
+            workloads.keys().cloned(),
+            findings::captured::derive,
+            CapturedView {
+                workloads: self.workloads.view(),
+            }
+        );
+        update!(
+            touched,
+            self.service_findings,
+            services.keys().cloned(),
+            findings::service::derive,
+            ServiceFindingView {
+                services: self.services.view(),
+                workloads: self.workloads.view(),
+                policies: inputs.authorization_policies.view(),
+                captured: self.captured.view(),
+            }
+        );
+        update!(
+            touched,
+            self.waypoint_findings,
+            changed.gateways.keys().cloned(),
+            findings::waypoint::derive,
+            WaypointFindingView {
+                waypoints,
+                services: self.services.view(),
+                workloads: self.workloads.view(),
+                http_routes: inputs.http_routes.view(),
+                policies: inputs.authorization_policies.view(),
+            }
+        );
+    }
+
+    /// What belongs into the status of objects; nothing that is served depends on it.
+    pub(super) fn update_statuses(
+        &mut self,
+        inputs: &Inputs,
+        changed: &InputChanges,
+        touched: &mut Touched,
+    ) -> Vec<Changes<StatusKey, StatusRow>> {
+        let mesh = self.mesh.view();
+        let waypoints = self.waypoints.view();
+        let services = changed.services.keys().cloned();
+        let entries = changed.service_entries.keys().cloned();
+        let of_services = update!(
+            touched,
+            self.service_statuses,
+            services
+                .map(ServiceSource::Service)
+                .chain(entries.map(ServiceSource::ServiceEntry)),
+            status::service::derive,
+            ServiceStatusView {
+                services: inputs.services.view(),
+                service_entries: inputs.service_entries.view(),
+                claims: self.claims.view(),
+                hosts: self.services.view(),
+                namespace_bindings: self.namespace_bindings.view(),
+                mesh,
+            }
+        );
+        let of_workload_entries = update!(
+            touched,
+            self.workload_entry_statuses,
+            changed.workload_entries.keys().cloned(),
+            status::workload_entry::derive,
+            WorkloadEntryStatusView {
+                workload_entries: inputs.workload_entries.view(),
+                attach: AttachView {
+                    mesh,
+                    waypoints,
+                    namespaces: inputs.namespaces.view(),
+                    namespace_bindings: self.namespace_bindings.view(),
+                },
+            }
+        );
+        let of_policies = update!(
+            touched,
+            self.policy_statuses,
+            changed.authorization_policies.keys().cloned(),
+            status::policy::derive,
+            PolicyStatusView {
+                policies: inputs.authorization_policies.view(),
+                gateway_classes: inputs.gateway_classes.view(),
+                services: self.services.view(),
+                waypoints,
+                mesh,
+            }
+        );
+        let of_allocations = update!(
+            touched,
+            self.allocation_statuses,
+            changed.service_entries.keys().cloned(),
+            status::allocation::derive,
+            AllocationStatusView {
+                service_entries: inputs.service_entries.view(),
+                allocations: self.allocations.view(),
+            }
+        );
+        vec![
+            of_services,
+            of_workload_entries,
+            of_policies,
+            of_allocations,
+        ]
+    }
+}
+
+macro_rules! notes {
+    ($($stage:ident),+ $(,)?) => {
+        impl Stages {
+            pub(super) fn notes_changed(&mut self) -> bool {
+                let now = 0 $(+ self.$stage.notes_generation())+;
+                std::mem::replace(&mut self.notes_seen, now) != now
+            }
+
+            /// Appends every stage's notes.
+            pub(crate) fn collect_notes(&self, out: &mut Vec<Finding>) {
+                $(for (_, notes) in self.$stage.notes() { out.extend_from_slice(notes); })+
+            }
+        }
+    };
+}
+
+notes!(
+    mesh,
+    node_localities,
+    network_gateways,
+    waypoints,
+    namespace_bindings,
+    allocation_claims,
+    allocations,
+    claims,
+    services,
+    peer_bindings,
+    policy_bindings,
+    authorizations,
+    pod_links,
+    workloads,
+    census,
+    pod_facts,
+    attachments,
+    directs,
+    chains,
+    encoded,
+    clusters,
+    endpoints,
+    listeners,
+    static_clusters,
+    grants,
+    materials,
+    route_findings,
+    policy_findings,
+    captured,
+    service_findings,
+    waypoint_findings,
+    service_statuses,
+    workload_entry_statuses,
+    policy_statuses,
+    allocation_statuses,
+);

@@ -1,0 +1,157 @@
+//! Routes.
+
+use serde_json::{Value, json};
+
+use crate::world::{World, vip};
+
+#[test]
+fn guide_20_canary_claims_2_to_7() {
+    let Some(world) = World::numbered("20") else {
+        return;
+    };
+    let waypoint = "bookinfo/reviews-waypoint";
+    let outbound = |name: &str| format!("outbound|9080||{name}.bookinfo.svc.cluster.local");
+    let [details, ratings, reviews] =
+        ["details", "ratings", "reviews"].map(|name| vip(9080, "http", "bookinfo", name));
+    let prefix = |prefix: &str| json!({ "pathSeparatedPrefix": prefix });
+    let split = (
+        prefix("/reviews"),
+        json!([[outbound("reviews-v1"), 80], [outbound("reviews-v2"), 20]]),
+    );
+    let default = |chain: &str| (json!({ "prefix": "/" }), json!(chain));
+    assert_eq!(
+        world.service_chains(waypoint),
+        [&details, &ratings, &reviews],
+        "reviews-v1 is not bound"
+    );
+    assert_eq!(
+        world.routes(waypoint, &reviews),
+        [split.clone(), default(&reviews)]
+    );
+    assert_eq!(world.routes(waypoint, &ratings), [split, default(&ratings)]);
+    let of_details = (
+        prefix("/details"),
+        json!([[details, 1], [outbound("details-v2"), 4]]),
+    );
+    assert_eq!(
+        world.routes(waypoint, &details),
+        [of_details],
+        "no default: the Service is the parent"
+    );
+    assert!(!world.has_code("route-parent-waypoint"));
+}
+
+#[test]
+fn guide_21_bypassed_canary_claims_2_4_and_7() {
+    let Some(world) = World::numbered("21") else {
+        return;
+    };
+    world.reports(&[
+        ("wp-server-not-ambient", "Service half/cart", ""),
+        ("wp-unused", "Gateway bookinfo/reviews-waypoint", ""),
+        (
+            "route-service-no-waypoint",
+            "HTTPRoute bookinfo/ratings-header",
+            "",
+        ),
+        (
+            "route-hostnames-service-parent",
+            "HTTPRoute bookinfo/ratings-header",
+            "spec.hostnames",
+        ),
+    ]);
+    let idle = world.findings.iter().filter(|finding| {
+        finding.object.key.name == "reviews-split"
+            || (finding.code == "wp-unused" && finding.message.contains("reviews-split"))
+    });
+    assert!(idle.count() > 0, "nothing says that reviews-split is idle");
+    assert_eq!(world.service_chains("bookinfo/reviews-waypoint"), [""; 0]);
+}
+
+#[test]
+fn guide_22_grpc_claim_6_and_the_policy_of_claim_4() {
+    let Some(world) = World::numbered("22") else {
+        return;
+    };
+    assert_eq!(
+        world.services()["bookinfo/reviews"]["ports"][0]["appProtocol"],
+        "GRPC"
+    );
+    let chains = world.service_chains("bookinfo/reviews-waypoint");
+    let denied = chains
+        .iter()
+        .flat_map(|chain| world.rbac("bookinfo/reviews-waypoint", chain));
+    let denied: Vec<_> = denied
+        .map(|rules| (rules["action"].clone(), rules["policies"].to_string()))
+        .collect();
+    assert_eq!(denied.len(), 1);
+    assert_eq!(denied[0].0, "DENY");
+    assert!(
+        denied[0]
+            .1
+            .contains(r#"{"prefix":"/reviews.v1.ReviewsService/Delete"}"#),
+        "{}",
+        denied[0].1
+    );
+}
+
+#[test]
+fn guide_25_grants_claims_5_to_7() {
+    let Some(world) = World::numbered("25") else {
+        return;
+    };
+    let reviews = vip(9080, "http", "bookinfo", "reviews");
+    let prefix = |prefix: &str| json!({ "pathSeparatedPrefix": prefix });
+    let routes = world.routes("bookinfo/reviews-waypoint", &reviews);
+    let to = |found: Value| {
+        routes
+            .iter()
+            .find(|route| route.0 == found)
+            .map(|route| &route.1)
+    };
+    assert_eq!(
+        to(prefix("/granted")),
+        Some(&json!("outbound|80||api.granted.svc.cluster.local"))
+    );
+    let refused = to(prefix("/closed")).unwrap();
+    assert!(
+        *refused == json!("UnknownService") || *refused == json!(500),
+        "{refused}"
+    );
+    assert_eq!(
+        routes.last(),
+        Some(&(json!({ "prefix": "/" }), json!(reviews)))
+    );
+    world.reports(&[
+        (
+            "route-backend-no-grant",
+            "HTTPRoute bookinfo/east-west-traffic",
+            "spec.rules[0].backendRefs[0]",
+        ),
+        (
+            "route-backend-no-grant",
+            "HTTPRoute bookinfo/half",
+            "spec.rules[0].backendRefs[1]",
+        ),
+        (
+            "route-backend-no-grant",
+            "HTTPRoute bookinfo/to-closed",
+            "spec.rules[0].backendRefs[0]",
+        ),
+    ]);
+}
+
+#[test]
+fn guide_29_subsets_do_not_concern_ztunnel_claim_6() {
+    let Some(world) = World::numbered("29") else {
+        return;
+    };
+    let services: Vec<_> = world.services().into_keys().collect();
+    assert!(services.contains(&"shop/orders".to_owned()), "{services:?}");
+    assert_eq!(
+        world.workload("shop/orders-v2")["services"]["shop/orders.shop.svc.cluster.local"]["ports"]
+            [0]["targetPort"],
+        8080
+    );
+    world.reports(&[("kind-not-supported", "VirtualService shop/orders", "")]);
+}
