@@ -164,8 +164,9 @@ pub fn bootstrap(args: &BootstrapArgs) -> anyhow::Result<ExitCode> {
     let files = ca
         .write_workload_files(&dir, &identity, WAYPOINT_CERTIFICATE_TTL, SystemTime::now())
         .with_context(|| format!("cannot write the certificate of {identity}"))?;
-    let (xds_host, xds_port) = host_port(&args.xds_addr)?;
+    let (xds_host, xds_port) = host_port(&args.xds_addr, "--xds-addr")?;
     let options = envoy::bootstrap::BootstrapOptions {
+        role: envoy::bootstrap::BootstrapRole::Waypoint,
         gateway: gateway.clone(),
         pod_name: pod.map_or_else(|| format!("{}-0", gateway.name), |pod| pod.name),
         service_account,
@@ -179,9 +180,13 @@ pub fn bootstrap(args: &BootstrapArgs) -> anyhow::Result<ExitCode> {
         xds_port,
         xds_name: args.xds_name.clone(),
         sotw: args.sotw,
-        cert_chain: absolute(&files.cert_chain)?,
-        private_key: absolute(&files.key)?,
-        root: absolute(&files.root)?,
+        secrets: envoy::bootstrap::BootstrapSecrets::Files {
+            cert_chain: absolute(&files.cert_chain)?,
+            private_key: absolute(&files.key)?,
+            root: absolute(&files.root)?,
+        },
+        stats_port: None,
+        metadata: std::collections::BTreeMap::new(),
     };
     print(&format(
         &envoy::bootstrap::bootstrap(&options),
@@ -198,12 +203,16 @@ fn absolute(path: &Path) -> anyhow::Result<String> {
         .map_err(|path| anyhow::anyhow!("{} is not UTF-8, which Envoy needs", path.display()))
 }
 
-fn host_port(text: &str) -> anyhow::Result<(String, u16)> {
+/// Reads HOST:PORT, the host in brackets or not.
+///
+/// # Errors
+/// Naming the flag.
+pub fn host_port(text: &str, flag: &str) -> anyhow::Result<(String, u16)> {
     let parsed = text.rsplit_once(':').and_then(|(host, port)| {
         let host = host.trim_start_matches('[').trim_end_matches(']');
         (!host.is_empty()).then_some((host.to_owned(), port.parse::<u16>().ok()?))
     });
-    parsed.with_context(|| format!("--xds-addr {text:?} is not HOST:PORT"))
+    parsed.with_context(|| format!("{flag} {text:?} is not HOST:PORT"))
 }
 
 struct WaypointPod {
@@ -251,14 +260,14 @@ mod tests {
     #[test]
     fn control_plane_addresses_are_read_with_and_without_brackets() {
         assert_eq!(
-            host_port("127.0.0.1:1").ok(),
+            host_port("127.0.0.1:1", "--x").ok(),
             Some(("127.0.0.1".to_owned(), 1))
         );
         assert_eq!(
-            host_port("[::1]:15012").ok(),
+            host_port("[::1]:15012", "--x").ok(),
             Some(("::1".to_owned(), 15012))
         );
-        assert!(host_port("localhost").is_err());
-        assert!(host_port(":1").is_err());
+        assert!(host_port("localhost", "--x").is_err());
+        assert!(host_port(":1", "--x").is_err());
     }
 }

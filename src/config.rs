@@ -1,10 +1,14 @@
 //! Flags and environment: the only place that reads either.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use crate::agent::AgentTarget;
 use crate::target::Target;
 
 /// An istiod-compatible control plane for Istio ambient mesh.
@@ -33,6 +37,15 @@ pub enum Command {
     Analyze(AnalyzeArgs),
     /// Print an Envoy bootstrap with which stock Envoy joins as a waypoint.
     Bootstrap(BootstrapArgs),
+    /// Run stock Envoy as a waypoint: certificate, bootstrap, readiness, drain.
+    Agent(AgentArgs),
+    /// What `agent` starts Envoy with.
+    #[command(hide = true)]
+    AgentEnvoy(AgentEnvoyArgs),
+    /// Print a token with which a proxy or a tool names itself to the control plane.
+    Token(TokenArgs),
+    /// Change the root of trust under --state-dir.
+    Ca(CaArgs),
     /// Print the version.
     Version,
 }
@@ -152,10 +165,10 @@ pub struct ServeArgs {
     /// Directory of Kubernetes YAML, read recursively and watched.
     #[arg(long)]
     pub config_dir: PathBuf,
-    /// Directory for the development CA and issued certificates; created with mode 0700.
+    /// Directory for the CA, the key of tokens and issued certificates; created with mode 0700.
     #[arg(long, env = "AMBIENTD_STATE_DIR", default_value = ".ambientd")]
     pub state_dir: PathBuf,
-    /// Address of ADS over TLS with client certificates.
+    /// Address of ADS and the CA over TLS; clients show a certificate or a token.
     #[arg(long, default_value_t = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 15012))]
     pub xds_addr: SocketAddr,
     /// Also serve ADS in plain text here; loopback addresses only.
@@ -170,7 +183,58 @@ pub struct ServeArgs {
     /// Further DNS names or addresses for the serving certificate (comma-separated).
     #[arg(long, env = "ISTIOD_CUSTOM_HOST", value_delimiter = ',')]
     pub serving_name: Vec<String>,
-    /// `namespace/account` of node proxies that may subscribe as ztunnel (comma-separated).
+    /// Directory of a plugged-in CA; without one the root under --state-dir signs.
+    #[arg(long, env = "ROOT_CA_DIR", default_value = "/etc/cacerts")]
+    pub root_ca_dir: PathBuf,
+    /// Read and hand out the plugged-in CA's revocation lists.
+    #[arg(
+        long,
+        env = "PILOT_ENABLE_CA_CRL",
+        default_value_t = true,
+        action = clap::ArgAction::Set
+    )]
+    pub enable_ca_crl: bool,
+    /// Let the plugged-in CA change its roots if old and new ones overlap.
+    #[arg(long, env = "ISTIO_MULTIROOT_MESH")]
+    pub multiroot_mesh: bool,
+    /// Life of workload certificates that ask for none.
+    #[arg(long, env = "DEFAULT_WORKLOAD_CERT_TTL", default_value = "24h", value_parser = duration)]
+    pub default_workload_cert_ttl: Duration,
+    /// Longest life of workload certificates.
+    #[arg(long, env = "MAX_WORKLOAD_CERT_TTL", default_value = "2160h", value_parser = duration)]
+    pub max_workload_cert_ttl: Duration,
+    /// What tokens must be made for (comma-separated).
+    #[arg(
+        long,
+        env = "TOKEN_AUDIENCES",
+        value_delimiter = ',',
+        default_value = authn::DEFAULT_AUDIENCE
+    )]
+    pub token_audiences: Vec<String>,
+    /// Streams that may open per second; 0 counts the processors.
+    #[arg(long, env = "PILOT_MAX_REQUESTS_PER_SECOND", default_value_t = 0)]
+    pub max_requests_per_second: u32,
+    /// Age at which a connection is asked to come anew, give or take a tenth.
+    #[arg(
+        long = "keepaliveMaxServerConnectionAge",
+        alias = "keepalive-max-server-connection-age",
+        default_value = "30m",
+        value_parser = duration
+    )]
+    pub connection_age_max: Duration,
+    /// Connections of one address, this host's excepted.
+    #[arg(long, default_value_t = 1_000)]
+    pub connections_per_address_max: usize,
+    /// Namespaces besides the root namespace whose accounts may use all debug endpoints
+    /// (comma-separated).
+    #[arg(
+        long,
+        env = "DEBUG_ENDPOINT_AUTH_ALLOWED_NAMESPACES",
+        value_delimiter = ','
+    )]
+    pub debug_namespace: Vec<String>,
+    /// `namespace/account` of node proxies: they may subscribe as ztunnel, and ask for the
+    /// certificates of what runs on their node (comma-separated).
     #[arg(
         long,
         env = "CA_TRUSTED_NODE_ACCOUNTS",
@@ -323,6 +387,125 @@ impl FeatureArgs {
     }
 }
 
+/// Flags of `agent`. The environment is that of Istio's proxy image.
+#[derive(Clone, Debug, Args)]
+pub struct AgentArgs {
+    /// `waypoint/NAMESPACE/NAME` or `router/NAMESPACE/NAME` of the Gateway.
+    #[arg(long)]
+    pub gateway: AgentTarget,
+    /// Where the control plane serves ADS: HOST:PORT.
+    #[arg(long, default_value = "istiod.istio-system.svc:15012")]
+    pub xds_addr: String,
+    /// Name in the control plane's certificate; by default the host of --xds-addr, or
+    /// istiod.istio-system.svc when that is an address or localhost.
+    #[arg(long, env = "ISTIOD_SAN")]
+    pub xds_name: Option<String>,
+    /// Where certificates are signed: HOST:PORT; by default --xds-addr.
+    #[arg(long, env = "CA_ADDR")]
+    pub ca_addr: Option<String>,
+    /// Roots of the control plane, PEM; looked at every second.
+    #[arg(long, default_value = "/var/run/secrets/istio/root-cert.pem")]
+    pub root: PathBuf,
+    /// File with the bearer token; read for every certificate.
+    #[arg(long, default_value = "/var/run/secrets/tokens/istio-token")]
+    pub token: PathBuf,
+    /// Service account of the identity.
+    #[arg(long, env = "SERVICE_ACCOUNT")]
+    pub service_account: String,
+    /// Trust domain of the identity.
+    #[arg(long, env = "TRUST_DOMAIN", default_value = model::defaults::TRUST_DOMAIN)]
+    pub trust_domain: String,
+    /// Name of the pod.
+    #[arg(long, env = "POD_NAME")]
+    pub pod_name: String,
+    /// Address of the pod.
+    #[arg(long, env = "INSTANCE_IP")]
+    pub ip: IpAddr,
+    /// Directory of the bootstrap and of the socket for secrets; created with mode 0700.
+    #[arg(long, default_value = "/etc/istio/proxy")]
+    pub run_dir: PathBuf,
+    /// Port of Envoy's admin interface on loopback; 0 for any.
+    #[arg(long, default_value_t = 15000)]
+    pub admin_port: u16,
+    /// Port of readiness, metrics and /quitquitquit.
+    #[arg(long, default_value_t = 15020)]
+    pub status_port: u16,
+    /// Port of readiness for probes.
+    #[arg(long, default_value_t = 15021)]
+    pub health_port: u16,
+    /// Port of Envoy's own listener for /stats/prometheus; 0 for none.
+    #[arg(long, default_value_t = 15090)]
+    pub stats_port: u16,
+    /// Listen on --ip only instead of on every address (several proxies on one host).
+    #[arg(long)]
+    pub bind_ip: bool,
+    /// Use state-of-the-world ADS instead of delta.
+    #[arg(long)]
+    pub sotw: bool,
+    /// Life of certificates asked for; they are renewed at half of what they get.
+    #[arg(long, env = "SECRET_TTL", default_value = "24h", value_parser = duration)]
+    pub certificate_ttl: Duration,
+    /// How long Envoy asks its peers to leave, once asked to end.
+    #[arg(long, default_value = "45s", value_parser = duration)]
+    pub drain_duration: Duration,
+    /// Time between that and the end of Envoy.
+    #[arg(long, default_value = "5s", value_parser = duration)]
+    pub termination_drain: Duration,
+    /// After --termination-drain wait until no connection is left, --drain-duration at most.
+    #[arg(long, env = "EXIT_ON_ZERO_ACTIVE_CONNECTIONS")]
+    pub exit_on_zero_connections: bool,
+    /// Cluster id.
+    #[arg(long, env = "ISTIO_META_CLUSTER_ID", default_value = model::defaults::CLUSTER_ID)]
+    pub cluster_id: String,
+    /// Network; empty for the default one.
+    #[arg(long, env = "ISTIO_META_NETWORK", default_value = "")]
+    pub network: String,
+    /// Kubernetes node that the pod runs on.
+    #[arg(long, env = "ISTIO_META_NODE_NAME", default_value = "")]
+    pub node_name: String,
+    /// DNS suffix of Kubernetes services.
+    #[arg(long, default_value = model::defaults::CLUSTER_DOMAIN)]
+    pub domain: String,
+    /// Envoy and its arguments; the agent adds `-c` and what it needs besides.
+    #[arg(last = true, required = true, value_name = "ENVOY")]
+    pub command: Vec<OsString>,
+}
+
+/// Flags of `agent-envoy`.
+#[derive(Clone, Debug, Args)]
+pub struct AgentEnvoyArgs {
+    /// Process that Envoy must not outlive.
+    #[arg(long)]
+    pub parent: u32,
+    /// The command to become.
+    #[arg(last = true, required = true)]
+    pub command: Vec<OsString>,
+}
+
+/// What the environment says besides flags.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AgentEnv {
+    /// `ISTIO_META_*`, without that prefix.
+    pub metadata: BTreeMap<String, String>,
+    /// Whether `PROXY_CONFIG` is set.
+    pub has_proxy_config: bool,
+}
+
+impl AgentEnv {
+    /// Reads the environment.
+    pub fn read() -> Self {
+        let meta = |(key, value): (OsString, OsString)| {
+            let (key, value) = (key.into_string().ok()?, value.into_string().ok()?);
+            let key = key.strip_prefix("ISTIO_META_")?;
+            (!key.is_empty()).then(|| (key.to_owned(), value))
+        };
+        Self {
+            metadata: std::env::vars_os().filter_map(meta).collect(),
+            has_proxy_config: std::env::var_os("PROXY_CONFIG").is_some(),
+        }
+    }
+}
+
 /// Reads a boolean as Go does.
 fn go_bool(text: &str) -> Result<bool, String> {
     match text {
@@ -362,6 +545,107 @@ fn prefix<A: Family>(text: &str) -> Result<(A, u8), String> {
         Some((base.network(length)?, length))
     });
     parsed.ok_or_else(|| format!("{text:?} is not a range of this address family"))
+}
+
+/// Flags of `token`.
+#[derive(Clone, Debug, Args)]
+pub struct TokenArgs {
+    /// Directory of the key that signs; the one of `serve`.
+    #[arg(long, env = "AMBIENTD_STATE_DIR", default_value = ".ambientd")]
+    pub state_dir: PathBuf,
+    /// Namespace of the account.
+    #[arg(long)]
+    pub namespace: String,
+    /// Service account.
+    #[arg(long)]
+    pub service_account: String,
+    /// Bind the token to this pod; node proxies need that to ask for certificates.
+    #[arg(long)]
+    pub pod: Option<String>,
+    /// Uid of the pod.
+    #[arg(long, requires = "pod", conflicts_with = "config_dir")]
+    pub pod_uid: Option<String>,
+    /// Directory of Kubernetes YAML that has the pod.
+    #[arg(long, requires = "pod")]
+    pub config_dir: Option<PathBuf>,
+    /// Whom the token is for.
+    #[arg(long, default_value = authn::DEFAULT_AUDIENCE)]
+    pub audience: String,
+    /// How long it lives.
+    #[arg(long, default_value = "12h", value_parser = duration)]
+    pub ttl: Duration,
+}
+
+/// Flags of `ca`.
+#[derive(Clone, Debug, Args)]
+pub struct CaArgs {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: CaCommand,
+}
+
+/// The subcommands of `ca`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum CaCommand {
+    /// Replace the root, in three steps with time between them.
+    Rotate(RotateArgs),
+}
+
+/// Flags of `ca rotate`.
+#[derive(Clone, Debug, Args)]
+pub struct RotateArgs {
+    /// Directory of the root; the one of `serve`.
+    #[arg(long, env = "AMBIENTD_STATE_DIR", default_value = ".ambientd")]
+    pub state_dir: PathBuf,
+    /// Which step.
+    #[arg(long)]
+    pub step: RotateStep,
+    /// Trust domain that the new root names.
+    #[arg(long, default_value = model::defaults::TRUST_DOMAIN)]
+    pub trust_domain: String,
+}
+
+/// A step of the rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RotateStep {
+    /// Trust a second root.
+    Prepare,
+    /// Sign with it.
+    Switch,
+    /// Forget the first one.
+    Finish,
+}
+
+/// Reads `90s`, `30m`, `24h`, `7d` or parts of them in a row, such as `1h30m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("{text:?} is not a duration such as 90s, 30m, 24h or 1h30m");
+    let mut total = Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let digits = rest
+            .find(|c: char| !c.is_ascii_digit())
+            .filter(|digits| *digits > 0)
+            .ok_or_else(bad)?;
+        let (number, more) = rest.split_at(digits);
+        let unit = more.chars().next().ok_or_else(bad)?;
+        let seconds: u64 = match unit {
+            's' => 1,
+            'm' => 60,
+            'h' => 3600,
+            'd' => 24 * 3600,
+            _ => return Err(bad()),
+        };
+        let number: u64 = number.parse().map_err(|_| bad())?;
+        let part = number.checked_mul(seconds).ok_or_else(bad)?;
+        total = total
+            .checked_add(Duration::from_secs(part))
+            .ok_or_else(bad)?;
+        rest = more.get(unit.len_utf8()..).unwrap_or_default();
+    }
+    if total.is_zero() || total > Duration::from_secs(100 * 365 * 24 * 3600) {
+        return Err(bad());
+    }
+    Ok(total)
 }
 
 /// Reads `250`, `250ms` or `1.5s` as milliseconds.
@@ -441,6 +725,27 @@ mod tests {
         assert!(prefix::<Ipv4Addr>("2001:2::/48").is_err());
         assert!(prefix::<Ipv6Addr>("2001:2::").is_err());
         assert!(prefix::<Ipv6Addr>("2001:2::/48").is_ok());
+    }
+
+    #[test]
+    fn lives_are_read_as_istiod_writes_them() {
+        let seconds = |text| duration(text).map(|d| d.as_secs());
+        assert_eq!(seconds("2160h"), Ok(7_776_000));
+        assert_eq!(seconds("1h30m5s"), Ok(5405));
+        assert_eq!(seconds("24h0m0s"), Ok(86_400));
+        for bad in [
+            "",
+            "5",
+            "h",
+            "1x",
+            "-1h",
+            "0s",
+            "99999999999999999999h",
+            "1h ",
+            "999999999999d",
+        ] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -1,17 +1,20 @@
 //! Debug HTTP: readiness, version, metrics, and what proxies were sent.
 //! Source: spec/control-plane.md §6.
 //!
-//! Loopback peers may use everything. Other peers get `/ready`, `/version` and `/metrics`;
-//! the rest answers 401 until callers can authenticate here.
+//! Loopback peers may use everything. Other peers get `/ready`, `/version` and `/metrics`,
+//! and the rest with a token: all of it from the root namespace and those that are allowed,
+//! `/debug/config_dump` of proxies of their own namespace from elsewhere.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use authn::{Authenticator, Peer};
+use axum::Extension;
 use axum::Router;
 use axum::extract::{ConnectInfo, Query, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -51,6 +54,19 @@ pub struct DebugState {
     pub metrics: ProcessMetrics,
     /// The flags in force, as text.
     pub config: Arc<String>,
+    /// Says who is calling; without it only this host may use `/debug/`.
+    pub authenticator: Option<Arc<Authenticator>>,
+    /// Namespaces besides the root namespace whose accounts may use everything.
+    pub namespaces: Arc<[String]>,
+}
+
+/// What of the mesh a caller may see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Scope {
+    /// Everything.
+    All,
+    /// Proxies of one namespace.
+    Namespace(model::Str),
 }
 
 impl DebugState {
@@ -73,7 +89,7 @@ pub fn router(state: DebugState) -> Router {
         .route("/debug/findings", get(findings))
         .route("/debug/list", get(|| async { axum::Json(PATHS) }))
         .route("/debug/config", get(config))
-        .route_layer(middleware::from_fn(loopback_only));
+        .route_layer(middleware::from_fn_with_state(state.clone(), access));
     Router::new()
         .route("/ready", get(ready))
         .route("/version", get(|| async { crate::VERSION }))
@@ -99,15 +115,56 @@ pub async fn serve(
         .context("debug HTTP")
 }
 
-async fn loopback_only(
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    request: Request,
+/// Source: spec/control-plane.md §6.1.
+async fn access(
+    State(state): State<DebugState>,
+    ConnectInfo(addr): ConnectInfo<SocketAddr>,
+    mut request: Request,
     next: Next,
 ) -> Response {
-    if is_loopback(peer.ip()) {
-        next.run(request).await
+    match scope(&state, addr, request.headers(), request.uri().path()).await {
+        Ok(scope) => {
+            request.extensions_mut().insert(scope);
+            next.run(request).await
+        }
+        Err(status) => status.into_response(),
+    }
+}
+
+async fn scope(
+    state: &DebugState,
+    addr: SocketAddr,
+    headers: &HeaderMap,
+    path: &str,
+) -> Result<Scope, StatusCode> {
+    if is_loopback(addr.ip()) {
+        return Ok(Scope::All);
+    }
+    let authenticator = state
+        .authenticator
+        .as_ref()
+        .ok_or(StatusCode::UNAUTHORIZED)?;
+    let peer = Peer {
+        addr,
+        identity: None,
+        secure: false,
+    };
+    let caller = authenticator
+        .authenticate_http(&peer, headers)
+        .await
+        .map_err(|error| {
+            tracing::info!(peer = %addr, reason = error.reason(), %error, "debug request refused");
+            StatusCode::UNAUTHORIZED
+        })?;
+    let snapshot = state.snapshot();
+    let root = snapshot.map(|snapshot| snapshot.mesh.root_namespace.clone());
+    let ns = caller.identity.ns;
+    if root.as_ref() == Some(&ns) || state.namespaces.iter().any(|allowed| *ns == **allowed) {
+        Ok(Scope::All)
+    } else if path == "/debug/config_dump" {
+        Ok(Scope::Namespace(ns))
     } else {
-        StatusCode::UNAUTHORIZED.into_response()
+        Err(StatusCode::FORBIDDEN)
     }
 }
 
@@ -237,7 +294,11 @@ fn sync_status(connection: &Connection) -> Value {
     Value::Object(out)
 }
 
-async fn config_dump(State(state): State<DebugState>, Query(query): Query<DumpQuery>) -> Response {
+async fn config_dump(
+    State(state): State<DebugState>,
+    Extension(scope): Extension<Scope>,
+    Query(query): Query<DumpQuery>,
+) -> Response {
     let Some(proxy_id) = query.proxy_id.filter(|id| !id.is_empty()) else {
         return (
             StatusCode::BAD_REQUEST,
@@ -247,7 +308,15 @@ async fn config_dump(State(state): State<DebugState>, Query(query): Query<DumpQu
     };
     let mut connections = state.connections.list();
     connections.sort_by(|a, b| a.id.cmp(&b.id));
-    let Some(connection) = connections.into_iter().find(|c| c.id.contains(&proxy_id)) else {
+    // Those of others are not there, as far as a caller of another namespace can tell.
+    let is_visible = |c: &Connection| match &scope {
+        Scope::All => true,
+        Scope::Namespace(ns) => c.client.ns == *ns,
+    };
+    let Some(connection) = connections
+        .into_iter()
+        .find(|c| is_visible(c) && c.id.contains(&proxy_id))
+    else {
         return (StatusCode::NOT_FOUND, NOT_CONNECTED).into_response();
     };
     let Some(snapshot) = state.snapshot() else {
@@ -316,9 +385,14 @@ fn answer(value: &Value, pretty: bool) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    #![allow(clippy::unwrap_used)]
 
-    use super::{is_loopback, written};
+    use std::time::{Duration, SystemTime};
+
+    use authn::{AuthenticatorConfig, DevIssuer, TokenRequest};
+    use prometheus::Registry;
+
+    use super::*;
 
     #[test]
     fn pretty_answers_are_indented_by_four_spaces() {
@@ -335,5 +409,94 @@ mod tests {
             assert_eq!(ip.parse().map(is_loopback), Ok(true), "{ip}");
         }
         assert_eq!("10.0.0.1".parse().map(is_loopback), Ok(false));
+    }
+
+    fn state(issuer: Arc<DevIssuer>) -> DebugState {
+        let registry = Registry::new();
+        let config = AuthenticatorConfig {
+            reviewer: issuer,
+            cluster_ids: vec!["Kubernetes".to_owned()],
+            remotes: BTreeMap::new(),
+            audiences: vec!["istio-ca".to_owned()],
+            trust_domain: Arc::new(|| "cluster.local".into()),
+            clock: Arc::new(SystemTime::now),
+        };
+        let metrics = authn::Metrics::register(&registry).unwrap();
+        let snapshot = Snapshot {
+            mesh: Arc::new(model::MeshRow {
+                root_namespace: "root".into(),
+                ..model::MeshRow::default()
+            }),
+            ..Snapshot::default()
+        };
+        DebugState {
+            snapshots: watch::channel(Some(Arc::new(snapshot))).1,
+            connections: Arc::default(),
+            metrics: ProcessMetrics::register(registry, std::time::Instant::now()).unwrap(),
+            config: Arc::default(),
+            authenticator: Some(Arc::new(Authenticator::new(config, metrics))),
+            namespaces: Arc::from(["ops".to_owned()]),
+        }
+    }
+
+    #[tokio::test]
+    async fn callers_from_elsewhere_need_a_token_and_see_what_is_theirs() {
+        let dir = tempfile::tempdir().unwrap();
+        let issuer = DevIssuer::load_or_create(dir.path(), Arc::new(SystemTime::now)).unwrap();
+        let issuer = Arc::new(issuer);
+        let token = |scheme: &str, ns: &str| {
+            let request = TokenRequest {
+                ns,
+                sa: "x",
+                pod: None,
+                audience: "istio-ca",
+                ttl: Duration::from_secs(60),
+            };
+            format!("{scheme} {}", issuer.issue(&request).unwrap().expose())
+        };
+        let state = state(Arc::clone(&issuer));
+        let (syncz, dump) = ("/debug/syncz", "/debug/config_dump");
+        let app = || Ok(Scope::Namespace("app".into()));
+        let cases = [
+            ("127.0.0.1", String::new(), syncz, Ok(Scope::All)),
+            ("::ffff:127.0.0.1", String::new(), syncz, Ok(Scope::All)),
+            (
+                "10.0.0.1",
+                String::new(),
+                syncz,
+                Err(StatusCode::UNAUTHORIZED),
+            ),
+            (
+                "10.0.0.1",
+                "Bearer x".to_owned(),
+                dump,
+                Err(StatusCode::UNAUTHORIZED),
+            ),
+            (
+                "10.0.0.1",
+                token("Basic", "root"),
+                syncz,
+                Err(StatusCode::UNAUTHORIZED),
+            ),
+            ("10.0.0.1", token("Bearer", "root"), syncz, Ok(Scope::All)),
+            ("10.0.0.1", token("Istio", "ops"), syncz, Ok(Scope::All)),
+            (
+                "10.0.0.1",
+                token("Bearer", "app"),
+                syncz,
+                Err(StatusCode::FORBIDDEN),
+            ),
+            ("10.0.0.1", token("Bearer", "app"), dump, app()),
+        ];
+        for (ip, authorization, path, expected) in cases {
+            let mut headers = HeaderMap::new();
+            headers.insert("authorization", authorization.parse().unwrap());
+            // Never consulted.
+            headers.insert("x-forwarded-for", "127.0.0.1".parse().unwrap());
+            let addr = SocketAddr::new(ip.parse().unwrap(), 1);
+            let found = scope(&state, addr, &headers, path).await;
+            let scheme = authorization.split(' ').next();
+            assert_eq!(found, expected, "{ip} {scheme:?} {path}");
+        }
     }
 }

@@ -8,12 +8,15 @@
 //!   reads immutable snapshots.
 //! - Offline commands run the very same pipeline as `serve`.
 
+pub mod agent;
 pub mod ambientz;
 pub mod analyze;
 pub mod commands;
 pub mod config;
+pub mod credentials;
 pub mod debug_http;
 pub mod driver;
+pub mod identity;
 pub mod metrics;
 pub mod node;
 pub mod render;
@@ -42,6 +45,13 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Render(args) => commands::render(&args),
         Command::Analyze(args) => commands::analyze(&args),
         Command::Bootstrap(args) => commands::bootstrap(&args),
+        Command::Agent(args) => {
+            start_logging(&cli.log, cli.log_as_json)?;
+            agent::run(args)
+        }
+        Command::AgentEnvoy(args) => Err(agent::become_envoy(&args)),
+        Command::Token(args) => credentials::token(&args),
+        Command::Ca(args) => credentials::ca(&args),
         Command::Version => {
             commands::print(&format!("{VERSION}\n"))?;
             Ok(ExitCode::SUCCESS)

@@ -13,11 +13,13 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use xds::{AdsService, Connections, Deps, IdentityPolicy, ServerConfig};
+use tonic::service::Routes;
+use xds::{AdsService, Connections, Deps, IdentityPolicy, Limits, ServerConfig};
 
 use crate::config::ServeArgs;
 use crate::debug_http::{self, DebugState};
 use crate::driver::{self, Channels, Debounce};
+use crate::identity::{self, ServingNames, SnapshotNodes};
 use crate::metrics::ProcessMetrics;
 use crate::node::EnvoyNodes;
 
@@ -25,6 +27,8 @@ use crate::node::EnvoyNodes;
 const INPUT_BATCHES_MAX: usize = 64;
 /// Connecting and leaving classes that wait for the owner thread.
 const INTEREST_MAX: usize = 1024;
+/// A request for a certificate, bytes: twice the longest CSR.
+const CSR_MESSAGE_BYTES_MAX: usize = 128 << 10;
 
 /// Runs until SIGINT or SIGTERM, or until a part of it ends.
 ///
@@ -40,6 +44,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
 
 async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let started = Instant::now();
+    raise_file_limit();
     let shutdown = CancellationToken::new();
     let registry = Registry::new();
     let process = ProcessMetrics::register(registry.clone(), started)?;
@@ -54,34 +59,54 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         connections: Arc::clone(&connections),
         metrics: process,
         config: Arc::new(format!("{args:#?}")),
+        authenticator: None,
+        namespaces: Arc::from(args.debug_namespace.as_slice()),
     };
     let mut tasks = JoinSet::new();
     let ready_listener = bind("--ready-addr", args.ready_addr).await?;
-    let debug_listener = bind("--debug-addr", args.debug_addr).await?;
     tasks.spawn(debug_http::serve(
         ready_listener,
         debug_http::ready_only(debug.clone()),
         shutdown.clone(),
     ));
+    let debug_listener = bind("--debug-addr", args.debug_addr).await?;
+    let trust_domain = trust_domain(&args)?;
+    let authenticator = identity::authenticator(&args, &trust_domain, &snapshots, &registry)?;
+    let authenticator = Arc::new(authenticator);
     tasks.spawn(debug_http::serve(
         debug_listener,
-        debug_http::router(debug),
+        debug_http::router(DebugState {
+            authenticator: Some(Arc::clone(&authenticator)),
+            ..debug
+        }),
         shutdown.clone(),
     ));
-
-    let trust_domain = trust_domain(&args)?;
-    let server = listeners(&args, &trust_domain).await?;
+    let authority = authority(&args, &trust_domain)?;
     let deps = Deps {
-        snapshots,
+        snapshots: snapshots.clone(),
         node_reader: Arc::new(EnvoyNodes),
         interest: interest_tx,
         connections,
         metrics: Arc::clone(&metrics),
+        authenticator: Arc::clone(&authenticator),
         identity: identity_policy(&args)?,
         cache: Arc::new(DeltaCache::default()),
         streams_max: xds::service::STREAMS_MAX,
+        streams_per_second: match args.max_requests_per_second {
+            0 => xds::service::streams_per_second(),
+            per_second => per_second,
+        },
         shutdown: shutdown.clone(),
     };
+    let certificates = certificates(&args, &authority, authenticator, snapshots, &registry)?;
+    let server = listeners(
+        &args,
+        &authority,
+        AdsService::new(deps),
+        certificates,
+        &mut tasks,
+    )
+    .await?;
     let debounce = Debounce {
         after: Duration::from_millis(args.debounce_after),
         max: Duration::from_millis(args.debounce_max.max(args.debounce_after)),
@@ -95,13 +120,14 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let owner = driver::spawn(pipeline, debounce, channels)?;
 
     let config_dir = args.config_dir.clone();
+    let stop = shutdown.clone();
     tasks.spawn(async move {
         Directory::watch(&config_dir, inputs_tx)
             .await
             .with_context(|| format!("--config-dir {}", config_dir.display()))
     });
     tasks.spawn(async move {
-        xds::serve(server, AdsService::new(deps), metrics)
+        xds::serve(server, metrics, stop)
             .await
             .context("xDS server")
     });
@@ -125,10 +151,10 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     tracing::info!("stopping");
     let grace = tokio::time::sleep(Duration::from_secs(2));
     tokio::pin!(grace);
-    // The source and the owner thread wait for input and have nothing to finish.
+    // The sources, the renewal and the owner thread wait for input and have nothing to finish.
     tokio::select! {
         () = &mut grace => {}
-        () = async { while tasks.len() > 2 && tasks.join_next().await.is_some() {} } => {}
+        () = async { while tasks.len() > 4 && tasks.join_next().await.is_some() {} } => {}
     }
     tasks.abort_all();
     outcome
@@ -145,32 +171,119 @@ async fn watch_owner(owner: std::thread::JoinHandle<()>) -> anyhow::Result<()> {
     }
 }
 
+/// Every connection is a file descriptor, and the usual limit of 1,024 is for interactive use.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
 async fn bind(flag: &str, addr: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(addr)
         .await
         .with_context(|| format!("{flag} {addr}: cannot listen there"))
 }
 
-async fn listeners(args: &ServeArgs, trust_domain: &str) -> anyhow::Result<ServerConfig> {
+/// The authority, with what it signs with now, followed from here on.
+fn authority(args: &ServeArgs, trust_domain: &str) -> anyhow::Result<Authority> {
+    let ttl = ca::TtlPolicy::new(args.default_workload_cert_ttl, args.max_workload_cert_ttl)?;
+    let authority = Arc::new(ca::Authority::new(trust_domain, ttl)?);
+    let source = ca::Source::select(
+        Some(&args.root_ca_dir),
+        args.enable_ca_crl,
+        args.multiroot_mesh,
+        &args.state_dir,
+    )
+    .with_context(|| format!("--root-ca-dir {}", args.root_ca_dir.display()))?;
+    source
+        .start(&authority, SystemTime::now())
+        .context("the certificate authority cannot start")?;
+    Ok(Authority { authority, source })
+}
+
+struct Authority {
+    authority: Arc<ca::Authority>,
+    source: ca::Source,
+}
+
+/// The service that hands out workload certificates.
+fn certificates(
+    args: &ServeArgs,
+    authority: &Authority,
+    authenticator: Arc<authn::Authenticator>,
+    snapshots: identity::Snapshots,
+    registry: &Registry,
+) -> anyhow::Result<ca::CertificateService> {
+    let trusted = args.trusted_node_account.join(",").parse();
+    Ok(ca::CertificateService::new(ca::ServiceConfig {
+        authority: Arc::clone(&authority.authority),
+        authenticator,
+        trusted: trusted.context("--trusted-node-account")?,
+        nodes: Arc::new(SnapshotNodes(snapshots)),
+        limits: ca::service::Limits::default(),
+        metrics: ca::service::CaMetrics::register(registry)?,
+        clock: Arc::new(SystemTime::now),
+    }))
+}
+
+async fn listeners(
+    args: &ServeArgs,
+    authority: &Authority,
+    ads: AdsService,
+    certificates: ca::CertificateService,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+) -> anyhow::Result<ServerConfig> {
     let plaintext = match args.xds_plaintext_addr {
         Some(addr) if !addr.ip().is_loopback() => bail!(
             "--xds-plaintext-addr {addr}: plain text has no authentication and is served on \
              loopback addresses only; use --xds-addr for others"
         ),
-        Some(addr) => Some(bind("--xds-plaintext-addr", addr).await?),
+        Some(addr) => Some((
+            bind("--xds-plaintext-addr", addr).await?,
+            Routes::new(ads.clone()),
+        )),
         None => None,
     };
-    let ca = ca::DevCa::load_or_create(&args.state_dir, trust_domain, SystemTime::now())
-        .with_context(|| format!("--state-dir {}", args.state_dir.display()))?;
     let (names, ips) = serving_names(args);
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let tls = ca
-        .server_config(&names, &ips, SystemTime::now())
-        .context("cannot issue the serving certificate")?;
-    tracing::info!(root = %ca.root_path().display(), "clients must trust this root");
+    let names = ServingNames { names, ips };
+    let Authority { authority, source } = authority;
+    let (tls, config) = watch::channel(identity::serving(authority, &names)?);
+    let (followed, source) = (Arc::clone(authority), source.clone());
+    let dir = match &source {
+        ca::Source::PluggedIn { ca, .. } => Some(ca.dir().to_owned()),
+        ca::Source::Own(_) => Some(args.state_dir.join("ca")),
+    };
+    tasks.spawn(async move {
+        ca::watch(source, dir.as_deref(), followed).await;
+        Ok(())
+    });
+    let renewed = Arc::clone(authority);
+    tasks.spawn(async move {
+        identity::renew(renewed, names, tls).await;
+        Ok(())
+    });
+    // What is decoded before the caller is known must be small.
+    let certificates = certificates
+        .into_server()
+        .max_decoding_message_size(CSR_MESSAGE_BYTES_MAX);
     Ok(ServerConfig {
-        tls: Some((bind("--xds-addr", args.xds_addr).await?, tls)),
+        tls: Some((
+            bind("--xds-addr", args.xds_addr).await?,
+            config,
+            Routes::new(ads).add_service(certificates),
+        )),
         plaintext,
+        limits: Limits {
+            age_max: args.connection_age_max,
+            connections_per_address_max: args.connections_per_address_max,
+            ..Limits::default()
+        },
     })
 }
 

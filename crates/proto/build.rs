@@ -13,7 +13,9 @@ use prost::Message;
 const FILES: &[&str] = &[
     "istio/workload/workload.proto",
     "istio/security/authorization.proto",
+    "istio/v1/auth/ca.proto",
     "envoy/service/discovery/v3/discovery.proto",
+    "envoy/service/secret/v3/sds.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -19,8 +19,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 use testkit::ads::ztunnel_node;
 use testkit::app::App;
-use testkit::daemon::{BootstrapRequest, Daemon};
-use testkit::envoy::{self, Envoy};
+use testkit::daemon::Daemon;
+use testkit::envoy::{self, AgentRequest, Envoy};
 use testkit::hbone::{Authorize, HBONE_PORT, HboneClient, HboneServer, Identity, Verdict};
 use testkit::http_client::{self, HttpResponse, send_http1};
 use testkit::wait;
@@ -29,6 +29,7 @@ use tokio::task::JoinHandle;
 
 /// Longest wait for anything that should happen soon.
 pub(crate) const SOON: Duration = Duration::from_secs(15);
+const DAY_SECONDS: u64 = 24 * 3600;
 const APP_PORT: u16 = 8080;
 const PORT: u16 = 80;
 const FILES: [(&str, &str); 6] = [
@@ -266,15 +267,20 @@ impl Mesh {
     /// Starts everything and waits until all of it is in sync.
     pub(crate) async fn start(net: u8) -> anyhow::Result<Self> {
         // Boxed: the state of so many handshakes is large.
-        Box::pin(Self::launch(Net(net), false)).await
+        Box::pin(Self::launch(Net(net), false, DAY_SECONDS)).await
     }
 
     /// The same with a waypoint that speaks state-of-the-world ADS.
     pub(crate) async fn start_sotw(net: u8) -> anyhow::Result<Self> {
-        Box::pin(Self::launch(Net(net), true)).await
+        Box::pin(Self::launch(Net(net), true, DAY_SECONDS)).await
     }
 
-    async fn launch(net: Net, sotw: bool) -> anyhow::Result<Self> {
+    /// The same with a waypoint whose certificates live for so many seconds.
+    pub(crate) async fn start_with_ttl(net: u8, ttl_seconds: u64) -> anyhow::Result<Self> {
+        Box::pin(Self::launch(Net(net), false, ttl_seconds)).await
+    }
+
+    async fn launch(net: Net, sotw: bool, ttl_seconds: u64) -> anyhow::Result<Self> {
         envoy::binary()?;
         let dir = TempDir::with_prefix("ambientd-e2e-")?;
         let config = dir.path().join("config");
@@ -311,16 +317,17 @@ impl Mesh {
             other,
         });
 
-        let bootstrap = dir.path().join("waypoint.yaml");
-        let request = BootstrapRequest {
+        let request = AgentRequest {
             ns: "shop".to_owned(),
             name: "gate".to_owned(),
+            service_account: "gate".to_owned(),
             ip: net.pod(30).to_string(),
-            admin_port: 0,
             sotw,
+            ttl_seconds,
         };
-        daemon.bootstrap(&request, &bootstrap)?;
-        let mut envoy = Envoy::start(&bootstrap).await?;
+        let mut envoy = Envoy::start_with_agent(&daemon, &request)
+            .await
+            .with_context(|| daemon.log_tail())?;
         envoy
             .wait_ready(SOON)
             .await

@@ -7,7 +7,7 @@
 //! Stages, in the order in which they may read each other:
 //! [`mesh`], [`node_locality`], [`network_gateway`], [`waypoint`], [`namespace_binding`],
 //! [`allocation`], [`claim`], [`service`],
-//! [`peer_binding`], [`policy_binding`], [`pod_link`], [`workload`], [`census`], [`authorization`], [`status`].
+//! [`peer_binding`], [`policy_binding`], [`pod_link`], [`workload`], [`pod_facts`], [`census`], [`authorization`], [`status`].
 //! Each exports its view, its primary key, the index markers that it needs on earlier tables,
 //! and one pure `derive`.
 //!
@@ -31,6 +31,7 @@ pub mod namespace_binding;
 pub mod network_gateway;
 pub mod node_locality;
 pub mod peer_binding;
+pub mod pod_facts;
 pub mod pod_link;
 pub mod policy_binding;
 mod protocol;

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-/// An error of the development CA. No variant ever holds key material.
+use crate::CsrError;
+
+/// Why the CA cannot be set up or changed. No variant ever holds key material.
 #[derive(Debug, thiserror::Error)]
 pub enum CaError {
     /// The file system refused; fix the directory or its permissions.
@@ -50,6 +52,25 @@ pub enum CaError {
     /// The names asked for cannot be certified by this CA.
     #[error("{0}")]
     Name(String),
+    /// A plugged-in CA is only partly there; nothing falls back to a new root.
+    #[error(
+        "{dir}: a plugged-in CA must be whole, but {missing} is missing. Add it, or remove the other files to let a root be created"
+    )]
+    Partial {
+        /// The directory.
+        dir: PathBuf,
+        /// The first missing file.
+        missing: String,
+    },
+    /// The root of a running CA would change under its clients.
+    #[error("the roots of trust would change: {0}; the CA keeps what it has")]
+    RootChange(&'static str),
+    /// A step of the rotation does not fit the state; see its text.
+    #[error("{0}")]
+    Rotation(&'static str),
+    /// Somebody else changed the stored root meanwhile; read it again.
+    #[error("the stored root was changed by another process; try again")]
+    Conflict,
     /// Signing or the TLS configuration failed.
     #[error("{0}")]
     Crypto(String),
@@ -72,5 +93,39 @@ impl CaError {
 
     pub(crate) fn crypto(error: impl std::fmt::Display) -> Self {
         Self::Crypto(error.to_string())
+    }
+}
+
+/// Why no certificate was signed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SignError {
+    /// No signing certificate is loaded yet.
+    #[error("the CA is not ready")]
+    NotReady,
+    /// The request is not acceptable.
+    #[error(transparent)]
+    Csr(#[from] CsrError),
+    /// More life asked for than allowed.
+    #[error("requested TTL {asked_secs} s is greater than the maximum {max_secs} s")]
+    Ttl {
+        /// As asked.
+        asked_secs: i64,
+        /// As allowed.
+        max_secs: u64,
+    },
+    /// Creating the certificate failed.
+    #[error("{0}")]
+    Certificate(String),
+}
+
+impl SignError {
+    /// The value of the metric label `error`. Source: spec/control-plane.md §4.2.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::NotReady => "CA_NOT_READY",
+            Self::Csr(_) => "CSR_ERROR",
+            Self::Ttl { .. } => "TTL_ERROR",
+            Self::Certificate(_) => "CERT_GEN_ERROR",
+        }
     }
 }

@@ -1,20 +1,23 @@
 //! The identity inside a peer's certificate.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use model::{SpiffeId, Str};
 use rustls::client::danger::HandshakeSignatureValid;
-use rustls::crypto::CryptoProvider;
-use rustls::server::WebPkiClientVerifier;
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore,
     SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
+use tokio::sync::watch;
 use x509_parser::extensions::GeneralName;
 
-use crate::CaError;
+use crate::bundle::TrustBundle;
+use crate::signer::Signer;
+use crate::{Authority, CaError};
 
 /// Why a certificate names no workload.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,16 +60,43 @@ pub fn peer_spiffe_id(cert_der: &[u8]) -> Result<SpiffeId, PeerError> {
     }
 }
 
-/// Demands a client certificate that chains to the root *and* carries exactly one
-/// URI name, a workload identity of our trust domain.
+/// Whether a client may come without a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// No; the handshake fails.
+    Required,
+    /// Yes; but one that it shows must be good.
+    Optional,
+}
+
+/// Demands of a client certificate that it chains to the roots *and* carries exactly
+/// one URI name, a workload identity of our trust domain.
 #[derive(Debug)]
 pub struct SpiffeClientVerifier {
-    webpki: Arc<dyn ClientCertVerifier>,
+    roots: Roots,
+    client_auth: ClientAuth,
+    provider: Arc<CryptoProvider>,
     trust_domain: Str,
 }
 
+type WebPki = Arc<dyn ClientCertVerifier>;
+
+/// Where the roots come from.
+#[derive(Debug)]
+enum Roots {
+    Fixed(WebPki),
+    Watched {
+        signer: watch::Receiver<Option<Arc<Signer>>>,
+        /// What was built for the last bundle seen.
+        built: Mutex<Option<(Arc<TrustBundle>, WebPki)>>,
+    },
+}
+
+// === impl SpiffeClientVerifier ===
+
 impl SpiffeClientVerifier {
-    /// A verifier for one root and one trust domain.
+    /// A verifier for one root and one trust domain, for ever. Clients must show a
+    /// certificate.
     ///
     /// # Errors
     /// [`CaError::Crypto`] when the root is not usable as a trust anchor.
@@ -77,20 +107,70 @@ impl SpiffeClientVerifier {
     ) -> Result<Self, CaError> {
         let mut roots = RootCertStore::empty();
         roots.add(root).map_err(CaError::crypto)?;
-        let webpki =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
-                .build()
-                .map_err(CaError::crypto)?;
         Ok(Self {
-            webpki,
+            roots: Roots::Fixed(webpki(roots, provider).map_err(CaError::crypto)?),
+            client_auth: ClientAuth::Required,
+            provider: Arc::clone(provider),
             trust_domain,
         })
     }
+
+    /// A verifier that follows the roots of an authority: each handshake sees the
+    /// bundle of its moment.
+    pub fn watching(
+        authority: &Authority,
+        client_auth: ClientAuth,
+        provider: &Arc<CryptoProvider>,
+    ) -> Self {
+        Self {
+            roots: Roots::Watched {
+                signer: authority.watch(),
+                built: Mutex::new(None),
+            },
+            client_auth,
+            provider: Arc::clone(provider),
+            trust_domain: authority.trust_domain().clone(),
+        }
+    }
+
+    fn webpki(&self) -> Result<WebPki, Error> {
+        let (signer, built) = match &self.roots {
+            Roots::Fixed(webpki) => return Ok(Arc::clone(webpki)),
+            Roots::Watched { signer, built } => (signer, built),
+        };
+        let bundle = match signer.borrow().as_ref() {
+            Some(signer) => Arc::clone(signer.bundle()),
+            None => return Err(Error::General("no roots of trust are loaded".to_owned())),
+        };
+        let mut built = built.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, webpki)) = built.as_ref()
+            && Arc::ptr_eq(of, &bundle)
+        {
+            return Ok(Arc::clone(webpki));
+        }
+        let verifier = webpki(bundle.root_store(), &self.provider)
+            .map_err(|e| Error::General(e.to_string()))?;
+        *built = Some((bundle, Arc::clone(&verifier)));
+        Ok(verifier)
+    }
+}
+
+fn webpki(
+    roots: RootCertStore,
+    provider: &Arc<CryptoProvider>,
+) -> Result<WebPki, VerifierBuilderError> {
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)).build()
 }
 
 impl ClientCertVerifier for SpiffeClientVerifier {
+    /// No hints: every client of a mesh has one certificate, and the roots may
+    /// change between two handshakes.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.webpki.root_hint_subjects()
+        &[]
+    }
+
+    fn client_auth_mandatory(&self) -> bool {
+        self.client_auth == ClientAuth::Required
     }
 
     fn verify_client_cert(
@@ -100,7 +180,7 @@ impl ClientCertVerifier for SpiffeClientVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let verified = self
-            .webpki
+            .webpki()?
             .verify_client_cert(end_entity, intermediates, now)?;
         match peer_spiffe_id(end_entity) {
             Ok(id) if id.trust_domain == self.trust_domain => Ok(verified),
@@ -114,7 +194,8 @@ impl ClientCertVerifier for SpiffeClientVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.webpki.verify_tls12_signature(message, cert, dss)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, cert, dss, algorithms)
     }
 
     fn verify_tls13_signature(
@@ -123,10 +204,13 @@ impl ClientCertVerifier for SpiffeClientVerifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.webpki.verify_tls13_signature(message, cert, dss)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, cert, dss, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.webpki.supported_verify_schemes()
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }

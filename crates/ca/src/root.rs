@@ -1,210 +1,334 @@
-//! The root: created once, then only read.
+//! Our own root: where it is kept, how it begins, how it is renewed and replaced.
+//!
+//! A stored root is one private key and a bundle of trusted roots; the bundle holds
+//! the certificate of the key. Rotation to a new key goes through three steps, each
+//! of which every client survives:
+//!
+//! | step | bundle | signs |
+//! |---|---|---|
+//! | (before) | old | old |
+//! | prepare | old, new | old |
+//! | switch | old, new | new |
+//! | finish | new | new |
+//!
+//! Between two steps the operator waits until every client has the bundle of the
+//! first, and before the last until every certificate of the old root has expired.
 
-use std::fmt;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
-use model::Str;
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
-};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
-use x509_parser::time::ASN1Time;
+use x509_cert::name::Name;
+use zeroize::Zeroizing;
 
-use crate::{CaError, files};
+use crate::CaError;
+use crate::bundle::TrustBundle;
+use crate::cert::{self, CLOCK_SKEW, CaCert};
+use crate::key::{self, PrivateKey};
+use crate::signer::{Part, Signer, SignerError, SignerParts};
+
+mod file;
+
+pub use file::FileStore;
 
 /// Life of a new root: 3650 days.
 const ROOT_TTL: Duration = Duration::from_secs(3650 * 24 * 3600);
-/// How far certificates are dated back for clocks that lag.
-pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(120);
-/// Directory of the root inside the state directory.
-const CA_DIR: &str = "ca";
-const CERT_FILE: &str = "root-cert.pem";
-const KEY_FILE: &str = "root-key.pem";
-/// Subject of the root.
-const SUBJECT: &str = "ambientd";
+/// A root is renewed when less than this share of its life remains, percent.
+const RENEW_BELOW_PERCENT: u32 = 20;
 
-/// A certificate authority whose only key is its root, for development meshes.
-pub struct DevCa {
-    pub(crate) trust_domain: Str,
-    pub(crate) issuer: Issuer<'static, KeyPair>,
-    pub(crate) root_der: CertificateDer<'static>,
-    pub(crate) root_pem: String,
-    /// End of the root's validity.
-    pub(crate) not_after: SystemTime,
-    dir: PathBuf,
+/// What a store keeps. Keys are wiped on drop, and nothing here is printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoredRoot {
+    /// The key that signs: PKCS#1, SEC1 or PKCS#8.
+    pub key_pem: Zeroizing<String>,
+    /// The trusted roots; one of them is the certificate of the key.
+    pub bundle_pem: String,
+    /// The key that will sign after the switch, while a rotation is prepared.
+    pub next_key_pem: Option<Zeroizing<String>>,
+    /// The key that signed before the switch, until the rotation is finished.
+    pub previous_key_pem: Option<Zeroizing<String>>,
 }
 
-impl fmt::Debug for DevCa {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DevCa")
-            .field("trust_domain", &self.trust_domain)
-            .field("dir", &self.dir)
-            .finish_non_exhaustive()
-    }
+/// Who created the root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Created {
+    /// It is the one given.
+    Ours,
+    /// Somebody else was faster; read theirs.
+    Theirs,
 }
 
-// === impl DevCa ===
-
-impl DevCa {
-    /// Reads the root under `<dir>/ca`, or creates it when that directory does
-    /// not exist. Two processes that create at once end up with one root.
+/// Where a root is kept: files, or a Secret.
+///
+/// Calls may block; they are made from start-up and from blocking threads only.
+pub trait RootStore: Send + Sync {
+    /// Reads the root; `None` only when there never was one. Whatever is there but
+    /// does not read is an error.
     ///
     /// # Errors
-    /// Everything that is present but missing, broken, expired or open to others
-    /// is an error and stays as it is; see [`CaError`].
-    pub fn load_or_create(
-        dir: &Path,
-        trust_domain: &str,
-        now: SystemTime,
-    ) -> Result<Self, CaError> {
-        let ca_dir = dir.join(CA_DIR);
-        if !has_entries(&ca_dir)? {
-            create(&ca_dir, now)?;
-        }
-        Self::load(&ca_dir, trust_domain, now)
-    }
+    /// See [`CaError`].
+    fn load(&self) -> Result<Option<StoredRoot>, CaError>;
 
-    fn load(ca_dir: &Path, trust_domain: &str, now: SystemTime) -> Result<Self, CaError> {
-        check_trust_domain(trust_domain)?;
-        let cert_path = ca_dir.join(CERT_FILE);
-        let key_path = ca_dir.join(KEY_FILE);
-        let root_pem = files::read_text(&cert_path)?;
-        files::require_private(&key_path)?;
-        let key = KeyPair::from_pem(&files::read_text(&key_path)?)
-            .map_err(|_| CaError::corrupt(&key_path, "not a private key in PEM form"))?;
-        let root_der = CertificateDer::from_pem_slice(root_pem.as_bytes())
-            .map_err(|_| CaError::corrupt(&cert_path, "not a certificate in PEM form"))?;
-        let not_after =
-            check_root(&root_der, &key).map_err(|reason| CaError::corrupt(&cert_path, reason))?;
-        if not_after <= now {
-            return Err(CaError::Expired { path: cert_path });
-        }
-        let issuer = Issuer::from_ca_cert_der(&root_der, key)
-            .map_err(|e| CaError::corrupt(&cert_path, e.to_string()))?;
-        Ok(Self {
-            trust_domain: trust_domain.into(),
-            issuer,
-            root_der,
-            root_pem,
-            not_after,
-            dir: ca_dir.to_owned(),
-        })
-    }
+    /// Keeps a first root, whole or not at all, unless there is one.
+    ///
+    /// # Errors
+    /// See [`CaError`].
+    fn create(&self, root: &StoredRoot) -> Result<Created, CaError>;
 
-    /// The root certificate in PEM form: what every client must trust.
-    pub fn root_pem(&self) -> &str {
-        &self.root_pem
-    }
+    /// Replaces `old` by `new`.
+    ///
+    /// # Errors
+    /// [`CaError::Conflict`] when `old` is not what is kept.
+    fn replace(&self, old: &StoredRoot, new: &StoredRoot) -> Result<(), CaError>;
 
-    /// The trust domain of every identity that this CA certifies.
-    pub fn trust_domain(&self) -> &Str {
-        &self.trust_domain
-    }
-
-    /// The path of the root certificate.
-    pub fn root_path(&self) -> PathBuf {
-        self.dir.join(CERT_FILE)
-    }
+    /// How an error names a part, for instance its file.
+    fn place(&self, part: Part) -> PathBuf;
 }
 
-fn has_entries(dir: &Path) -> Result<bool, CaError> {
-    match fs::read_dir(dir) {
-        Ok(mut entries) => Ok(entries.next().is_some()),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(CaError::io(dir, e)),
-    }
-}
-
-/// Writes key and certificate into a fresh directory and renames it into place,
-/// so that neither a crash nor a second process can leave half a root.
-fn create(ca_dir: &Path, now: SystemTime) -> Result<(), CaError> {
-    let key = KeyPair::generate().map_err(CaError::crypto)?;
-    let params = root_params(now)?;
-    let cert = params.self_signed(&key).map_err(CaError::crypto)?;
-    let temporary = files::sibling(ca_dir);
-    files::create_dir(&temporary)?;
-    let placed = files::write_new(&temporary.join(KEY_FILE), key.serialize_pem().as_bytes())
-        .and_then(|()| files::write_new(&temporary.join(CERT_FILE), cert.pem().as_bytes()))
-        .and_then(|()| fs::rename(&temporary, ca_dir))
-        .and_then(|()| files::sync_parent(ca_dir));
-    match placed {
-        Ok(()) => Ok(()),
-        Err(error) => {
-            let _ = fs::remove_dir_all(&temporary);
-            // Another process was faster: its root is the root.
-            if has_entries(ca_dir)? {
-                Ok(())
-            } else {
-                Err(CaError::io(ca_dir, error))
-            }
-        }
-    }
-}
-
-fn root_params(now: SystemTime) -> Result<CertificateParams, CaError> {
-    let mut params = CertificateParams::default();
-    let mut subject = DistinguishedName::new();
-    subject.push(DnType::OrganizationName, SUBJECT);
-    subject.push(DnType::CommonName, SUBJECT);
-    params.distinguished_name = subject;
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    set_validity(&mut params, now, now + ROOT_TTL)?;
-    Ok(params)
-}
-
-/// Validity from `now` minus the allowance for lagging clocks until `end`.
-pub(crate) fn set_validity(
-    params: &mut CertificateParams,
+/// Reads the root and makes it sign; creates it when there is none.
+///
+/// # Errors
+/// See [`CaError`]; what is there stays as it is.
+pub fn load_or_create(
+    store: &dyn RootStore,
+    trust_domain: &str,
     now: SystemTime,
-    end: SystemTime,
-) -> Result<(), CaError> {
-    let at = |time: SystemTime| {
-        let secs = time
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs();
-        let secs = i64::try_from(secs).unwrap_or(i64::MAX);
-        ASN1Time::from_timestamp(secs)
-            .map(|t| t.to_datetime())
-            .map_err(CaError::crypto)
+) -> Result<Signer, CaError> {
+    if let Some(root) = store.load()? {
+        return signer(store, root, now);
+    }
+    let root = generate(trust_domain, now)?;
+    match store.create(&root)? {
+        Created::Ours => signer(store, root, now),
+        Created::Theirs => load(store, now),
+    }
+}
+
+/// Reads the root and makes it sign; never creates one.
+///
+/// # Errors
+/// [`CaError::Incomplete`] when there is none, else see [`CaError`].
+pub fn load(store: &dyn RootStore, now: SystemTime) -> Result<Signer, CaError> {
+    let root = required(store)?;
+    signer(store, root, now)
+}
+
+/// Renews the certificate of the root over its key and under its name when less
+/// than a fifth of its life remains. Returns whether it did.
+///
+/// # Errors
+/// See [`CaError`]; the store is then unchanged.
+///
+/// Source: spec/control-plane.md §4.6.
+pub fn renew_if_due(store: &dyn RootStore, now: SystemTime) -> Result<bool, CaError> {
+    let old = required(store)?;
+    let (key, bundle) = parse(store, &old)?;
+    let current = certificate_of(store, &key, &bundle)?;
+    let life = current
+        .not_after
+        .duration_since(current.not_before)
+        .unwrap_or_default();
+    let left = current.not_after.duration_since(now).unwrap_or_default();
+    if left >= life * RENEW_BELOW_PERCENT / 100 {
+        return Ok(false);
+    }
+    let der = cert::sign_root(
+        current.subject.clone(),
+        &key,
+        current.key_id.clone(),
+        now.checked_sub(CLOCK_SKEW).unwrap_or(now),
+        now + ROOT_TTL,
+    )?;
+    let renewed = CaCert::parse(&der).map_err(CaError::Crypto)?;
+    let certs = bundle
+        .certs()
+        .iter()
+        .map(|c| if c.der == current.der { &renewed } else { c })
+        .cloned()
+        .collect();
+    let new = StoredRoot {
+        bundle_pem: TrustBundle::new(certs).pem().to_owned(),
+        ..old.clone()
     };
-    params.not_before = at(now.checked_sub(CLOCK_SKEW).unwrap_or(UNIX_EPOCH))?;
-    params.not_after = at(end)?;
-    Ok(())
+    store.replace(&old, &new)?;
+    Ok(true)
 }
 
-/// The end of the root's validity, or why it cannot serve as the root.
-fn check_root(root: &CertificateDer<'_>, key: &KeyPair) -> Result<SystemTime, String> {
-    let (rest, cert) =
-        x509_parser::parse_x509_certificate(root).map_err(|_| "not a certificate".to_owned())?;
-    if !rest.is_empty() {
-        return Err("bytes after the certificate".to_owned());
+/// Step one of the rotation to a new key: a second root is trusted, the first one
+/// still signs. Doing it again changes nothing.
+///
+/// # Errors
+/// [`CaError::Rotation`] while an earlier rotation is unfinished.
+pub fn prepare(store: &dyn RootStore, trust_domain: &str, now: SystemTime) -> Result<(), CaError> {
+    let old = required(store)?;
+    let (key, bundle) = parse(store, &old)?;
+    if other_key(old.previous_key_pem.as_ref(), &key)?.is_some() {
+        return Err(CaError::Rotation(
+            "the last rotation has switched but not finished; finish it first",
+        ));
     }
-    if !cert.is_ca() {
-        return Err("not the certificate of a CA".to_owned());
+    let next = match other_key(old.next_key_pem.as_ref(), &key)? {
+        Some(next) => next,
+        None => PrivateKey::generate()?,
+    };
+    if bundle
+        .certs()
+        .iter()
+        .any(|c| c.public_raw == next.public_raw())
+    {
+        return Ok(());
     }
-    if cert.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
-        return Err("does not belong to the private key beside it".to_owned());
-    }
-    cert.verify_signature(None)
-        .map_err(|_| "not signed by its own key".to_owned())?;
-    let end = u64::try_from(cert.validity().not_after.timestamp())
-        .map_err(|_| "has no usable end of validity".to_owned())?;
-    Ok(UNIX_EPOCH + Duration::from_secs(end))
+    let cert = self_signed(&next, trust_domain, now)?;
+    let mut certs = bundle.certs().to_vec();
+    certs.push(cert);
+    let new = StoredRoot {
+        bundle_pem: TrustBundle::new(certs).pem().to_owned(),
+        next_key_pem: Some(next.pem().clone()),
+        ..old.clone()
+    };
+    store.replace(&old, &new)
 }
 
-fn check_trust_domain(trust_domain: &str) -> Result<(), CaError> {
-    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-._".contains(c);
-    if trust_domain.is_empty() || trust_domain.len() > 255 || !trust_domain.chars().all(is_plain) {
-        return Err(CaError::Name(format!(
-            "{:?} is not a trust domain",
-            trust_domain.chars().take(255).collect::<String>()
-        )));
-    }
-    Ok(())
+/// Step two: the new root signs, both are trusted.
+///
+/// # Errors
+/// [`CaError::Rotation`] when nothing is prepared.
+pub fn switch(store: &dyn RootStore) -> Result<(), CaError> {
+    let old = required(store)?;
+    let (key, bundle) = parse(store, &old)?;
+    let next = other_key(old.next_key_pem.as_ref(), &key)?
+        .filter(|next| {
+            bundle
+                .certs()
+                .iter()
+                .any(|c| c.public_raw == next.public_raw())
+        })
+        .ok_or(CaError::Rotation(
+            "no new root is prepared; prepare it first",
+        ))?;
+    let new = StoredRoot {
+        key_pem: next.pem().clone(),
+        next_key_pem: None,
+        previous_key_pem: Some(old.key_pem.clone()),
+        ..old.clone()
+    };
+    store.replace(&old, &new)
+}
+
+/// Step three: only the new root is trusted, and the old key is gone.
+///
+/// # Errors
+/// [`CaError::Rotation`] when the switch has not been made.
+pub fn finish(store: &dyn RootStore) -> Result<(), CaError> {
+    let old = required(store)?;
+    let (key, bundle) = parse(store, &old)?;
+    let previous = other_key(old.previous_key_pem.as_ref(), &key)?
+        .ok_or(CaError::Rotation("no rotation has switched; switch first"))?;
+    let certs = bundle
+        .certs()
+        .iter()
+        .filter(|c| c.public_raw != previous.public_raw())
+        .cloned()
+        .collect();
+    let new = StoredRoot {
+        bundle_pem: TrustBundle::new(certs).pem().to_owned(),
+        next_key_pem: None,
+        previous_key_pem: None,
+        ..old.clone()
+    };
+    store.replace(&old, &new)
+}
+
+/// A key of a rotation, unless it is the one that signs: then a step was interrupted
+/// between two files, and the key has had its turn or has not lost it yet.
+fn other_key(
+    text: Option<&Zeroizing<String>>,
+    signing: &PrivateKey,
+) -> Result<Option<PrivateKey>, CaError> {
+    let Some(text) = text else {
+        return Ok(None);
+    };
+    let key = PrivateKey::from_pem(text.clone()).ok_or(CaError::Rotation(
+        "the next or previous key of the rotation does not parse; restore it",
+    ))?;
+    Ok((key.public_raw() != signing.public_raw()).then_some(key))
+}
+
+fn required(store: &dyn RootStore) -> Result<StoredRoot, CaError> {
+    store.load()?.ok_or_else(|| CaError::Incomplete {
+        path: store.place(Part::Key),
+    })
+}
+
+fn generate(trust_domain: &str, now: SystemTime) -> Result<StoredRoot, CaError> {
+    let key = PrivateKey::generate()?;
+    let cert = self_signed(&key, trust_domain, now)?;
+    Ok(StoredRoot {
+        key_pem: key.pem().clone(),
+        bundle_pem: TrustBundle::new(vec![cert]).pem().to_owned(),
+        next_key_pem: None,
+        previous_key_pem: None,
+    })
+}
+
+/// A root over a key. Its common name is its own, so that two roots of one trust
+/// domain differ for verifiers that look issuers up by name alone.
+fn self_signed(key: &PrivateKey, trust_domain: &str, now: SystemTime) -> Result<CaCert, CaError> {
+    crate::authority::check_trust_domain(trust_domain)?;
+    let [a, b, c, d, ..] = key::serial()?;
+    let mark = format!("{:08x}", u32::from_be_bytes([a, b, c, d]));
+    let subject: Name = format!("CN=root {mark},O={trust_domain}")
+        .parse()
+        .map_err(CaError::crypto)?;
+    let not_before = now.checked_sub(CLOCK_SKEW).unwrap_or(now);
+    let der = cert::sign_root(subject, key, None, not_before, now + ROOT_TTL)?;
+    CaCert::parse(&der).map_err(CaError::Crypto)
+}
+
+fn parse(store: &dyn RootStore, root: &StoredRoot) -> Result<(PrivateKey, TrustBundle), CaError> {
+    let key = PrivateKey::from_pem(root.key_pem.clone()).ok_or_else(|| {
+        CaError::corrupt(
+            &store.place(Part::Key),
+            "not a private key in PEM form (PKCS#1, SEC1 or PKCS#8)",
+        )
+    })?;
+    let bundle = TrustBundle::from_pem(&root.bundle_pem)
+        .map_err(|e| CaError::corrupt(&store.place(Part::Roots), e))?;
+    Ok((key, bundle))
+}
+
+/// The certificate of the key: the longest valid one of the bundle.
+fn certificate_of(
+    store: &dyn RootStore,
+    key: &PrivateKey,
+    bundle: &TrustBundle,
+) -> Result<CaCert, CaError> {
+    bundle
+        .certs()
+        .iter()
+        .filter(|c| c.public_raw == key.public_raw())
+        .max_by_key(|c| c.not_after)
+        .cloned()
+        .ok_or_else(|| {
+            CaError::corrupt(
+                &store.place(Part::Roots),
+                "does not belong to the private key beside it",
+            )
+        })
+}
+
+fn signer(store: &dyn RootStore, root: StoredRoot, now: SystemTime) -> Result<Signer, CaError> {
+    let (key, bundle) = parse(store, &root)?;
+    let cert = certificate_of(store, &key, &bundle)?;
+    let parts = SignerParts {
+        cert_pem: cert::to_pem(&cert.der),
+        key_pem: root.key_pem.clone(),
+        chain_pem: String::new(),
+        bundle_pem: root.bundle_pem.clone(),
+    };
+    Signer::new(parts, now).map_err(|e| match e {
+        SignerError::Unfit { part, reason } => CaError::corrupt(&store.place(part), reason),
+        SignerError::Expired(part) => CaError::Expired {
+            path: store.place(part),
+        },
+    })
 }

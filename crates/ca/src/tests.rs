@@ -12,13 +12,23 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use model::SpiffeId;
-use rcgen::{CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, KeyPair, SanType};
+use rcgen::{
+    CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, Issuer, KeyPair, SanType,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
 
-use crate::root::set_validity;
 use crate::{CaError, DevCa, Issued, PeerError, peer_spiffe_id};
+
+mod chain;
+mod csr;
+mod rotation;
+mod service;
+mod sign;
+mod support;
+
+use support::root_der;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -169,7 +179,7 @@ fn workload_leaf_has_one_critical_uri_and_both_usages() {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(issued.chain_pem.as_bytes())
         .collect::<Result<_, _>>()
         .unwrap();
-    assert_eq!(chain, [issued.leaf_der().clone(), ca.root_der.clone()]);
+    assert_eq!(chain, [issued.leaf_der().clone(), root_der(ca.root_pem())]);
 }
 
 #[test]
@@ -182,8 +192,15 @@ fn leaf_never_outlives_the_root() {
         let (_, cert) = x509_parser::parse_x509_certificate(issued.leaf_der()).unwrap();
         let end = UNIX_EPOCH
             + Duration::from_secs(cert.validity().not_after.timestamp().try_into().unwrap());
-        assert!(end <= ca.not_after, "{ttl:?}");
-        assert_eq!(end == ca.not_after, ttl != HOUR, "{ttl:?}");
+        assert!(
+            end <= ca.authority().signer().unwrap().not_after(),
+            "{ttl:?}"
+        );
+        assert_eq!(
+            end == ca.authority().signer().unwrap().not_after(),
+            ttl != HOUR,
+            "{ttl:?}"
+        );
     }
 }
 
@@ -237,16 +254,15 @@ fn debug_output_shows_no_key() {
 
 /// A leaf of the CA with names of our choosing, past the checks of the CA.
 fn leaf_with(ca: &DevCa, sans: Vec<SanType>) -> (CertificateDer<'static>, KeyPair) {
+    let root_key = fs::read_to_string(ca.root_path().with_file_name("root-key.pem")).unwrap();
+    let root_key = KeyPair::from_pem(&root_key).unwrap();
+    let issuer = Issuer::from_ca_cert_pem(ca.root_pem(), root_key).unwrap();
     let key = KeyPair::generate().unwrap();
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.subject_alt_names = sans;
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-    set_validity(&mut params, now(), now() + HOUR).unwrap();
-    (
-        params.signed_by(&key, &ca.issuer).unwrap().der().clone(),
-        key,
-    )
+    (params.signed_by(&key, &issuer).unwrap().der().clone(), key)
 }
 
 fn uri(text: &str) -> SanType {
@@ -318,7 +334,7 @@ fn handshake(server: &Arc<ServerConfig>, client: ClientConfig) -> Result<(), rus
 
 fn client(ca: &DevCa, cert: Option<(CertificateDer<'static>, Vec<u8>)>) -> ClientConfig {
     let mut roots = RootCertStore::empty();
-    roots.add(ca.root_der.clone()).unwrap();
+    roots.add(root_der(ca.root_pem())).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

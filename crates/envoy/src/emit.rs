@@ -14,6 +14,8 @@ mod wire;
 
 use model::Str;
 
+pub use secret::{tls_secret, validation_secret};
+
 use crate::ir::{ChainIr, ClusterIr, EndpointsIr, ListenerIr, StaticClusterIr};
 pub(crate) use secret::{authority, certificate};
 

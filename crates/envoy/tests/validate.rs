@@ -14,7 +14,7 @@ mod support;
 use std::process::Command;
 
 use ambientd_envoy as envoy;
-use envoy::bootstrap::{BootstrapOptions, bootstrap};
+use envoy::bootstrap::{BootstrapOptions, BootstrapRole, BootstrapSecrets, bootstrap};
 use envoy::emit::Resource;
 use model::derived::{AppProtocol, BoundWaypoint};
 use model::input::{
@@ -214,7 +214,18 @@ fn configuration(dir: &std::path::Path, world: &World, class: &ProxyClass) -> Va
     std::fs::write(path("chain.pem"), certified.cert.pem()).unwrap();
     std::fs::write(path("root.pem"), certified.cert.pem()).unwrap();
     std::fs::write(path("key.pem"), certified.signing_key.serialize_pem()).unwrap();
+    let secrets = match class.secrets {
+        SecretSource::Bootstrap => BootstrapSecrets::Files {
+            cert_chain: path("chain.pem"),
+            private_key: path("key.pem"),
+            root: path("root.pem"),
+        },
+        SecretSource::SdsGrpc => BootstrapSecrets::Agent {
+            socket: "/var/run/secrets/socket".into(),
+        },
+    };
     let mut config = bootstrap(&BootstrapOptions {
+        role: BootstrapRole::Waypoint,
         gateway: class.gateway.clone(),
         pod_name: "wp-0".into(),
         service_account: "wp".into(),
@@ -228,9 +239,9 @@ fn configuration(dir: &std::path::Path, world: &World, class: &ProxyClass) -> Va
         xds_port: 15012,
         xds_name: "istiod.istio-system.svc".into(),
         sotw: false,
-        cert_chain: path("chain.pem"),
-        private_key: path("key.pem"),
-        root: path("root.pem"),
+        secrets,
+        stats_port: None,
+        metadata: std::collections::BTreeMap::new(),
     });
     config["dynamic_resources"] = json!({});
     let resources = world.derive().resources(class);
@@ -249,16 +260,8 @@ fn configuration(dir: &std::path::Path, world: &World, class: &ProxyClass) -> Va
         cluster["loadAssignment"] = assignment.clone();
         cluster.as_object_mut().unwrap().remove("edsClusterConfig");
     }
-    clusters.push(config["static_resources"]["clusters"][0].clone());
-    if class.secrets == SecretSource::SdsGrpc {
-        let agent = json!({
-            "name": "sds-grpc", "type": "STATIC",
-            "typed_extension_protocol_options": clusters.last().unwrap()["typed_extension_protocol_options"],
-            "load_assignment": {"cluster_name": "sds-grpc", "endpoints": [{"lb_endpoints": [
-                {"endpoint": {"address": {"pipe": {"path": "/var/run/secrets/socket"}}}}]}]},
-        });
-        clusters.push(agent);
-    }
+    let own = config["static_resources"]["clusters"].as_array();
+    clusters.extend(own.cloned().unwrap());
     config["static_resources"]["clusters"] = json!(clusters);
     config["static_resources"]["listeners"] = resources.listeners.iter().map(json_of).collect();
     config

@@ -520,3 +520,16 @@ pub struct L4Match {
     /// Excluded destination ports.
     pub not_destination_ports: Vec<u16>,
 }
+
+/// What identity checks must know of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodFact {
+    /// Kubernetes uid, empty in files that give none.
+    pub uid: Str,
+    /// Its service account.
+    pub service_account: Str,
+    /// Its node, empty when it is not scheduled.
+    pub node: Str,
+    /// The Gateway that it is a proxy of, in its own namespace.
+    pub gateway: Option<Str>,
+}

@@ -26,7 +26,7 @@ pub mod secret;
 pub mod status;
 
 pub use derived::{
-    AuthorizationRow, GatewayAddress, MeshRow, ServiceRow, WaypointRow, WorkloadRow,
+    AuthorizationRow, GatewayAddress, MeshRow, PodFact, ServiceRow, WaypointRow, WorkloadRow,
 };
 pub use finding::{Finding, ObjectRef, Severity};
 pub use names::{Kind, NamespacedHostname, ObjectKey, SpiffeId, WorkloadUid};

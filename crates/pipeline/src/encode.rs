@@ -10,8 +10,8 @@ use model::status::{StatusKey, StatusRow};
 use model::{Finding, MeshRow, ObjectKey, ProxyClass, Str, WaypointRow, WorkloadRow};
 use prost::Message as _;
 use snapshot::{
-    AddressFacts, AddressKind, AddressTable, EncodedResource, LazyWorkloads, ProxyResources,
-    ResourceMap, ResourceType, SecretStore, Snapshot,
+    AddressFacts, AddressKind, AddressTable, EncodedResource, LazyWorkloads, PodFacts,
+    ProxyResources, ResourceMap, ResourceType, SecretStore, Snapshot,
 };
 
 use crate::stages::{DerivedChanges, Stages};
@@ -31,6 +31,7 @@ pub(crate) struct Resources {
     statuses: OrdMap<StatusKey, Arc<StatusRow>>,
     waypoint_rows: OrdMap<ObjectKey, Arc<WaypointRow>>,
     mesh: Arc<MeshRow>,
+    pods: PodFacts,
     secrets: SecretStore,
 }
 
@@ -49,6 +50,10 @@ impl Resources {
             self.mesh = row.new.clone().unwrap_or_default();
             differs = true;
         }
+        for change in changes.pods.rows() {
+            self.pods.set(&change.key, change.new.clone());
+            differs = true;
+        }
         differs
     }
 
@@ -65,6 +70,7 @@ impl Resources {
             statuses: self.statuses.clone(),
             waypoints: self.waypoint_rows.clone(),
             mesh: Arc::clone(&self.mesh),
+            pods: self.pods.clone(),
             secrets: self.secrets.clone(),
         }
     }

@@ -14,6 +14,7 @@ use ambient::namespace_binding::{self, NamespaceBinding, NamespaceBindingView};
 use ambient::network_gateway::{self, GatewaysByNetwork, NetworkGatewayRow, NetworkGatewayView};
 use ambient::node_locality::{self, NodeLocalityView};
 use ambient::peer_binding::{self, PeerBinding, PeerBindingView};
+use ambient::pod_facts::{self, PodFactView};
 use ambient::pod_link::{self, PodLink, PodLinkKey, PodLinkView};
 use ambient::policy_binding::{self, PolicyBinding, PolicyBindingView};
 use ambient::service::{self, ServiceView};
@@ -38,7 +39,7 @@ use model::derived::Locality;
 use model::secret::{CredentialGrants, Material, MaterialKey};
 use model::status::{StatusKey, StatusRow};
 use model::{
-    AuthorizationRow, Finding, MeshRow, NamespacedHostname, ObjectKey, ProxyClass, ServiceRow,
+    AuthorizationRow, Finding, MeshRow, NamespacedHostname, ObjectKey, PodFact, ProxyClass, ServiceRow,
     WaypointRow, WorkloadRow, WorkloadUid,
 };
 
@@ -85,6 +86,7 @@ pub(crate) struct Stages {
     pod_links: Stage<ObjectKey, PodLinkKey, PodLink>,
     pub(crate) workloads: Stage<WorkloadSource, WorkloadUid, WorkloadRow>,
     census: Stage<WorkloadUid, CensusKey, ()>,
+    pod_facts: Stage<ObjectKey, ObjectKey, PodFact>,
     attachments: Stage<NamespacedHostname, NamespacedHostname, AttachmentIr>,
     directs: Stage<WorkloadUid, WorkloadUid, DirectIr>,
     chains: Stage<NamespacedHostname, WaypointResource, ChainIr>,
@@ -120,6 +122,7 @@ pub(crate) struct DerivedChanges {
     pub(crate) statuses: Vec<Changes<StatusKey, StatusRow>>,
     pub(crate) waypoints: Changes<ObjectKey, WaypointRow>,
     pub(crate) mesh: Changes<(), MeshRow>,
+    pub(crate) pods: Changes<ObjectKey, PodFact>,
     pub(crate) notes: bool,
 }
 
@@ -164,6 +167,7 @@ impl Stages {
                 .with_index::<ServedByPlace>()
                 .with_index::<AccountsByNamespace>()
                 .with_index::<at::ServedByNamespace>(),
+            pod_facts: Derived::new("pod_facts"),
             attachments: Derived::new("attachments").with_index::<at::AttachmentByWaypoint>(),
             directs: Derived::new("directs").with_index::<at::DirectByWaypoint>(),
             chains: Derived::new("chains").with_index::<at::ChainByDestination>(),
@@ -567,6 +571,15 @@ impl Stages {
         let credentials = self.update_credentials(inputs, changed, &mut touched);
         self.update_findings(inputs, changed, &services, &workloads, &mut touched);
         let statuses = self.update_statuses(inputs, changed, &mut touched);
+        let pods = update!(
+            touched,
+            self.pod_facts,
+            changed.pods.keys().cloned(),
+            pod_facts::derive,
+            PodFactView {
+                pods: inputs.pods.view()
+            }
+        );
         let proxies = changed
             .proxies
             .rows()
@@ -587,6 +600,7 @@ impl Stages {
             statuses,
             waypoints: waypoint_changes,
             mesh: mesh_changes,
+            pods,
             notes,
         }
     }

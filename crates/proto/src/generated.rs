@@ -18,6 +18,11 @@ pub mod istio {
     pub mod security {
         tonic::include_proto!("istio.security");
     }
+    pub mod v1 {
+        pub mod auth {
+            tonic::include_proto!("istio.v1.auth");
+        }
+    }
 }
 
 pub mod envoy {
@@ -32,6 +37,11 @@ pub mod envoy {
         pub mod discovery {
             pub mod v3 {
                 tonic::include_proto!("envoy.service.discovery.v3");
+            }
+        }
+        pub mod secret {
+            pub mod v3 {
+                tonic::include_proto!("envoy.service.secret.v3");
             }
         }
     }

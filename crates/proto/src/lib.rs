@@ -27,10 +27,20 @@ pub mod security {
     pub use crate::generated::istio::security::*;
 }
 
+/// `istio.v1.auth`: certificates for workloads, and the service stubs.
+pub mod auth {
+    pub use crate::generated::istio::v1::auth::*;
+}
+
 /// `envoy.service.discovery.v3`: the discovery protocol and its service stubs.
 pub mod discovery {
     pub use crate::generated::envoy::service::discovery::v3::*;
     pub use crate::generated::google::rpc::Status;
+}
+
+/// `envoy.service.secret.v3`: the stubs of secret discovery.
+pub mod secret {
+    pub use crate::generated::envoy::service::secret::v3::*;
 }
 
 /// `envoy.config.core.v3`: the node of a discovery request.

@@ -6,7 +6,7 @@ use imbl::OrdMap;
 use model::status::{StatusKey, StatusRow};
 use model::{Finding, MeshRow, ObjectKey, ProxyClass, WaypointRow};
 
-use crate::{AddressIndex, LazyWorkloads, ResourceMap, ResourceType, SecretStore};
+use crate::{AddressIndex, LazyWorkloads, PodFacts, ResourceMap, ResourceType, SecretStore};
 
 /// Resources of one class of proxies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -68,6 +68,8 @@ pub struct Snapshot {
     pub waypoints: OrdMap<ObjectKey, Arc<WaypointRow>>,
     /// Mesh-wide settings in force.
     pub mesh: Arc<MeshRow>,
+    /// What identity checks must know of pods. No client sees it.
+    pub pods: PodFacts,
     /// Certificates and keys; see [`Snapshot::secret`].
     pub secrets: SecretStore,
 }
@@ -85,6 +87,7 @@ impl Default for Snapshot {
             statuses: OrdMap::new(),
             waypoints: OrdMap::new(),
             mesh: Arc::default(),
+            pods: PodFacts::default(),
             secrets: SecretStore::default(),
         }
     }

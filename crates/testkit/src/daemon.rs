@@ -316,7 +316,43 @@ impl Daemon {
         })
     }
 
-    /// ADS in plain text.
+    /// The TLS listener, without a certificate: streams need a token.
+    pub fn xds_anonymous(&self) -> anyhow::Result<XdsTarget> {
+        Ok(XdsTarget::Anonymous {
+            addr: self.addrs.xds,
+            server_name: SERVER_NAME.to_owned(),
+            root_pem: self.ca()?.root_pem().to_owned(),
+        })
+    }
+
+    /// The directory of the CA and the key of tokens.
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
+    /// Has `ambientd token` write a token of an account.
+    pub fn write_token(&self, ns: &str, sa: &str, file: &Path) -> anyhow::Result<()> {
+        let output = Command::new(binary()?)
+            .args([
+                "token",
+                "--namespace",
+                ns,
+                "--service-account",
+                sa,
+                "--state-dir",
+            ])
+            .arg(&self.state_dir)
+            .output()
+            .context("running ambientd token")?;
+        ensure!(
+            output.status.success(),
+            "ambientd token failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        std::fs::write(file, &output.stdout).with_context(|| format!("writing {}", file.display()))
+    }
+
+    /// The plain text listener, which asks nobody who it is.
     pub fn xds_plaintext(&self) -> XdsTarget {
         XdsTarget::Plain(self.addrs.xds_plaintext)
     }

@@ -3,6 +3,8 @@
 //! The binary is named by `AMBIENTD_ENVOY`. Without it there is an error, never a
 //! skipped test: what was not run against Envoy is not known to work.
 
+mod agent;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -13,6 +15,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{http_client, wait};
+
+pub use agent::AgentRequest;
 
 /// Names the Envoy binary.
 pub const ENVOY_VAR: &str = "AMBIENTD_ENVOY";
@@ -59,6 +63,8 @@ pub fn validate(bootstrap: &Path) -> anyhow::Result<()> {
 pub struct Envoy {
     child: Child,
     admin: SocketAddr,
+    /// The agent, when the child is one and Envoy is *its* child.
+    agent: Option<agent::AgentParts>,
     _dir: TempDir,
     log: PathBuf,
 }
@@ -93,6 +99,7 @@ impl Envoy {
         let mut envoy = Self {
             child,
             admin: unknown,
+            agent: None,
             log,
             _dir: dir,
         };

@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
+use authn::{Caller, Peer};
 use dashmap::DashMap;
 
 use crate::client::Client;
-use crate::identity::Peer;
 use crate::session::{Flavour, TypeStatus};
 
 /// An open stream as it was after its last event.
@@ -18,6 +18,8 @@ pub struct Connection {
     pub client: Client,
     /// Where it comes from.
     pub peer: Peer,
+    /// Its verified identity; `None` on the plaintext listener.
+    pub caller: Option<Caller>,
     /// When it connected.
     pub since: SystemTime,
     /// Variant of the protocol.
@@ -94,7 +96,13 @@ impl Connections {
     }
 
     /// Adds a stream; its number is the handle for the other methods.
-    pub(crate) fn open(&self, client: Client, peer: Peer, flavour: Flavour) -> u64 {
+    pub(crate) fn open(
+        &self,
+        client: Client,
+        peer: Peer,
+        caller: Option<Caller>,
+        flavour: Flavour,
+    ) -> u64 {
         let number = self.next.fetch_add(1, Ordering::Relaxed) + 1;
         let id = format!("{}-{number}", client.pod);
         let since = SystemTime::now();
@@ -102,6 +110,7 @@ impl Connections {
             id,
             client,
             peer,
+            caller,
             since,
             flavour,
             types: Vec::new(),

@@ -27,9 +27,11 @@ pub mod wire;
 
 pub use client::{Client, ClientKind, NodeError, NodeReader};
 pub use connections::{Connection, Connections, SyncState};
-pub use identity::{IdentityPolicy, Peer};
+pub use identity::IdentityPolicy;
 pub use metrics::Metrics;
 pub use response::Response;
-pub use server::{ServerConfig, ServerError, serve};
+pub use server::{Limits, ServerConfig, ServerError, serve, tls_config};
 pub use service::{AdsService, Deps};
-pub use session::{Effect, Effects, Flavour, Limits, Observation, Request, Session, TypeStatus};
+pub use session::{
+    Effect, Effects, Flavour, Limits as SessionLimits, Observation, Request, Session, TypeStatus,
+};

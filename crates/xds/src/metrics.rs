@@ -35,6 +35,10 @@ pub struct Metrics {
     pub expired_nonce: IntCounterVec,
     /// Streams that ended with a status, by its code: bad nodes, foreign claims, excess.
     pub refused: IntCounterVec,
+    /// Nodes that claimed what their identity does not allow, by reason.
+    pub identity_refused: IntCounterVec,
+    /// Connections that we refused or ended, by reason.
+    pub connections_closed: IntCounterVec,
     /// Errors of ours or of the transport.
     pub internal_errors: IntCounter,
     /// The largest request, bytes.
@@ -76,6 +80,16 @@ impl Metrics {
                 "ambientd_xds_streams_refused",
                 "Streams that ended with a status, by its code.",
                 "code",
+            )?,
+            identity_refused: counters(
+                "ambientd_xds_identity_refused",
+                "Nodes that claimed what their identity does not allow, by reason.",
+                "reason",
+            )?,
+            connections_closed: counters(
+                "ambientd_connections_closed",
+                "Connections refused or ended by the control plane, by reason.",
+                "reason",
             )?,
             resources_sent: counters(
                 "ambientd_xds_resources_sent",

@@ -4,13 +4,15 @@
 //! Source: spec/control-plane.md §2.2.
 
 mod interest;
+mod limiter;
 mod stream;
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use authn::{Authenticator, AuthnError, Caller, Peer};
 use futures::future::BoxFuture;
 use model::ProxyClass;
 use prost::Message;
@@ -26,15 +28,30 @@ use tonic::{Status, Streaming};
 
 use crate::client::NodeReader;
 use crate::connections::Connections;
-use crate::identity::{IdentityPolicy, Peer};
+use crate::identity::IdentityPolicy;
 use crate::metrics::Metrics;
 use crate::response::Response;
 use crate::session::Request;
 use crate::wire::{AdsCodec, DECODE_BYTES_MAX, ENCODE_BYTES_MAX};
 use interest::Interests;
+use limiter::Limiter;
 
 /// Streams that one replica serves unless told otherwise.
 pub const STREAMS_MAX: usize = 20_000;
+
+/// How long a stream of a known caller may stay open without saying what it wants.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
+/// As above, for a stream on the plaintext listener.
+const FIRST_REQUEST_TIMEOUT_UNKNOWN: Duration = Duration::from_secs(30);
+
+/// Streams that may open per second unless told otherwise.
+/// Source: spec/control-plane.md §2.2.
+pub fn streams_per_second() -> u32 {
+    let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get());
+    u32::try_from(cpus).map_or(100, |cpus| {
+        cpus.saturating_mul(5).saturating_add(15).min(100)
+    })
+}
 
 /// What the service needs of its surroundings.
 pub struct Deps {
@@ -49,12 +66,16 @@ pub struct Deps {
     pub connections: Arc<Connections>,
     /// Where events are counted.
     pub metrics: Arc<Metrics>,
+    /// Says who is calling.
+    pub authenticator: Arc<Authenticator>,
     /// Who may claim to be what.
     pub identity: IdentityPolicy,
     /// Shared by all streams.
     pub cache: Arc<DeltaCache>,
     /// Streams that may be open at once; see [`STREAMS_MAX`].
     pub streams_max: usize,
+    /// Streams that may open per second; see [`streams_per_second`].
+    pub streams_per_second: u32,
     /// Ends all streams.
     pub shutdown: CancellationToken,
 }
@@ -63,6 +84,7 @@ struct Shared {
     deps: Deps,
     interests: Interests,
     streams: Arc<Semaphore>,
+    limiter: Limiter,
     /// Zero of the sessions' clock.
     started: Instant,
     /// Makes nonces differ between processes.
@@ -81,6 +103,7 @@ impl AdsService {
         Self(Arc::new(Shared {
             interests: Interests::new(deps.interest.clone()),
             streams: Arc::new(Semaphore::new(deps.streams_max)),
+            limiter: Limiter::new(deps.streams_per_second),
             started: Instant::now(),
             nonce_salt: format!("{:x}", xxhash_rust::xxh64::xxh64(&nanos, 0)),
             deps,
@@ -134,8 +157,8 @@ impl Service<http::Request<Body>> for AdsService {
 }
 
 fn grpc<R: AdsRequest>() -> Grpc<AdsCodec<R>> {
-    // Every stream of this version is authenticated by TLS or by being local, so the
-    // limit may be generous enough for a reconnect in a large mesh.
+    // Nothing is decoded before the caller is known, so the limit may be generous
+    // enough for a reconnect in a large mesh.
     Grpc::new(AdsCodec::default())
         .max_decoding_message_size(DECODE_BYTES_MAX)
         .max_encoding_message_size(ENCODE_BYTES_MAX)
@@ -163,41 +186,68 @@ struct Method(Arc<Shared>);
 impl<R: AdsRequest> StreamingService<R> for Method {
     type Response = Response;
     type ResponseStream = ReceiverStream<Result<Response, Status>>;
-    type Future = std::future::Ready<Result<tonic::Response<Self::ResponseStream>, Status>>;
+    type Future = BoxFuture<'static, Result<tonic::Response<Self::ResponseStream>, Status>>;
 
     fn call(&mut self, request: tonic::Request<Streaming<R>>) -> Self::Future {
-        let opened = open(&self.0, request);
-        if let Err(status) = &opened {
-            self.0.deps.metrics.count_refused(status);
-        }
-        std::future::ready(opened)
+        let shared = Arc::clone(&self.0);
+        Box::pin(async move {
+            let opened = open(&shared, request).await;
+            if let Err(status) = &opened {
+                shared.deps.metrics.count_refused(status);
+            }
+            opened
+        })
     }
 }
 
-/// Starts the task of a stream. Refusals that no message of the client can change
-/// come before the response headers, so that clients back off.
-fn open<R: AdsRequest>(
+/// Authenticates, then starts the task of a stream. Refusals that no message of the
+/// client can change come before the response headers, so that clients back off.
+async fn open<R: AdsRequest>(
     shared: &Arc<Shared>,
     request: tonic::Request<Streaming<R>>,
 ) -> Result<tonic::Response<ReceiverStream<Result<Response, Status>>>, Status> {
     if shared.deps.snapshots.borrow().is_none() || shared.deps.shutdown.is_cancelled() {
         return Err(Status::unavailable("the control plane is not ready"));
     }
-    let permit = Arc::clone(&shared.streams)
-        .try_acquire_owned()
-        .map_err(|_| Status::resource_exhausted("too many streams"))?;
     let Some(peer) = request.extensions().get::<Peer>().cloned() else {
         return Err(Status::internal("a connection without a peer"));
     };
+    let caller = authenticate(shared, &peer, request.metadata()).await?;
+    // Only now: strangers must not use up the turns of others.
+    if !shared.limiter.turn().await {
+        return Err(Status::resource_exhausted("too many streams open at once"));
+    }
+    let permit = Arc::clone(&shared.streams)
+        .try_acquire_owned()
+        .map_err(|_| Status::resource_exhausted("too many streams"))?;
     // One response in the channel, one being written: the rest waits in the session,
     // where it is merged.
     let (responses, receiver) = mpsc::channel(1);
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
-        stream::run(shared, peer, request.into_inner(), responses).await;
+        stream::run(shared, (peer, caller), request.into_inner(), responses).await;
         drop(permit);
     });
     Ok(tonic::Response::new(ReceiverStream::new(receiver)))
+}
+
+/// Who opens a stream; `None` on the plaintext listener, where nobody is known.
+async fn authenticate(
+    shared: &Shared,
+    peer: &Peer,
+    metadata: &tonic::metadata::MetadataMap,
+) -> Result<Option<Caller>, Status> {
+    if !peer.secure {
+        return Ok(None);
+    }
+    let authenticator = &shared.deps.authenticator;
+    match authenticator.authenticate(peer, metadata.as_ref()).await {
+        Ok(caller) => Ok(Some(caller)),
+        Err(error) => {
+            tracing::info!(peer = %peer.addr, reason = error.reason(), %error, "stream refused");
+            Err(Status::unauthenticated(AuthnError::OPAQUE))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -205,6 +205,7 @@ notes!(
     pod_links,
     workloads,
     census,
+    pod_facts,
     attachments,
     directs,
     chains,

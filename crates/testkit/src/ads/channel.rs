@@ -9,10 +9,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use rustls_pki_types::ServerName;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tonic::codegen::Service;
 use tonic::transport::{Channel, Endpoint};
 
@@ -32,6 +34,30 @@ pub enum XdsTarget {
         /// Who connects.
         identity: Arc<Identity>,
     },
+    /// TLS without a client certificate: who connects must say so by a token.
+    Anonymous {
+        /// Where to connect.
+        addr: SocketAddr,
+        /// DNS name that the server's certificate must carry.
+        server_name: String,
+        /// The root that the server's certificate must chain to, PEM.
+        root_pem: String,
+    },
+}
+
+/// TLS 1.3 and HTTP/2 to a server of this root, without a certificate of our own.
+fn anonymous(root_pem: &str) -> anyhow::Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    for root in CertificateDer::pem_slice_iter(root_pem.as_bytes()) {
+        roots.add(root?)?;
+    }
+    let provider = Arc::new(tokio_rustls::rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&tokio_rustls::rustls::version::TLS13])?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Arc::new(config))
 }
 
 /// What a byte stream to the server must be able to do.
@@ -52,7 +78,7 @@ impl XdsTarget {
     /// Where it connects to.
     pub fn addr(&self) -> SocketAddr {
         match self {
-            Self::Plain(addr) | Self::Tls { addr, .. } => *addr,
+            Self::Plain(addr) | Self::Tls { addr, .. } | Self::Anonymous { addr, .. } => *addr,
         }
     }
 
@@ -65,19 +91,25 @@ impl XdsTarget {
                 server_name,
                 identity,
                 ..
-            } => {
-                let name = ServerName::try_from(server_name)?;
-                let connector = TlsConnector::from(identity.xds_client_config()?);
-                Box::new(
-                    connector
-                        .connect(name, tcp)
-                        .await
-                        .context("TLS handshake")?,
-                )
-            }
+            } => secure(tcp, server_name, identity.xds_client_config()?).await?,
+            Self::Anonymous {
+                server_name,
+                root_pem,
+                ..
+            } => secure(tcp, server_name, anonymous(&root_pem)?).await?,
         };
         Ok(TokioIo::new(stream))
     }
+}
+
+async fn secure(
+    tcp: TcpStream,
+    server_name: String,
+    config: Arc<ClientConfig>,
+) -> anyhow::Result<Box<dyn Io>> {
+    let name = ServerName::try_from(server_name)?;
+    let stream = TlsConnector::from(config).connect(name, tcp).await;
+    Ok(Box::new(stream.context("TLS handshake")?))
 }
 
 struct Connector(XdsTarget);

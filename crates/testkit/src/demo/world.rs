@@ -14,8 +14,8 @@ use tempfile::TempDir;
 
 use super::report::Report;
 use crate::ads::ztunnel_node;
-use crate::daemon::{BootstrapRequest, Daemon};
-use crate::envoy::{self, Envoy};
+use crate::daemon::Daemon;
+use crate::envoy::{self, AgentRequest, Envoy};
 use crate::http_client::HttpResponse;
 use crate::ztunnel::{MeshError, NodeProxy, Pod, Via, Ztunnel};
 
@@ -72,19 +72,18 @@ impl World {
             .collect();
         report.progress(&format!("workloads: {}", names.join(", ")));
 
-        report.progress("Envoy as waypoint, with the bootstrap that ambientd prints");
-        let bootstrap = dir.path().join("waypoint.yaml");
-        daemon.bootstrap(
-            &BootstrapRequest {
-                ns: NS.to_owned(),
-                name: WAYPOINT.to_owned(),
-                ip: WAYPOINT_IP.to_owned(),
-                admin_port: crate::wait::free_port()?,
-                sotw: false,
-            },
-            &bootstrap,
-        )?;
-        let mut envoy = Envoy::start(&bootstrap).await?;
+        report.progress("Envoy as waypoint, beside the agent that gets it certificates");
+        let request = AgentRequest {
+            ns: NS.to_owned(),
+            name: WAYPOINT.to_owned(),
+            service_account: WAYPOINT.to_owned(),
+            ip: WAYPOINT_IP.to_owned(),
+            sotw: false,
+            ttl_seconds: 24 * 3600,
+        };
+        let mut envoy = Envoy::start_with_agent(&daemon, &request)
+            .await
+            .with_context(|| daemon.log_tail())?;
         envoy
             .wait_ready(ENVOY_LIMIT)
             .await

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use ca::{DevCa, SpiffeClientVerifier, WorkloadFiles};
 use model::SpiffeId;
 use rustls::client::WebPkiServerVerifier;
@@ -24,7 +24,8 @@ pub struct Identity {
     pub id: SpiffeId,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
-    root: CertificateDer<'static>,
+    /// Whom it trusts: all of them as a client, the first as a server.
+    roots: Vec<CertificateDer<'static>>,
 }
 
 impl Identity {
@@ -37,16 +38,20 @@ impl Identity {
             .with_context(|| format!("reading the certificate issued for {id}"))
     }
 
-    /// From PEM text: the chain with the leaf first, the key, the root.
+    /// From PEM text: the chain with the leaf first, the key, the roots.
     pub fn from_pem(chain: &str, key: &str, root: &str) -> anyhow::Result<Self> {
         let chain = CertificateDer::pem_slice_iter(chain.as_bytes())
             .collect::<Result<Vec<_>, _>>()
             .context("the certificate chain is not PEM")?;
         let leaf = chain.first().context("the certificate chain is empty")?;
+        let roots = CertificateDer::pem_slice_iter(root.as_bytes())
+            .collect::<Result<Vec<_>, _>>()
+            .context("the roots are not PEM")?;
+        ensure!(!roots.is_empty(), "there is no root");
         Ok(Self {
             id: ca::peer_spiffe_id(leaf)?,
             key: PrivateKeyDer::from_pem_slice(key.as_bytes()).context("the key is not PEM")?,
-            root: CertificateDer::from_pem_slice(root.as_bytes()).context("the root is not PEM")?,
+            roots,
             chain,
         })
     }
@@ -98,8 +103,8 @@ impl Identity {
     /// of this trust domain required.
     pub fn hbone_server_config(&self) -> anyhow::Result<Arc<ServerConfig>> {
         let provider = provider();
-        let verifier =
-            SpiffeClientVerifier::new(self.root.clone(), self.id.trust_domain.clone(), &provider)?;
+        let root = self.roots.first().context("there is no root")?.clone();
+        let verifier = SpiffeClientVerifier::new(root, self.id.trust_domain.clone(), &provider)?;
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(Arc::new(verifier))
@@ -110,7 +115,9 @@ impl Identity {
 
     fn roots(&self) -> anyhow::Result<Arc<RootCertStore>> {
         let mut roots = RootCertStore::empty();
-        roots.add(self.root.clone())?;
+        for root in &self.roots {
+            roots.add(root.clone())?;
+        }
         Ok(Arc::new(roots))
     }
 }

@@ -86,7 +86,7 @@ pub fn differences(held: &Dump, expected: &Dump) -> Vec<String> {
 /// Sets in the order of their text, since ztunnel prints them in any order.
 fn sorted(mut value: Value) -> Value {
     if let Some(map) = value.as_object_mut() {
-        for key in ["vips", "cidrVips"] {
+        for key in ["vips", "cidrVips", "services"] {
             if let Some(Value::Array(list)) = map.get_mut(key) {
                 list.sort_by_key(Value::to_string);
             }
@@ -166,6 +166,8 @@ fn workload(one: &Value) -> anyhow::Result<Value> {
         let protocol = or_default(text(tunnel, "protocol"), "NONE").to_owned();
         json!({"protocol": protocol, "port": tunnel.get("port")})
     });
+    let services = one["services"].as_object().into_iter().flatten();
+    let services = services.map(|(key, _)| key);
     let locality = one.get("locality").map(|locality| {
         let part = |key: &str| text(locality, key).to_owned();
         json!({"region": part("region"), "zone": part("zone"), "subzone": part("subzone")})
@@ -196,6 +198,7 @@ fn workload(one: &Value) -> anyhow::Result<Value> {
             "authorizationPolicies",
             json!(list(one, "authorizationPolicies")),
         ),
+        ("services", json!(services.collect::<Vec<_>>())),
         ("waypoint", optional("waypoint")?.unwrap_or_default()),
         (
             "networkGateway",
@@ -213,7 +216,7 @@ fn workload(one: &Value) -> anyhow::Result<Value> {
     row["status"] = json!(health(one));
     row["clusterId"] = json!(or_default(text(one, "clusterId"), "Kubernetes"));
     row["capacity"] = one.get("capacity").cloned().unwrap_or(json!(1));
-    Ok(row)
+    Ok(sorted(row))
 }
 
 fn ports(ports: &[Value]) -> Value {

@@ -3,20 +3,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use authn::{Caller, Peer};
 use snapshot::Snapshot;
 use tokio::sync::{mpsc, watch};
 use tonic::{Code, Status, Streaming};
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
-use super::{AdsRequest, Shared};
+use super::{AdsRequest, FIRST_REQUEST_TIMEOUT, FIRST_REQUEST_TIMEOUT_UNKNOWN, Shared};
 use crate::client::Client;
-use crate::identity::Peer;
 use crate::response::Response;
 use crate::session::{Effect, Effects, Flavour, Observation, Request, Session, bounded};
 use crate::wire::ENCODE_BYTES_MAX;
 
-/// How long a stream may stay open without saying who it is.
-const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
 /// Length of a node id, bytes.
 const NODE_ID_BYTES_MAX: usize = 1024;
 /// Length of a proxy version that becomes a label, bytes.
@@ -41,13 +39,17 @@ impl From<Status> for End {
 /// Serves a stream until either side ends it.
 pub(super) async fn run<R: AdsRequest>(
     shared: Arc<Shared>,
-    peer: Peer,
+    who: (Peer, Option<Caller>),
     mut requests: Streaming<R>,
     responses: Responses,
 ) {
-    let end = match first_request(&shared, &mut requests).await {
-        Ok(first) => match identify(&shared, &peer, &first) {
-            Ok(client) => serve(&shared, client, peer, first, requests, &responses).await,
+    let patience = match &who.1 {
+        Some(_) => FIRST_REQUEST_TIMEOUT,
+        None => FIRST_REQUEST_TIMEOUT_UNKNOWN,
+    };
+    let end = match first_request(&shared, &mut requests, patience).await {
+        Ok(first) => match identify(&shared, &who, &first) {
+            Ok(client) => serve(&shared, client, who, first, requests, &responses).await,
             Err(status) => End::Status(status),
         },
         Err(end) => end,
@@ -63,8 +65,9 @@ pub(super) async fn run<R: AdsRequest>(
 async fn first_request<R: AdsRequest>(
     shared: &Shared,
     requests: &mut Streaming<R>,
+    patience: Duration,
 ) -> Result<Request, End> {
-    let deadline = tokio::time::sleep(FIRST_REQUEST_TIMEOUT);
+    let deadline = tokio::time::sleep(patience);
     tokio::pin!(deadline);
     loop {
         let request = tokio::select! {
@@ -72,7 +75,8 @@ async fn first_request<R: AdsRequest>(
             () = shared.deps.shutdown.cancelled() => return Err(shutting_down().into()),
             request = receive(shared, requests) => request?,
             () = &mut deadline => {
-                return Err(Status::deadline_exceeded("no request on this stream").into());
+                // Not DEADLINE_EXCEEDED: ztunnel would come back in ten milliseconds.
+                return Err(Status::unavailable("no request on this stream").into());
             }
         };
         if request.is_health() {
@@ -108,7 +112,11 @@ async fn receive<R: AdsRequest>(
 }
 
 /// Who the client is, if it may be that.
-fn identify(shared: &Shared, peer: &Peer, first: &Request) -> Result<Client, Status> {
+fn identify(
+    shared: &Shared,
+    (peer, caller): &(Peer, Option<Caller>),
+    first: &Request,
+) -> Result<Client, Status> {
     let node = first
         .node()
         .filter(|node| !node.id.is_empty())
@@ -121,9 +129,22 @@ fn identify(shared: &Shared, peer: &Peer, first: &Request) -> Result<Client, Sta
         .node_reader
         .read(node)
         .map_err(|error| Status::invalid_argument(error.to_string()))?;
-    shared.deps.identity.check(peer, &client).map_err(|error| {
-        warn!(peer = %peer.addr, identity = ?peer.identity, ns = %client.ns, %error, "refused");
-        Status::permission_denied("the node does not match the certificate")
+    let Some(caller) = caller else {
+        // Plaintext, and so on this host.
+        return Ok(client);
+    };
+    let snapshot = shared.deps.snapshots.borrow().clone();
+    let pods = snapshot.as_ref().map(|snapshot| &snapshot.pods);
+    let checked = shared.deps.identity.check(caller, &client, pods);
+    checked.map_err(|error| {
+        let reason = error.reason();
+        let refused = &shared.deps.metrics.identity_refused;
+        refused.with_label_values(&[reason]).inc();
+        warn!(
+            peer = %peer.addr, identity = %caller.identity, ns = %client.ns, reason, %error,
+            "refused"
+        );
+        Status::permission_denied("the node does not match its identity")
     })?;
     Ok(client)
 }
@@ -131,7 +152,7 @@ fn identify(shared: &Shared, peer: &Peer, first: &Request) -> Result<Client, Sta
 async fn serve<R: AdsRequest>(
     shared: &Arc<Shared>,
     client: Client,
-    peer: Peer,
+    (peer, caller): (Peer, Option<Caller>),
     first: Request,
     requests: Streaming<R>,
     responses: &Responses,
@@ -146,7 +167,9 @@ async fn serve<R: AdsRequest>(
         version => version,
     };
     let connected = deps.metrics.xds.with_label_values(&[version]);
-    let number = deps.connections.open(client.clone(), peer.clone(), flavour);
+    let number = deps
+        .connections
+        .open(client.clone(), peer.clone(), caller, flavour);
     let span = info_span!(
         "stream", conn = number, peer = %peer.addr, node = %client.pod, role = client.kind.as_str()
     );

@@ -12,6 +12,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
+use authn::{AuthenticatorConfig, DevIssuer, PodRef, TokenRequest};
 use ca::DevCa;
 use hyper_util::rt::TokioIo;
 use model::SpiffeId;
@@ -21,7 +22,7 @@ use proto::discovery::DeltaDiscoveryResponse;
 use proto::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use snapshot::EncodedResource;
 use snapshot::ResourceType::{Address, Cluster};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
@@ -29,12 +30,13 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName}
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::Code;
+use tonic::service::Routes;
 use tonic::transport::{Channel, Endpoint};
 
 use super::*;
 use crate::client::{Client, NodeError};
 use crate::connections::SyncState;
-use crate::server::{ServerConfig, ServerError, serve};
+use crate::server::{Limits, ServerConfig, ServerError, serve, tls_config};
 use crate::session::tests::{envoy, mesh, ztunnel};
 
 const HOST: &str = "istiod.istio-system.svc";
@@ -67,6 +69,7 @@ struct World {
     tls: SocketAddr,
     plaintext: SocketAddr,
     ca: DevCa,
+    issuer: Arc<DevIssuer>,
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     interest: mpsc::Receiver<(ProxyClass, bool)>,
     connections: Arc<Connections>,
@@ -77,10 +80,30 @@ struct World {
 }
 
 async fn world(snapshot: Option<Arc<Snapshot>>) -> World {
+    limited(snapshot, Limits::default()).await
+}
+
+fn authenticator(issuer: &Arc<DevIssuer>) -> Arc<Authenticator> {
+    let metrics = authn::Metrics::register(&Registry::new()).unwrap();
+    let config = AuthenticatorConfig {
+        reviewer: Arc::clone(issuer) as _,
+        cluster_ids: vec!["Kubernetes".to_owned()],
+        remotes: Default::default(),
+        audiences: vec!["istio-ca".to_owned()],
+        trust_domain: Arc::new(|| "cluster.local".into()),
+        clock: Arc::new(SystemTime::now),
+    };
+    Arc::new(Authenticator::new(config, metrics))
+}
+
+async fn limited(snapshot: Option<Arc<Snapshot>>, limits: Limits) -> World {
     let dir = tempfile::tempdir().unwrap();
     let now = SystemTime::now();
     let ca = DevCa::load_or_create(dir.path(), "cluster.local", now).unwrap();
-    let config = ca.server_config(&[HOST], &[], now).unwrap();
+    let issued = ca.issue_server(&[HOST], &[], now).unwrap();
+    let config = tls_config(ca.authority(), &issued).unwrap();
+    let issuer = DevIssuer::load_or_create(dir.path(), Arc::new(SystemTime::now)).unwrap();
+    let issuer = Arc::new(issuer);
     let tls = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let plaintext = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (snapshots, receiver) = watch::channel(snapshot);
@@ -94,21 +117,25 @@ async fn world(snapshot: Option<Arc<Snapshot>>) -> World {
         interest,
         connections: Arc::clone(&connections),
         metrics: Arc::clone(&metrics),
+        authenticator: authenticator(&issuer),
         identity: IdentityPolicy::default(),
         cache: Arc::default(),
         streams_max: 8,
+        streams_per_second: 1000,
         shutdown: shutdown.clone(),
     });
     let (tls_addr, plaintext_addr) = (tls.local_addr().unwrap(), plaintext.local_addr().unwrap());
     let config = ServerConfig {
-        tls: Some((tls, config)),
-        plaintext: Some(plaintext),
+        tls: Some((tls, watch::channel(config).1, Routes::new(service.clone()))),
+        plaintext: Some((plaintext, Routes::new(service))),
+        limits,
     };
     World {
         tls: tls_addr,
         plaintext: plaintext_addr,
-        server: tokio::spawn(serve(config, service, Arc::clone(&metrics))),
+        server: tokio::spawn(serve(config, Arc::clone(&metrics), shutdown.clone())),
         ca,
+        issuer,
         snapshots,
         interest: interest_receiver,
         connections,
@@ -303,22 +330,211 @@ async fn ztunnel_with_a_certificate_gets_and_keeps_the_mesh() {
     world.until(<[_]>::is_empty).await;
 }
 
+/// Opens a stream with these headers and without a certificate.
+async fn with_headers(channel: Channel, headers: &[(&'static str, &str)]) -> Result<Ads, Status> {
+    let (requests, receiver) = mpsc::channel(8);
+    let mut request = tonic::Request::new(ReceiverStream::new(receiver));
+    for (name, value) in headers {
+        request.metadata_mut().append(*name, value.parse().unwrap());
+    }
+    let mut client = AggregatedDiscoveryServiceClient::new(channel);
+    let opened = client.delta_aggregated_resources(request).await?;
+    Ok(Ads {
+        requests,
+        responses: opened.into_inner(),
+    })
+}
+
+impl World {
+    fn token(&self, account: &str, pod: Option<&str>, audience: &str) -> String {
+        let (ns, sa) = account.split_once('/').unwrap();
+        let pod = pod.map(|name| PodRef {
+            name: name.into(),
+            uid: "u".into(),
+        });
+        let request = TokenRequest {
+            ns,
+            sa,
+            pod: pod.as_ref(),
+            audience,
+            ttl: HOUR,
+        };
+        self.issuer.issue(&request).unwrap().expose().to_owned()
+    }
+}
+
 #[tokio::test]
-async fn client_without_a_certificate_gets_nothing() {
+async fn token_without_a_certificate_is_enough_and_neither_is_nothing() {
     let world = world(Some(mesh("a", ""))).await;
-    let refused = match world.channel(None).await {
-        Err(_) => true,
-        // TLS 1.3 tells the client only when it uses the connection.
-        Ok(channel) => match ads(channel).await {
-            Err(_) => true,
-            Ok(mut ads) => ads.receive().await.is_err(),
-        },
+    let channel = world.channel(None).await.unwrap();
+    let good = world.token("istio-system/ztunnel", Some("ztunnel-x"), "istio-ca");
+    let other_pod = world.token("istio-system/ztunnel", Some("ztunnel-y"), "istio-ca");
+    let other_audience = world.token("istio-system/ztunnel", None, "api");
+    let app = world.token("app/ztunnel", None, "istio-ca");
+    let bearer = |token: &str| format!("Bearer {token}");
+    let [good, other_pod, other_audience, app] =
+        [good, other_pod, other_audience, app].map(|token| bearer(&token));
+    let lower = good.replace("Bearer", "bearer");
+    let local = [
+        ("authorization", good.as_str()),
+        ("clusterid", "Kubernetes"),
+    ];
+    let foreign = [("authorization", good.as_str()), ("clusterid", "other")];
+    let cases: [(&str, &[(&'static str, &str)], Result<(), Code>); 10] = [
+        ("token", &[("authorization", &good)], Ok(())),
+        ("token and cluster", &local, Ok(())),
+        ("nothing", &[], Err(Code::Unauthenticated)),
+        (
+            "lower case",
+            &[("authorization", &lower)],
+            Err(Code::Unauthenticated),
+        ),
+        (
+            "basic",
+            &[("authorization", "Basic eDp5")],
+            Err(Code::Unauthenticated),
+        ),
+        (
+            "garbage",
+            &[("authorization", "Bearer a.b.c")],
+            Err(Code::Unauthenticated),
+        ),
+        (
+            "audience",
+            &[("authorization", &other_audience)],
+            Err(Code::Unauthenticated),
+        ),
+        ("unknown cluster", &foreign, Err(Code::Unauthenticated)),
+        (
+            "other pod",
+            &[("authorization", &other_pod)],
+            Err(Code::PermissionDenied),
+        ),
+        (
+            "other namespace",
+            &[("authorization", &app)],
+            Err(Code::PermissionDenied),
+        ),
+    ];
+    for (case, headers, expected) in cases {
+        let found = match with_headers(channel.clone(), headers).await {
+            // Who is not known learns so before the headers of the response.
+            Err(status) => {
+                assert_eq!(status.code(), Code::Unauthenticated, "{case}: {status}");
+                assert_eq!(status.message(), "authentication failure", "{case}");
+                Err(status.code())
+            }
+            Ok(mut ads) => {
+                ads.send(address()).await;
+                ads.receive()
+                    .await
+                    .map(|_| ())
+                    .map_err(|status| status.code())
+            }
+        };
+        assert_eq!(found, expected, "{case}");
+    }
+    let refused = |reason| {
+        world
+            .metrics
+            .identity_refused
+            .with_label_values(&[reason])
+            .get()
     };
-    assert!(refused);
-    assert!(world.connections.is_empty());
-    let mut good = world.ztunnel().await;
-    good.send(address()).await;
-    assert_eq!(good.next().await.0, ["a"]);
+    assert_eq!((refused("pod"), refused("namespace")), (1, 1));
+}
+
+/// Sends bytes of a handshake that never goes on.
+async fn dawdle(addr: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    stream.write_all(&[0x16, 0x03, 0x01]).await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn half_open_handshakes_keep_nobody_out_and_are_bounded() {
+    let limits = Limits {
+        guests_max: 8,
+        ..Limits::default()
+    };
+    let world = limited(Some(mesh("a", "")), limits).await;
+    let mut known = world.ztunnel().await;
+    known.send(address()).await;
+    assert_eq!(known.next().await.0, ["a"]);
+    let mut slow = Vec::new();
+    for _ in 0..100 {
+        slow.push(dawdle(world.tls).await);
+    }
+    let mut late = world.ztunnel().await;
+    late.send(address()).await;
+    assert_eq!(late.next().await.0, ["a"]);
+    // Those who came first were sent away, and those who had proven themselves were not.
+    let closed = tokio::time::timeout(PATIENCE, slow[0].read(&mut [0; 64])).await;
+    assert!(matches!(closed, Ok(Ok(0) | Err(_))), "{closed:?}");
+    world.snapshots.send_replace(Some(mesh("a b", "")));
+    assert_eq!(known.next().await.0, ["b"]);
+    let evicted = world
+        .metrics
+        .connections_closed
+        .with_label_values(&["evicted"]);
+    assert!(evicted.get() >= 90, "{}", evicted.get());
+}
+
+#[tokio::test]
+async fn handshake_and_idle_time_are_bounded() {
+    let limits = Limits {
+        handshake: Duration::from_secs(3),
+        idle: Duration::from_secs(1),
+        ..Limits::default()
+    };
+    let world = limited(Some(mesh("a", "")), limits).await;
+    let mut slow = dawdle(world.tls).await;
+    let closed = tokio::time::timeout(PATIENCE, slow.read(&mut [0; 64])).await;
+    assert!(matches!(closed, Ok(Ok(0) | Err(_))), "{closed:?}");
+    // One with a stream stays; one without is asked to go.
+    let mut busy = world.ztunnel().await;
+    busy.send(address()).await;
+    assert_eq!(busy.next().await.0, ["a"]);
+    let _idle = world.channel(None).await.unwrap();
+    let closed = |reason| {
+        world
+            .metrics
+            .connections_closed
+            .with_label_values(&[reason])
+            .get()
+    };
+    let wait = async {
+        while closed("idle") == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait)
+        .await
+        .expect("nobody is asked to go");
+    world.snapshots.send_replace(Some(mesh("a b", "")));
+    assert_eq!(busy.next().await.0, ["b"]);
+    assert_eq!((closed("handshake_timeout"), closed("idle")), (1, 1));
+    assert_eq!(world.connections.len(), 1);
+}
+
+#[tokio::test]
+async fn old_connection_is_asked_to_go_and_its_streams_live_for_the_grace_only() {
+    let limits = Limits {
+        age_max: Duration::from_secs(2),
+        grace: Duration::from_millis(500),
+        ..Limits::default()
+    };
+    let world = limited(Some(mesh("a", "")), limits).await;
+    let mut ads = world.ztunnel().await;
+    ads.send(address()).await;
+    assert_eq!(ads.next().await.0, ["a"]);
+    assert!(ads.receive().await.is_err());
+    world.until(<[_]>::is_empty).await;
+    let closed = world.metrics.connections_closed.with_label_values(&["age"]);
+    assert_eq!(closed.get(), 1);
+    let mut again = world.ztunnel().await;
+    again.send(address()).await;
+    assert_eq!(again.next().await.0, ["a"]);
 }
 
 #[tokio::test]
@@ -513,16 +729,19 @@ async fn plaintext_is_for_the_loopback_only_and_needs_no_certificate() {
         interest: mpsc::channel(1).0,
         connections: Arc::default(),
         metrics: Arc::clone(&world.metrics),
+        authenticator: authenticator(&world.issuer),
         identity: IdentityPolicy::default(),
         cache: Arc::default(),
         streams_max: 1,
+        streams_per_second: 1,
         shutdown: CancellationToken::new(),
     });
     let config = ServerConfig {
         tls: None,
-        plaintext: Some(open),
+        plaintext: Some((open, Routes::new(service))),
+        limits: Limits::default(),
     };
-    let result = serve(config, service, Arc::clone(&world.metrics)).await;
+    let result = serve(config, Arc::clone(&world.metrics), CancellationToken::new()).await;
     assert!(
         matches!(result, Err(ServerError::NotLoopback(_))),
         "{result:?}"

@@ -1,0 +1,238 @@
+//! One HTTP/2 connection, from its handshake to its end.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use authn::Peer;
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::codegen::Service as _;
+use tonic::service::Routes;
+use tracing::debug;
+
+use super::Limits;
+use super::guests::Guest;
+use super::io_guard::Guarded;
+use crate::metrics::Metrics;
+
+/// Streams of one connection; proxies use one or two, CSRs come eight at a time.
+const STREAMS_MAX: u32 = 100;
+/// As above while nobody is known: what these send is held in memory.
+const GUEST_STREAMS_MAX: usize = 16;
+/// Size of the headers of one request, bytes.
+const HEADER_BYTES_MAX: u32 = 64 << 10;
+/// What a client may send before somebody reads it, bytes; also in all streams together,
+/// so that it bounds what an unknown client makes us hold.
+const WINDOW_BYTES: u32 = 64 << 10;
+/// Source: spec/control-plane.md §1.1.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client that floods may take to read that it must go.
+const FLOOD_GRACE: Duration = Duration::from_secs(1);
+
+/// What a connection is served with.
+pub(super) struct Surroundings {
+    pub(super) routes: Routes,
+    pub(super) limits: Limits,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) shutdown: CancellationToken,
+}
+
+/// Streams that are open, and that ever were.
+type Streams = watch::Sender<(usize, u64)>;
+
+/// Serves until the client leaves, is asked to go, or is cut off.
+pub(super) async fn serve<S>(io: S, peer: Peer, guest: Guest, with: Arc<Surroundings>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (streams, mut watched) = watch::channel((0, 0));
+    let flooded = CancellationToken::new();
+    let addr = peer.addr;
+    let guest = Arc::new(guest);
+    let service = service(
+        peer,
+        Arc::clone(&guest),
+        Arc::new(streams),
+        with.routes.clone(),
+    );
+    let io = TokioIo::new(Guarded::new(io, flooded.clone()));
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEADER_BYTES_MAX)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .serve_connection(io, hyper::service::service_fn(service));
+    tokio::pin!(connection);
+    let (reason, grace) = tokio::select! {
+        ended = connection.as_mut() => {
+            if let Err(error) = ended {
+                debug!(peer = %addr, %error, "connection ended");
+            }
+            return;
+        }
+        () = guest.evicted() => {
+            // Whoever proved nothing has nothing to finish.
+            with.metrics.connections_closed.with_label_values(&["evicted"]).inc();
+            return;
+        }
+        () = flooded.cancelled() => ("flood", FLOOD_GRACE),
+        () = idle(&mut watched, with.limits.idle) => ("idle", with.limits.grace),
+        () = tokio::time::sleep(jittered(with.limits.age_max)) => ("age", with.limits.grace),
+        () = with.shutdown.cancelled() => ("shutdown", with.limits.grace),
+    };
+    debug!(peer = %addr, reason, "connection is asked to go");
+    let closed = &with.metrics.connections_closed;
+    closed.with_label_values(&[reason]).inc();
+    connection.as_mut().graceful_shutdown();
+    let _ = tokio::time::timeout(grace, connection).await;
+}
+
+/// Returns when no stream was open for this long.
+async fn idle(streams: &mut watch::Receiver<(usize, u64)>, limit: Duration) {
+    loop {
+        let Ok(opened) = streams
+            .wait_for(|(open, _)| *open == 0)
+            .await
+            .map(|now| now.1)
+        else {
+            return std::future::pending().await;
+        };
+        let busy = streams.wait_for(|(open, ever)| *open > 0 || *ever != opened);
+        if tokio::time::timeout(limit, busy).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// An age within a tenth of this one, so that clients that came together do not leave together.
+fn jittered(age: Duration) -> Duration {
+    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+    let permille = RandomState::new().build_hasher().finish() % 201;
+    age.mul_f64(0.9 + permille_of(permille))
+}
+
+#[allow(clippy::cast_precision_loss, reason = "at most 200")]
+fn permille_of(count: u64) -> f64 {
+    count as f64 / 1000.0
+}
+
+type Answer =
+    Pin<Box<dyn Future<Output = Result<http::Response<Counted>, std::convert::Infallible>> + Send>>;
+
+/// The services, told who the peer is.
+fn service(
+    peer: Peer,
+    guest: Arc<Guest>,
+    streams: Arc<Streams>,
+    routes: Routes,
+) -> impl Fn(http::Request<Incoming>) -> Answer {
+    move |request| {
+        let mut routes = routes.clone();
+        let guest = Arc::clone(&guest);
+        let open = Open::new(&streams);
+        let is_excess = !guest.is_proven() && streams.borrow().0 > GUEST_STREAMS_MAX;
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(peer.clone());
+        Box::pin(async move {
+            let response = if is_excess {
+                tonic::Status::resource_exhausted("too many streams").into_http()
+            } else {
+                routes.call(request).await?
+            };
+            // Services authenticate before they answer anything but a status.
+            let refused = response.headers().contains_key("grpc-status");
+            if response.status() == http::StatusCode::OK && !refused {
+                guest.prove();
+            }
+            Ok(response.map(|body| Counted { body, _open: open }))
+        })
+    }
+}
+
+/// A stream that counts while it is open.
+struct Open(Arc<Streams>);
+
+impl Open {
+    fn new(streams: &Arc<Streams>) -> Self {
+        streams.send_modify(|(open, ever)| {
+            *open += 1;
+            *ever += 1;
+        });
+        Self(Arc::clone(streams))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.send_modify(|(open, _)| *open -= 1);
+    }
+}
+
+/// The body of a response; its end is the end of its stream.
+struct Counted {
+    body: Body,
+    _open: Open,
+}
+
+impl http_body::Body for Counted {
+    type Data = <Body as http_body::Body>::Data;
+    type Error = <Body as http_body::Body>::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_time_counts_from_the_end_of_the_last_stream() {
+        let (streams, mut watched) = watch::channel((0, 0));
+        let streams = Arc::new(streams);
+        let began = tokio::time::Instant::now();
+        let busy = async {
+            for _ in 0..3 {
+                tokio::time::sleep(Duration::from_secs(50)).await;
+                drop(Open::new(&streams));
+            }
+            let _open = Open::new(&streams);
+            tokio::time::sleep(Duration::from_secs(500)).await;
+        };
+        tokio::join!(busy, idle(&mut watched, Duration::from_secs(60)));
+        assert_eq!(began.elapsed().as_secs(), 150 + 500 + 60);
+    }
+
+    #[test]
+    fn ages_differ_by_a_tenth_at_most() {
+        let age = Duration::from_secs(1000);
+        for _ in 0..100 {
+            let jittered = jittered(age);
+            assert!((900..=1100).contains(&jittered.as_secs()), "{jittered:?}");
+        }
+    }
+}

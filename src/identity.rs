@@ -1,0 +1,220 @@
+//! Identities of a running server: the authority, the serving certificate, who is
+//! calling, and who may speak for whom.
+//!
+//! Source: spec/control-plane.md §1.2, §3, §4.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context as _;
+use authn::{Authenticator, AuthenticatorConfig, DevIssuer, PodCheck, PodRef};
+use ca::Authority;
+use ca::service::NodeAuthorizer;
+use model::{ObjectKey, Str};
+use prometheus::Registry;
+use snapshot::Snapshot;
+use tokio::sync::watch;
+
+use crate::config::ServeArgs;
+
+/// The published snapshot, `None` until the first one.
+pub type Snapshots = watch::Receiver<Option<Arc<Snapshot>>>;
+
+/// Pause after a serving certificate that could not be issued.
+const RETRY: Duration = Duration::from_secs(60);
+/// The serving certificate is renewed at half its life, but looked at this often.
+const CHECK_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// The configuration of new TLS connections, as of now.
+pub type TlsConfig = watch::Receiver<Arc<rustls::ServerConfig>>;
+
+/// Says who is calling: by certificate, or by a token of the development issuer.
+///
+/// # Errors
+/// When the issuer's key cannot be read or made, or a metric's name is taken.
+pub fn authenticator(
+    args: &ServeArgs,
+    trust_domain: &str,
+    snapshots: &Snapshots,
+    registry: &Registry,
+) -> anyhow::Result<Authenticator> {
+    let clock: authn::Clock = Arc::new(SystemTime::now);
+    let issuer = DevIssuer::load_or_create(&args.state_dir, Arc::clone(&clock))
+        .with_context(|| format!("--state-dir {}", args.state_dir.display()))?
+        .with_pods(pod_check(snapshots.clone()));
+    let initial = Str::from(trust_domain);
+    let snapshots = snapshots.clone();
+    let config = AuthenticatorConfig {
+        reviewer: Arc::new(issuer),
+        cluster_ids: vec![args.mesh.cluster_id.clone()],
+        remotes: Default::default(),
+        audiences: args.token_audiences.clone(),
+        trust_domain: Arc::new(move || {
+            let snapshot = snapshots.borrow();
+            let mesh = snapshot.as_ref().map(|snapshot| &snapshot.mesh);
+            mesh.map_or_else(|| initial.clone(), |mesh| mesh.trust_domain.clone())
+        }),
+        clock,
+    };
+    let metrics = authn::Metrics::register(registry)?;
+    Ok(Authenticator::new(config, metrics))
+}
+
+/// A pod's token is good while the pod is there, is the same, and has the same account.
+fn pod_check(snapshots: Snapshots) -> PodCheck {
+    Arc::new(move |ns, sa, pod| {
+        snapshots
+            .borrow()
+            .as_ref()
+            .is_some_and(|snapshot| is_pod(snapshot, ns, sa, pod))
+    })
+}
+
+fn is_pod(snapshot: &Snapshot, ns: &str, sa: &str, pod: &PodRef) -> bool {
+    let key = ObjectKey::new(ns, pod.name.clone());
+    let fact = snapshot.pods.get(&key);
+    fact.is_some_and(|fact| fact.uid == pod.uid && fact.service_account == sa)
+}
+
+/// What runs where, by the newest snapshot.
+#[derive(Clone)]
+pub struct SnapshotNodes(pub Snapshots);
+
+impl NodeAuthorizer for SnapshotNodes {
+    fn pod(&self, ns: &str, name: &str) -> Option<ca::service::PodFacts> {
+        let snapshot = self.0.borrow();
+        let fact = snapshot.as_ref()?.pods.get(&ObjectKey::new(ns, name))?;
+        Some(ca::service::PodFacts {
+            uid: fact.uid.clone(),
+            service_account: fact.service_account.clone(),
+            node: fact.node.clone(),
+        })
+    }
+
+    fn runs(&self, ns: &str, service_account: &str, node: &str) -> bool {
+        let snapshot = self.0.borrow();
+        let at = [ns, service_account, node].map(Str::from);
+        let [ns, service_account, node] = &at;
+        snapshot
+            .as_ref()
+            .is_some_and(|snapshot| snapshot.pods.runs_on(ns, service_account, node))
+    }
+}
+
+/// Names on the serving certificate.
+#[derive(Clone, Debug, Default)]
+pub struct ServingNames {
+    /// DNS names.
+    pub names: Vec<String>,
+    /// Addresses.
+    pub ips: Vec<std::net::IpAddr>,
+}
+
+/// Issues the serving certificate of now.
+///
+/// # Errors
+/// When the authority is not ready or refuses a name.
+pub fn serving(
+    authority: &Authority,
+    names: &ServingNames,
+) -> anyhow::Result<Arc<rustls::ServerConfig>> {
+    let dns: Vec<&str> = names.names.iter().map(String::as_str).collect();
+    let issued = authority
+        .issue_server(&dns, &names.ips, SystemTime::now())
+        .context("cannot issue the serving certificate")?;
+    Ok(xds::tls_config(authority, &issued)?)
+}
+
+/// Issues the serving certificate anew whenever the authority changes, and at half of
+/// its life. Streams that are open are not touched.
+pub async fn renew(
+    authority: Arc<Authority>,
+    names: ServingNames,
+    tls: watch::Sender<Arc<rustls::ServerConfig>>,
+) {
+    let mut signers = authority.watch();
+    signers.mark_unchanged();
+    let mut since = SystemTime::now();
+    loop {
+        let due = authority.signer().map_or(Duration::ZERO, |signer| {
+            let life = signer.not_after().duration_since(since).unwrap_or_default();
+            let age = since.elapsed().unwrap_or_default();
+            (life / 2).saturating_sub(age)
+        });
+        let is_due = due.is_zero();
+        let changed = tokio::select! {
+            changed = signers.changed() => changed.is_ok(),
+            () = tokio::time::sleep(due.clamp(RETRY, CHECK_MAX)) => is_due,
+        };
+        if !changed {
+            continue;
+        }
+        match serving(&authority, &names) {
+            Ok(config) => {
+                tls.send_replace(config);
+                since = SystemTime::now();
+                tracing::info!("the serving certificate is renewed");
+            }
+            Err(error) => {
+                tracing::warn!(error = %format!("{error:#}"), "the serving certificate stays as it is");
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::PodFact;
+
+    use super::*;
+
+    #[test]
+    fn pods_of_the_snapshot_say_who_runs_where_and_whose_token_is_good() {
+        let mut snapshot = Snapshot::default();
+        let fact = PodFact {
+            uid: Str::from("u1"),
+            service_account: Str::from("web"),
+            node: Str::from("n1"),
+            gateway: None,
+        };
+        let key = ObjectKey::new("app", "a");
+        snapshot.pods.set(&key, Some(Arc::new(fact)));
+        let (sender, snapshots) = watch::channel(None);
+        let nodes = SnapshotNodes(snapshots.clone());
+        let check = pod_check(snapshots);
+        let good = |ns: &str, sa: &str, name: &str, uid: &str| {
+            let pod = PodRef {
+                name: Str::from(name),
+                uid: Str::from(uid),
+            };
+            check(ns, sa, &pod)
+        };
+        // Before the first snapshot nothing is known, and so nothing allowed.
+        assert!(nodes.pod("app", "a").is_none() && !nodes.runs("app", "web", "n1"));
+        assert!(!good("app", "web", "a", "u1"));
+        sender.send_replace(Some(Arc::new(snapshot)));
+        assert_eq!(
+            nodes.pod("app", "a").map(|pod| pod.uid),
+            Some(Str::from("u1"))
+        );
+        assert!(nodes.pod("b", "a").is_none());
+        for (ns, sa, node, expected) in [
+            ("app", "web", "n1", true),
+            ("app", "web", "n2", false),
+            ("app", "db", "n1", false),
+            ("b", "web", "n1", false),
+            ("app", "web", "", false),
+        ] {
+            assert_eq!(nodes.runs(ns, sa, node), expected, "{ns}/{sa} {node}");
+        }
+        for (ns, sa, name, uid, expected) in [
+            ("app", "web", "a", "u1", true),
+            ("app", "web", "a", "u2", false),
+            ("app", "web", "b", "u1", false),
+            ("app", "db", "a", "u1", false),
+            ("b", "web", "a", "u1", false),
+        ] {
+            assert_eq!(good(ns, sa, name, uid), expected, "{ns}/{sa} {name} {uid}");
+        }
+    }
+}
