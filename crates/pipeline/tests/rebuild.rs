@@ -11,6 +11,8 @@
     clippy::panic
 )]
 
+#[path = "rebuild/many.rs"]
+mod many;
 #[path = "rebuild/objects.rs"]
 mod objects;
 #[path = "rebuild/world.rs"]
@@ -19,15 +21,15 @@ mod world;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use ambientd_pipeline::{MeshDefaults, Pipeline};
-use model::derived::Features;
+use ambientd_pipeline::Pipeline;
 use model::object::Input;
 use model::{Finding, Str};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{RngSeed, TestRunner};
-use snapshot::{ResourceMap, ResourceType, Snapshot};
+use snapshot::{ResourceMap, ResourceType, SecretStore, Snapshot};
 
+use objects::Choices;
 use world::{Edit, Run, World, runs};
 
 /// Name → version, payload, aliases.
@@ -41,6 +43,8 @@ struct Served {
     findings: Arc<[Finding]>,
     /// Status, waypoints and mesh settings.
     unserved: BTreeMap<String, String>,
+    /// Prints nothing of what it holds.
+    secrets: SecretStore,
 }
 
 impl Served {
@@ -71,6 +75,24 @@ impl Served {
             .map(|class| format!("{class:?}"))
             .collect();
         let mut unserved = BTreeMap::from([("mesh".to_owned(), format!("{:?}", snapshot.mesh))]);
+        // A part that is added must be compared too, here and in `many::equal`.
+        let Snapshot {
+            generation: _,
+            addresses: _,
+            address_index: _,
+            workloads: _,
+            authorizations: _,
+            proxies: _,
+            findings: _,
+            statuses: _,
+            waypoints: _,
+            mesh: _,
+            pods,
+            secrets,
+        } = snapshot;
+        unserved.insert("pods".to_owned(), format!("{pods:?}"));
+        let index = format!("{:?}", snapshot.address_index);
+        unserved.insert("address index".to_owned(), index);
         for (key, row) in &snapshot.statuses {
             unserved.insert(format!("status {key:?}"), format!("{row:?}"));
         }
@@ -82,6 +104,7 @@ impl Served {
             classes,
             findings: Arc::clone(&snapshot.findings),
             unserved,
+            secrets: secrets.clone(),
         }
     }
 
@@ -111,6 +134,12 @@ impl Served {
             if got != want {
                 return Some(format!("{name}\n   got {got:?}\n  want {want:?}"));
             }
+        }
+        if self.secrets != want.secrets {
+            return Some(format!(
+                "secrets {:?}, want {:?}",
+                self.secrets, want.secrets
+            ));
         }
         let lacks = |some: &Self, others: &Self| -> Vec<String> {
             let missing = some
@@ -146,14 +175,16 @@ struct Player {
     world: World,
     pipeline: Pipeline,
     last: Option<(u64, Served)>,
+    defaults: Vec<u8>,
 }
 
 impl Player {
-    fn new() -> Self {
+    fn new(run: &Run) -> Self {
         Self {
             world: World::default(),
-            pipeline: new_pipeline(),
+            pipeline: new_pipeline(&run.defaults),
             last: None,
+            defaults: run.defaults.clone(),
         }
     }
 
@@ -181,7 +212,7 @@ impl Player {
     fn step(&mut self, batch: Vec<Input>) -> Result<(), TestCaseError> {
         let described = format!("{batch:?}");
         let published = self.pipeline.apply(batch);
-        let scratch = new_pipeline().apply(self.world.complete());
+        let scratch = new_pipeline(&self.defaults).apply(self.world.complete());
         let want = Served::of(&scratch.expect("every kind is listed"));
         let differs = self.last.as_ref().is_none_or(|(_, last)| *last != want);
         if let Some(snapshot) = &published {
@@ -223,16 +254,8 @@ impl Player {
     }
 }
 
-fn new_pipeline() -> Pipeline {
-    Pipeline::new(MeshDefaults {
-        revision: "stable".into(),
-        features: Features {
-            dry_run_policies: true,
-            allow_waypoint_policies: true,
-            ..Features::default()
-        },
-        ..MeshDefaults::default()
-    })
+fn new_pipeline(defaults: &[u8]) -> Pipeline {
+    Pipeline::new(objects::defaults(&mut Choices::new(defaults)))
 }
 
 /// The same search every time, unless `PROPTEST_RNG_SEED` asks for another one.
@@ -253,7 +276,7 @@ fn config() -> ProptestConfig {
 #[test]
 fn incremental_equals_rebuild_after_every_batch() {
     TestRunner::new(config())
-        .run(&runs(), |run| Player::new().play(&run))
+        .run(&runs(), |run| Player::new(&run).play(&run))
         .unwrap_or_else(|error| panic!("{error}"));
 }
 
@@ -273,9 +296,9 @@ fn random_worlds_reach_most_of_what_is_served_and_reported() {
     let mut runner = TestRunner::new(config());
     let mut codes: BTreeSet<&'static str> = BTreeSet::new();
     let mut reached = BTreeMap::<String, usize>::new();
-    for _ in 0..30 {
+    for _ in 0..80 {
         let run = runs().new_tree(&mut runner).unwrap().current();
-        let mut player = Player::new();
+        let mut player = Player::new(&run);
         player.told(&run.early);
         let snapshot = player.pipeline.apply(player.world.complete()).unwrap();
         codes.extend(snapshot.findings.iter().map(|finding| finding.code));

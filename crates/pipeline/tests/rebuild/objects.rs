@@ -2,6 +2,8 @@
 //! references dangle. The first answer to every question is the plain one: a case that
 //! fails shrinks towards plain objects.
 
+use ambientd_pipeline::MeshDefaults;
+use model::derived::Features;
 use model::proxy::{SecretSource, StringFactory};
 use model::{Kind, ProxyClass};
 use model::{ObjectKey, Str};
@@ -65,6 +67,32 @@ pub(crate) fn slots(kind: Kind) -> usize {
     }
 }
 
+/// Settings of the installation: every switch, also together with others.
+pub(crate) fn defaults(c: &mut Choices<'_>) -> MeshDefaults {
+    let plain = Features::default();
+    let features = Features {
+        dry_run_policies: c.rarely(2),
+        allow_waypoint_policies: c.rarely(2),
+        ip_autoallocate: !c.rarely(6),
+        // Wide, and so narrow that hosts meet and the range runs out.
+        allocation_v4: c.of(&[
+            plain.allocation_v4,
+            ([240, 240, 0, 0].into(), 30),
+            ([240, 240, 0, 0].into(), 29),
+        ]),
+        entries_select_pods: !c.rarely(6),
+        services_select_entries: !c.rarely(6),
+        waypoint_missing_denies: c.rarely(3),
+        ..plain
+    };
+    MeshDefaults {
+        revision: c.of(&["stable", ""]).into(),
+        system_namespace: c.of(&["istio-system", "istio-system", "b"]).into(),
+        features,
+        ..MeshDefaults::default()
+    }
+}
+
 /// The key of the object in a slot.
 pub(crate) fn key(kind: Kind, slot: usize) -> ObjectKey {
     match kind {
@@ -108,9 +136,11 @@ pub(crate) fn document(kind: Kind, slot: usize, c: &mut Choices<'_>) -> Value {
         Kind::MeshConfig => return mesh_config(c),
         Kind::Namespace => namespace(&mut meta, c),
         Kind::Node => node(&mut meta, c),
-        Kind::GatewayClass => gateway_class(c),
+        Kind::GatewayClass => gateway_class(&mut meta, c),
         Kind::Gateway => gateway(&mut meta, c),
         Kind::ReferenceGrant => reference_grant(c),
+        Kind::Secret => secret(c),
+        Kind::ConfigMap => config_map(c),
         Kind::Service => service(&mut meta, c),
         Kind::ServiceEntry => service_entry(&mut meta, c),
         Kind::Pod => pod(&mut meta, c),
@@ -128,8 +158,23 @@ pub(crate) fn document(kind: Kind, slot: usize, c: &mut Choices<'_>) -> Value {
     if c.rarely(24) {
         doc["spec"] = json!("broken");
     }
+    if c.rarely(8) {
+        meta["generation"] = json!(2);
+    }
+    nothing_that_matters(&mut doc, &mut meta, c);
     if kind.group().ends_with("istio.io") {
-        let revision = c.of(&[None, None, None, None, Some("stable"), Some("canary")]);
+        let revision = c.of(&[
+            None,
+            None,
+            None,
+            None,
+            None,
+            None,
+            None,
+            Some("stable"),
+            Some("stable"),
+            Some("canary"),
+        ]);
         label(&mut meta, "istio.io/rev", revision);
     }
     let version = match kind.group() {
@@ -184,6 +229,45 @@ fn use_waypoint(meta: &mut Value, c: &mut Choices<'_>) {
     label(meta, "istio.io/use-waypoint-namespace", ns);
 }
 
+/// A second waypoint and its share.
+fn canary(meta: &mut Value, c: &mut Choices<'_>) {
+    if !c.rarely(2) {
+        return;
+    }
+    let name = c.of(&["w", "w", "w", "w", "w", "w", "w", "x", "none", "", "gone"]);
+    label(meta, "istio.io/use-waypoint-canary", name);
+    let ns = c.of(&[Some("b"), Some("b"), Some("b"), Some("a"), None]);
+    label(meta, "istio.io/use-waypoint-canary-namespace", ns);
+    let weight = c.of(&[
+        None,
+        Some("10"),
+        Some("10"),
+        Some("100"),
+        Some("150"),
+        Some("odd"),
+    ]);
+    set(
+        meta,
+        "annotations",
+        "istio.io/use-waypoint-canary-weight",
+        weight,
+    );
+}
+
+/// What changes often and says nothing: it must be pushed to nobody.
+fn nothing_that_matters(doc: &mut Value, meta: &mut Value, c: &mut Choices<'_>) {
+    let at = c.of(&[None, None, None, Some("1"), Some("2")]);
+    set(meta, "annotations", "example.com/seen", at);
+    if at.is_some() {
+        meta["resourceVersion"] = json!(at);
+        let heartbeat = json!({ "type": "Odd", "status": "True", "lastHeartbeatTime": at });
+        match &mut doc["status"]["conditions"] {
+            Value::Array(conditions) => conditions.push(heartbeat),
+            other => *other = json!([heartbeat]),
+        }
+    }
+}
+
 fn dataplane_mode(meta: &mut Value, c: &mut Choices<'_>) {
     let mode = c.of(&[None, Some("ambient"), Some("ambient"), Some("none")]);
     label(meta, "istio.io/dataplane-mode", mode);
@@ -226,7 +310,7 @@ fn mesh_config(c: &mut Choices<'_>) -> Value {
     }
     let red = json!({ "matchLabels": { "team": "red" } });
     let other = json!({ "matchExpressions": [{ "key": "team", "operator": "DoesNotExist" }] });
-    match c.below(6) {
+    match c.below(12) {
         3 => doc["discoverySelectors"] = json!([red]),
         4 => doc["discoverySelectors"] = json!([other]),
         5 => doc["discoverySelectors"] = json!([red, other]),
@@ -260,7 +344,26 @@ fn namespace(meta: &mut Value, c: &mut Choices<'_>) -> Value {
         meta,
         "annotations",
         "networking.istio.io/traffic-distribution",
-        c.of(&[None, None, Some("PreferClose")]),
+        c.of(&[
+            None,
+            None,
+            Some("PreferClose"),
+            Some("prefersamenode"),
+            Some("odd"),
+        ]),
+    );
+    canary(meta, c);
+    label(
+        meta,
+        "ambientd.io/waypoint-missing",
+        c.of(&[
+            None,
+            None,
+            None,
+            Some("fail-closed"),
+            Some("fail-open"),
+            Some("odd"),
+        ]),
     );
     json!({})
 }
@@ -276,10 +379,30 @@ fn node(meta: &mut Value, c: &mut Choices<'_>) -> Value {
         "topology.kubernetes.io/zone",
         c.of(&[None, Some("z1"), Some("z2")]),
     );
+    label(
+        meta,
+        "topology.istio.io/subzone",
+        c.of(&[None, None, Some("s1")]),
+    );
     json!({})
 }
 
-fn gateway_class(c: &mut Choices<'_>) -> Value {
+const BINDING: &str = "ambient.istio.io/waypoint-inbound-binding";
+const BINDINGS: [Option<&str>; 8] = [
+    None,
+    None,
+    None,
+    None,
+    Some("PROXY/15088"),
+    Some("PROXY"),
+    Some("NONE"),
+    Some("ODD/1/2"),
+];
+
+fn gateway_class(meta: &mut Value, c: &mut Choices<'_>) -> Value {
+    let serves = c.of(&[None, None, Some("all"), Some("workload"), Some("odd")]);
+    label(meta, "istio.io/waypoint-for", serves);
+    set(meta, "annotations", BINDING, c.of(&BINDINGS));
     let controller = c.of(&[
         "istio.io/mesh-controller",
         "istio.io/mesh-controller",
@@ -311,7 +434,7 @@ fn gateway(meta: &mut Value, c: &mut Choices<'_>) -> Value {
     label(
         meta,
         "topology.istio.io/network",
-        c.of(&[None, None, None, Some("net-1")]),
+        c.of(&[None, None, Some("net-1"), Some("net-2")]),
     );
     let class = c.of(&[
         "istio-waypoint",
@@ -322,6 +445,7 @@ fn gateway(meta: &mut Value, c: &mut Choices<'_>) -> Value {
         "istio-waypoint",
         "custom",
         "gone",
+        "istio-remote",
         "istio-remote",
     ]);
     let from = match c.below(7) {
@@ -336,6 +460,19 @@ fn gateway(meta: &mut Value, c: &mut Choices<'_>) -> Value {
     if c.rarely(8) {
         listener["protocol"] = json!("HTTP");
     }
+    set(meta, "annotations", BINDING, c.of(&BINDINGS));
+    if c.rarely(6) {
+        set(
+            meta,
+            "annotations",
+            "gateway.istio.io/service-account",
+            "east",
+        );
+    }
+    let mut listeners = vec![listener];
+    if c.rarely(6) {
+        listeners.push(json!({ "name": "proxy", "port": 15088, "protocol": "istio.io/PROXY", "allowedRoutes": { "namespaces": { "from": "Same" } } }));
+    }
     let addresses = match c.below(9) {
         0..=2 | 6..=8 => json!([{ "type": "IPAddress", "value": c.of(&VIPS) }]),
         3 => {
@@ -346,7 +483,19 @@ fn gateway(meta: &mut Value, c: &mut Choices<'_>) -> Value {
         }
         _ => json!([]),
     };
-    json!({ "spec": { "gatewayClassName": class, "listeners": [listener] }, "status": { "addresses": addresses } })
+    json!({ "spec": { "gatewayClassName": class, "listeners": listeners }, "status": { "addresses": addresses } })
+}
+
+/// Values that decode, one that does not, and objects without what proxies need.
+fn secret(c: &mut Choices<'_>) -> Value {
+    let key = c.of(&["ca.crt", "tls.key", "cert", "other"]);
+    let value = c.of(&["", "Y2VydA==", "not base64"]);
+    json!({ "type": c.of(&["Opaque", "kubernetes.io/tls"]), "data": { key: value } })
+}
+
+fn config_map(c: &mut Choices<'_>) -> Value {
+    let key = c.of(&["ca.crt", "other"]);
+    json!({ "data": { key: c.of(&["", "no certificate"]) } })
 }
 
 fn reference_grant(c: &mut Choices<'_>) -> Value {
@@ -418,7 +567,7 @@ fn http_match(c: &mut Choices<'_>) -> Value {
 }
 
 fn rule(c: &mut Choices<'_>) -> Value {
-    let mut rule = json!({ "backendRefs": c.many(2, backend) });
+    let mut rule = json!({ "backendRefs": c.many(3, backend) });
     if c.below(3) > 0 {
         rule["matches"] = Value::Array(c.many(2, http_match));
     }
@@ -493,6 +642,27 @@ fn service(meta: &mut Value, c: &mut Choices<'_>) -> Value {
         "istio.io/ingress-use-waypoint",
         c.of(&[None, None, None, Some("false"), Some("true")]),
     );
+    canary(meta, c);
+    label(
+        meta,
+        "gateway.istio.io/managed",
+        c.of(&[
+            None,
+            None,
+            None,
+            None,
+            None,
+            None,
+            Some("istio.io-mesh-controller"),
+            Some("odd"),
+        ]),
+    );
+    set(
+        meta,
+        "annotations",
+        "networking.istio.io/traffic-distribution",
+        c.of(&[None, None, None, None, Some("PreferClose"), Some("odd")]),
+    );
     let mut spec = json!({ "ports": service_ports(c) });
     match c.below(6) {
         0..=2 => spec["clusterIP"] = json!(c.of(&VIPS)),
@@ -546,6 +716,18 @@ fn endpoint(c: &mut Choices<'_>) -> Value {
 
 fn service_entry(meta: &mut Value, c: &mut Choices<'_>) -> Value {
     use_waypoint(meta, c);
+    canary(meta, c);
+    label(
+        meta,
+        "networking.istio.io/enable-autoallocate-ip",
+        c.of(&[None, None, None, None, Some("False"), Some("true")]),
+    );
+    let strategy = c.of(&[None, None, None, None, Some("RACE_FIRST_TCP_CONNECT")]);
+    set(meta, "annotations", "istio.io/connect-strategy", strategy);
+    if c.rarely(4) {
+        dataplane_mode(meta, c);
+        meta["labels"]["app"] = json!("x");
+    }
     let mut hosts = vec![c.of(&HOSTS)];
     if c.rarely(3) {
         hosts.push(c.of(&HOSTS));
@@ -573,8 +755,14 @@ fn service_entry(meta: &mut Value, c: &mut Choices<'_>) -> Value {
     }
     let mut doc = json!({ "spec": spec });
     if c.rarely(3) {
-        let host = doc["spec"]["hosts"][0].clone();
-        doc["status"] = json!({ "addresses": [{ "value": "240.240.0.1", "host": host }] });
+        let kept = c.many(2, |c| {
+            let host = match c.below(3) {
+                0 | 1 => doc["spec"]["hosts"][0].clone(),
+                _ => json!(c.of(&HOSTS)),
+            };
+            json!({ "value": c.of(&["240.240.0.1", "240.240.0.2", "2001:2::1", "bad"]), "host": host })
+        });
+        doc["status"] = json!({ "addresses": kept });
     }
     doc
 }
@@ -622,6 +810,11 @@ fn pod(meta: &mut Value, c: &mut Choices<'_>) -> Value {
     if c.rarely(8) {
         meta["deletionTimestamp"] = json!("2024-01-03T00:00:00Z");
     }
+    label(
+        meta,
+        "service.istio.io/canonical-name",
+        c.of(&[None, None, None, None, Some("z")]),
+    );
     let uid = c.of(&["u1", "u2"]);
     meta["uid"] = json!(uid);
     let mut spec = json!({
@@ -764,7 +957,7 @@ fn authorization_policy(meta: &mut Value, c: &mut Choices<'_>) -> Value {
     if !c.rarely(6) {
         spec["rules"] = Value::Array(c.many(2, authorization_rule));
     }
-    if c.rarely(10) {
+    if c.rarely(4) {
         set(meta, "annotations", "istio.io/dry-run", "true");
     }
     json!({ "spec": spec })
@@ -782,7 +975,7 @@ fn peer_authentication(c: &mut Choices<'_>) -> Value {
     if !c.rarely(6) {
         spec["mtls"] = mode(c);
     }
-    if c.rarely(3) {
+    if c.rarely(2) {
         let mut ports = Map::new();
         for _ in 0..=c.below(2) {
             ports.insert(c.of(&["8080", "80", "9090", "no"]).to_owned(), mode(c));

@@ -56,12 +56,29 @@ pub(crate) enum Edit {
     SourceFindings(bool),
 }
 
+impl Edit {
+    /// It in words.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Self::Write(kind, slot, choices) => {
+                let slot = usize::from(*slot) % objects::slots(*kind);
+                objects::document(*kind, slot, &mut Choices::new(choices)).to_string()
+            }
+            Self::Delete(kind, slot) => {
+                let key = objects::key(*kind, usize::from(*slot) % objects::slots(*kind));
+                format!("delete {kind} {key}")
+            }
+            other => format!("{other:?}"),
+        }
+    }
+}
+
 fn kinds() -> impl Strategy<Value = Kind> {
     (0..EDITED.len()).prop_map(|at| EDITED[at])
 }
 
 fn writes() -> impl Strategy<Value = Edit> {
-    (kinds(), any::<u8>(), vec(any::<u8>(), 0..40))
+    (kinds(), any::<u8>(), vec(any::<u8>(), 0..64))
         .prop_map(|(kind, slot, c)| Edit::Write(kind, slot, c))
 }
 
@@ -79,6 +96,8 @@ fn edits() -> impl Strategy<Value = Edit> {
 /// A run: what is there before the first complete lists, the order of the lists, what follows.
 #[derive(Clone, Debug)]
 pub(crate) struct Run {
+    /// Settings of the installation.
+    pub(crate) defaults: Vec<u8>,
     /// Edits before and between the first complete lists.
     pub(crate) early: Vec<Edit>,
     /// Order of the first complete lists.
@@ -104,7 +123,12 @@ fn foundations() -> impl Strategy<Value = Vec<Edit>> {
         (0..objects::slots(kind).min(max)).map(move |slot| (kind, slot as u8))
     });
     let writes: Vec<_> = slots
-        .map(|(kind, slot)| vec(any::<u8>(), 0..30).prop_map(move |c| Edit::Write(kind, slot, c)))
+        .map(|(kind, slot)| {
+            // Half of the Gateways are as they should be, for else little comes of the rest.
+            let plain = u32::from(kind == Kind::Gateway);
+            let choices = prop_oneof![plain => Just(Vec::new()), 1 => vec(any::<u8>(), 0..56)];
+            choices.prop_map(move |c| Edit::Write(kind, slot, c))
+        })
         .collect();
     writes.prop_shuffle()
 }
@@ -118,7 +142,9 @@ pub(crate) fn runs() -> impl Strategy<Value = Run> {
     });
     let lists = Just(Kind::ALL.to_vec()).prop_shuffle();
     let batches = vec(vec(edits(), 1..5), 1..12);
-    (early, lists, batches).prop_map(|(early, lists, batches)| Run {
+    let all = (vec(any::<u8>(), 0..8), early, lists, batches);
+    all.prop_map(|(defaults, early, lists, batches)| Run {
+        defaults,
         early,
         lists,
         batches,
