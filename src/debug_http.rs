@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use authn::{Authenticator, Peer};
 use axum::Extension;
 use axum::Router;
@@ -22,13 +21,15 @@ use serde::{Deserialize, Serialize as _};
 use serde_json::ser::{PrettyFormatter, Serializer};
 use serde_json::{Map, Value, json};
 use snapshot::{ResourceType, Snapshot};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 use xds::{Connection, Connections, SyncState};
 
 use crate::metrics::ProcessMetrics;
 use crate::{ambientz, render};
+
+mod server;
+
+pub use server::{Limits, serve};
 
 /// istioctl looks for exactly this text.
 const NOT_CONNECTED: &str =
@@ -97,22 +98,6 @@ pub fn router(state: DebugState) -> Router {
         .route("/debug", get(index))
         .merge(local)
         .with_state(state)
-}
-
-/// Serves until `shutdown`.
-///
-/// # Errors
-/// When the listener fails.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    shutdown: CancellationToken,
-) -> anyhow::Result<()> {
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service)
-        .with_graceful_shutdown(async move { shutdown.cancelled().await })
-        .await
-        .context("debug HTTP")
 }
 
 /// Source: spec/control-plane.md §6.1.

@@ -48,7 +48,7 @@ pub fn authenticator(
         reviewer: Arc::new(issuer),
         cluster_ids: vec![args.mesh.cluster_id.clone()],
         remotes: Default::default(),
-        audiences: args.token_audiences.clone(),
+        audiences: audiences(args)?,
         trust_domain: Arc::new(move || {
             let snapshot = snapshots.borrow();
             let mesh = snapshot.as_ref().map(|snapshot| &snapshot.mesh);
@@ -58,6 +58,21 @@ pub fn authenticator(
     };
     let metrics = authn::Metrics::register(registry)?;
     Ok(Authenticator::new(config, metrics))
+}
+
+/// What tokens must be made for. A reviewer that is asked for no audience vouches for any.
+fn audiences(args: &ServeArgs) -> anyhow::Result<Vec<String>> {
+    let texts = args.token_audiences.iter().map(|text| text.trim());
+    let audiences: Vec<String> = texts
+        .filter(|text| !text.is_empty())
+        .map(str::to_owned)
+        .collect();
+    anyhow::ensure!(
+        !audiences.is_empty(),
+        "--token-audiences is empty: name what tokens must be made for, such as {}",
+        authn::DEFAULT_AUDIENCE
+    );
+    Ok(audiences)
 }
 
 /// A pod's token is good while the pod is there, is the same, and has the same account.
@@ -135,12 +150,16 @@ pub async fn renew(
     let mut signers = authority.watch();
     signers.mark_unchanged();
     let mut since = SystemTime::now();
+    let mut has_failed = false;
     loop {
-        let due = authority.signer().map_or(Duration::ZERO, |signer| {
+        let life_left = || {
+            let signer = authority.signer().ok()?;
             let life = signer.not_after().duration_since(since).unwrap_or_default();
             let age = since.elapsed().unwrap_or_default();
-            (life / 2).saturating_sub(age)
-        });
+            Some((life / 2).saturating_sub(age))
+        };
+        // After a failure nothing else would bring a new try before half of a long life.
+        let due = if has_failed { None } else { life_left() }.unwrap_or_default();
         let is_due = due.is_zero();
         let changed = tokio::select! {
             changed = signers.changed() => changed.is_ok(),
@@ -153,9 +172,11 @@ pub async fn renew(
             Ok(config) => {
                 tls.send_replace(config);
                 since = SystemTime::now();
+                has_failed = false;
                 tracing::info!("the serving certificate is renewed");
             }
             Err(error) => {
+                has_failed = true;
                 tracing::warn!(error = %format!("{error:#}"), "the serving certificate stays as it is");
             }
         }

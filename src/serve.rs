@@ -67,6 +67,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     tasks.spawn(debug_http::serve(
         ready_listener,
         debug_http::ready_only(debug.clone()),
+        debug_http::Limits::default(),
         shutdown.clone(),
     ));
     let debug_listener = bind("--debug-addr", args.debug_addr).await?;
@@ -79,6 +80,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
             authenticator: Some(Arc::clone(&authenticator)),
             ..debug
         }),
+        debug_http::Limits::default(),
         shutdown.clone(),
     ));
     let authority = authority(&args, &trust_domain)?;
@@ -292,6 +294,11 @@ async fn listeners(
 fn serving_names(args: &ServeArgs) -> (Vec<String>, Vec<IpAddr>) {
     let ns = &args.mesh.system_namespace;
     let mut names = vec!["localhost".to_owned()];
+    // The Service of a revision that is not the default one has its name.
+    match args.mesh.revision.as_str() {
+        "" | "default" => {}
+        revision => names.push(format!("istiod-{revision}.{ns}.svc")),
+    }
     names.extend(["istiod", "istiod-remote", "istio-pilot"].map(|name| format!("{name}.{ns}.svc")));
     let mut ips = vec![
         IpAddr::from([127, 0, 0, 1]),
@@ -320,10 +327,12 @@ fn serving_names(args: &ServeArgs) -> (Vec<String>, Vec<IpAddr>) {
 
 fn identity_policy(args: &ServeArgs) -> anyhow::Result<IdentityPolicy> {
     let mut accounts = Vec::new();
-    for text in args.trusted_node_account.iter().map(|text| text.trim()) {
+    let texts = args.trusted_node_account.iter().map(|text| text.trim());
+    // An empty variable trusts nobody.
+    for text in texts.filter(|text| !text.is_empty()) {
         let (ns, name) = text
             .split_once('/')
-            .filter(|(ns, name)| !ns.is_empty() && !name.is_empty())
+            .filter(|(ns, name)| !ns.is_empty() && !name.is_empty() && !name.contains('/'))
             .with_context(|| format!("--trusted-node-account {text:?} is not NAMESPACE/ACCOUNT"))?;
         accounts.push((Str::from(ns), Str::from(name)));
     }
@@ -347,5 +356,56 @@ async fn terminate() -> anyhow::Result<()> {
     tokio::select! {
         result = tokio::signal::ctrl_c() => result.context("cannot wait for SIGINT"),
         _ = terminate.recv() => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::config::{Cli, Command};
+
+    fn args(flags: &[&str]) -> ServeArgs {
+        let words = ["ambientd", "serve", "--config-dir", "x"];
+        match Cli::try_parse_from(words.iter().chain(flags))
+            .unwrap()
+            .command
+        {
+            Command::Serve(args) => args,
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn node_accounts_may_be_none_and_are_names_alone() {
+        let accounts = |text: &str| {
+            let policy = identity_policy(&args(&["--trusted-node-account", text]));
+            policy.map(|policy| policy.ztunnel_accounts).ok()
+        };
+        let ztunnel = (Str::from("istio-system"), Str::from("ztunnel"));
+        assert_eq!(accounts(""), Some(Vec::new()));
+        assert_eq!(accounts("istio-system/ztunnel, "), Some(vec![ztunnel]));
+        for bad in ["ztunnel", "a/", "/b", "a/b/c"] {
+            assert_eq!(accounts(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_serving_certificate_names_the_service_of_its_revision() {
+        let names = |flags: &[&str]| serving_names(&args(flags)).0;
+        let usual = [
+            "istio-pilot.istio-system.svc",
+            "istiod-remote.istio-system.svc",
+            "istiod.istio-system.svc",
+            "localhost",
+        ];
+        assert_eq!(names(&[]), usual);
+        assert_eq!(names(&["--revision", "default"]), usual);
+        let canary = names(&["--revision", "canary"]);
+        assert!(canary.contains(&"istiod-canary.istio-system.svc".to_owned()));
+        assert_eq!(canary.len(), usual.len() + 1);
     }
 }
