@@ -146,7 +146,10 @@ fn identify(
         );
         Status::permission_denied("the node does not match its identity")
     })?;
-    Ok(client)
+    Ok(Client {
+        identity: Some(caller.identity.clone()),
+        ..client
+    })
 }
 
 async fn serve<R: AdsRequest>(
