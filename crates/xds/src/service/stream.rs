@@ -124,7 +124,7 @@ fn identify(
     if node.id.len() > NODE_ID_BYTES_MAX {
         return Err(Status::invalid_argument("the node id is too long"));
     }
-    let client = shared
+    let mut client = shared
         .deps
         .node_reader
         .read(node)
@@ -146,10 +146,8 @@ fn identify(
         );
         Status::permission_denied("the node does not match its identity")
     })?;
-    Ok(Client {
-        identity: Some(caller.identity.clone()),
-        ..client
-    })
+    client.identity = Some(caller.identity.clone());
+    Ok(client)
 }
 
 async fn serve<R: AdsRequest>(
