@@ -922,9 +922,8 @@ async fn refused_at_last(
     words: &str,
 ) -> anyhow::Result<()> {
     wait::until(words, LIMIT, || async {
-        let error = match Identity::fetch(target, request).await {
-            Ok(_) => anyhow::bail!("a certificate was issued"),
-            Err(error) => error,
+        let Err(error) = Identity::fetch(target, request).await else {
+            anyhow::bail!("a certificate was issued");
         };
         let status = error.downcast_ref::<tonic::Status>();
         let status = status.with_context(|| format!("{error:#}"))?;

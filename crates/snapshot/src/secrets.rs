@@ -104,10 +104,7 @@ impl SecretStore {
     }
 
     /// The first of these that exists, with what it holds.
-    fn first<'s>(
-        &'s self,
-        keys: impl IntoIterator<Item = MaterialKey>,
-    ) -> Option<&'s Arc<Material>> {
+    fn first(&self, keys: impl IntoIterator<Item = MaterialKey>) -> Option<&Arc<Material>> {
         let mut keys = keys.into_iter();
         keys.find_map(|key| self.materials.get(&key))
     }

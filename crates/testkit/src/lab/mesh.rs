@@ -376,14 +376,17 @@ impl LabMesh {
 
     /// The ends of all logs, for failures.
     pub fn logs(&self) -> String {
-        let mut text = self.daemon.log_tail();
-        for (node, ztunnel) in &self.ztunnels {
-            text.push_str(&format!("\n{node}: {}", ztunnel.log_tail()));
-        }
-        for (name, waypoint) in &self.waypoints {
-            text.push_str(&format!("\n{name}: {}", waypoint.log_tail()));
-        }
-        text
+        let ztunnels = self
+            .ztunnels
+            .iter()
+            .map(|(node, ztunnel)| format!("{node}: {}", ztunnel.log_tail()));
+        let waypoints = self
+            .waypoints
+            .iter()
+            .map(|(name, waypoint)| format!("{name}: {}", waypoint.log_tail()));
+        let all = [self.daemon.log_tail()].into_iter();
+        let all: Vec<String> = all.chain(ztunnels).chain(waypoints).collect();
+        all.join("\n")
     }
 
     /// Where the world's files are.

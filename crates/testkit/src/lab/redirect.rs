@@ -1,5 +1,6 @@
 //! What the CNI and kube-proxy do to a pod's network.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::process::{Command, Stdio};
@@ -97,18 +98,15 @@ pub fn forward_services(
     let mut rules = String::from("*nat\n");
     for (vip, port, endpoints) in services {
         for (i, endpoint) in endpoints.iter().enumerate() {
-            let left = endpoints.len() - i;
-            let chance = if left > 1 {
-                format!(
-                    "-m statistic --mode random --probability {:.4} ",
-                    1.0 / left as f64
-                )
-            } else {
-                String::new()
+            // In ten thousandths.
+            let chance = match 10_000 / (endpoints.len() - i) {
+                10_000 => String::new(),
+                share => format!("-m statistic --mode random --probability 0.{share:04} "),
             };
-            rules.push_str(&format!(
-                "-A OUTPUT -d {vip}/32 -p tcp --dport {port} {chance}-j DNAT --to-destination {endpoint}\n"
-            ));
+            writeln!(
+                rules,
+                "-A OUTPUT -d {vip}/32 -p tcp --dport {port} {chance}-j DNAT --to-destination {endpoint}"
+            )?;
         }
     }
     rules.push_str("COMMIT\n");
