@@ -116,6 +116,34 @@ impl NodeAuthorizer for SnapshotNodes {
     }
 }
 
+/// Keeps the trust domain of the authority, and the aliases whose certificates it accepts,
+/// as mesh config has them.
+///
+/// # Errors
+/// Never; without snapshots it waits for ever.
+pub async fn follow_trust_domains(
+    authority: Arc<Authority>,
+    mut snapshots: Snapshots,
+) -> anyhow::Result<()> {
+    loop {
+        let mesh = snapshots
+            .borrow_and_update()
+            .as_ref()
+            .map(|snapshot| Arc::clone(&snapshot.mesh));
+        if let Some(mesh) = mesh {
+            let (own, aliases) = (&mesh.trust_domain, &mesh.trust_domain_aliases);
+            match authority.set_trust_domains(own, aliases) {
+                Ok(true) => tracing::info!(%own, ?aliases, "trust domains"),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%error, "the trust domains stay as they are"),
+            }
+        }
+        if snapshots.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 /// Names on the serving certificate.
 #[derive(Clone, Debug, Default)]
 pub struct ServingNames {
@@ -185,6 +213,8 @@ pub async fn renew(
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::expect_used)]
+
     use model::PodFact;
 
     use super::*;
@@ -237,5 +267,31 @@ mod tests {
         ] {
             assert_eq!(good(ns, sa, name, uid), expected, "{ns}/{sa} {name} {uid}");
         }
+    }
+
+    #[tokio::test]
+    async fn trust_domains_of_the_mesh_reach_the_authority_unless_they_are_none() {
+        let authority = ca::Authority::new("cluster.local", ca::TtlPolicy::default());
+        let authority = Arc::new(authority.expect("a trust domain"));
+        let (sender, snapshots) = watch::channel(None);
+        let following = tokio::spawn(follow_trust_domains(Arc::clone(&authority), snapshots));
+        let publish = |own: &str, alias: &str| {
+            let mut snapshot = Snapshot::default();
+            let mesh = Arc::make_mut(&mut snapshot.mesh);
+            mesh.trust_domain = Str::from(own);
+            mesh.trust_domain_aliases = vec![Str::from(alias)];
+            sender.send_replace(Some(Arc::new(snapshot)));
+        };
+        let mut domains = authority.watch_trust_domains();
+        publish("cluster.local", "old.example");
+        domains.changed().await.expect("a change");
+        assert!(domains.borrow_and_update().accepts("old.example"));
+        // What is no trust domain changes nothing; what comes after it does.
+        publish("not a domain", "x");
+        publish("new.example", "newer.example");
+        domains.changed().await.expect("a change");
+        assert_eq!(authority.trust_domain(), "new.example");
+        assert!(!domains.borrow().accepts("old.example"));
+        following.abort();
     }
 }

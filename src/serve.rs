@@ -84,6 +84,8 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         shutdown.clone(),
     ));
     let authority = authority(&args, &trust_domain)?;
+    let followed = (Arc::clone(&authority.authority), snapshots.clone());
+    tasks.spawn(async move { identity::follow_trust_domains(followed.0, followed.1).await });
     let deps = Deps {
         snapshots: snapshots.clone(),
         node_reader: Arc::new(EnvoyNodes),
@@ -153,10 +155,11 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     tracing::info!("stopping");
     let grace = tokio::time::sleep(Duration::from_secs(2));
     tokio::pin!(grace);
-    // The sources, the renewal and the owner thread wait for input and have nothing to finish.
+    // The sources, the renewal, what follows trust domains and the owner thread wait for
+    // input and have nothing to finish.
     tokio::select! {
         () = &mut grace => {}
-        () = async { while tasks.len() > 4 && tasks.join_next().await.is_some() {} } => {}
+        () = async { while tasks.len() > 5 && tasks.join_next().await.is_some() {} } => {}
     }
     tasks.abort_all();
     outcome
@@ -223,6 +226,9 @@ fn certificates(
     registry: &Registry,
 ) -> anyhow::Result<ca::CertificateService> {
     let trusted = args.trusted_node_account.join(",").parse();
+    let clock: authn::Clock = Arc::new(SystemTime::now);
+    let followed = Arc::clone(&authority.authority);
+    ca::service::ExpiryMetrics::register(registry, followed, Arc::clone(&clock))?;
     Ok(ca::CertificateService::new(ca::ServiceConfig {
         authority: Arc::clone(&authority.authority),
         authenticator,
@@ -230,7 +236,7 @@ fn certificates(
         nodes: Arc::new(SnapshotNodes(snapshots)),
         limits: ca::service::Limits::default(),
         metrics: ca::service::CaMetrics::register(registry)?,
-        clock: Arc::new(SystemTime::now),
+        clock,
     }))
 }
 

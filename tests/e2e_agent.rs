@@ -16,10 +16,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use common::{Called, Mesh, SOON, Traffic};
+use common::{Called, Callers, Mesh, SOON, Traffic, Workload};
+use testkit::ads::XdsTarget;
 use testkit::daemon::Daemon;
 use testkit::envoy::{AgentRequest, Envoy};
-use testkit::hbone::HboneClient;
+use testkit::hbone::{CertificateRequest, HboneClient, Identity};
 use testkit::http_client;
 use testkit::wait;
 
@@ -100,35 +101,107 @@ async fn roots(envoy: &Envoy) -> anyhow::Result<usize> {
     counts.max().context("no roots")
 }
 
-/// A request that the waypoint itself answers, over a handshake of its own: both sides
-/// must take the other's certificate.
-async fn be_refused(mesh: &Mesh) -> anyhow::Result<()> {
-    let identity = Arc::new(mesh.daemon.identity("shop", "client")?);
-    let client = HboneClient::new(identity, Some(mesh.net.pod(1)))?;
-    let vip = mesh.net.vip("web").to_string();
-    let request = http_client::request(http::Method::POST, "web", "/split")?;
-    let waypoint = mesh.net.waypoint();
-    let answer = Box::pin(client.request(waypoint, &vip, request)).await?;
-    ensure!(answer.status == 403, "{}", answer.status);
-    Ok(())
+/// Clients and workloads that obtain a new certificate each time, as real ones do when half of
+/// the life of theirs is over.
+struct Renewing {
+    callers: Arc<Callers>,
+    control_plane: XdsTarget,
+    client: CertificateRequest,
+    workload: CertificateRequest,
 }
 
-/// Shakes hands until what is looked for has come; no handshake may fail meanwhile.
-async fn until<T: AsyncFnMut(&Mesh) -> bool>(mesh: &Mesh, what: &str, mut look: T) -> usize {
-    let begun = Instant::now();
-    let mut count = 0;
-    loop {
-        let refused = be_refused(mesh).await;
-        refused.unwrap_or_else(|error| panic!("{what}: {error:#}\n{}", mesh.logs()));
-        count += 1;
-        if look(mesh).await {
-            return count;
+impl Renewing {
+    fn of(mesh: &Mesh) -> anyhow::Result<Self> {
+        let request = |account| {
+            anyhow::Ok(CertificateRequest {
+                token: mesh.daemon.token("shop", account, None)?,
+                on_behalf_of: None,
+                ttl_seconds: LIFE_SECONDS,
+            })
+        };
+        Ok(Self {
+            callers: Arc::clone(&mesh.callers),
+            control_plane: mesh.daemon.xds_anonymous()?,
+            client: request("client")?,
+            workload: request("web")?,
+        })
+    }
+
+    /// New certificates for all: whoever trusts the roots of now gets them, over new
+    /// connections to the control plane.
+    async fn renew(&self, workloads: &[Workload]) -> anyhow::Result<HboneClient> {
+        let identity = Identity::fetch(&self.control_plane, &self.workload).await?;
+        for workload in workloads {
+            workload.server.renew(&identity)?;
         }
-        assert!(
-            begun.elapsed() < SOON * 2,
-            "in vain: {what}\n{}",
-            mesh.logs()
-        );
+        let identity = Identity::fetch(&self.control_plane, &self.client).await?;
+        HboneClient::new(Arc::new(identity), Some(self.callers.net.pod(1)))
+    }
+}
+
+/// A mesh in which certificates are renewed and requests flow all the time.
+struct Rotating {
+    mesh: Mesh,
+    renewing: Renewing,
+    requests_count: usize,
+    renewals_count: usize,
+}
+
+/// Longest life of a certificate of clients and workloads, seconds.
+const LIFE_SECONDS: u32 = 6;
+/// Requests with one certificate of the client.
+const REQUESTS_PER_CERTIFICATE: usize = 5;
+
+impl Rotating {
+    /// Renews and calls until what is looked for has come; no handshake may fail meanwhile.
+    /// Every request has a tunnel of its own, every renewal ends the tunnels of the waypoint to
+    /// the workloads.
+    async fn until<T: AsyncFnMut(&Mesh) -> bool>(&mut self, what: &str, mut look: T) {
+        let begun = Instant::now();
+        loop {
+            let outcome = self.once().await;
+            outcome.unwrap_or_else(|error| panic!("{what}: {error:#}\n{}", self.mesh.logs()));
+            if look(&self.mesh).await {
+                return;
+            }
+            let logs = || self.mesh.logs();
+            assert!(begun.elapsed() < SOON * 2, "in vain: {what}\n{}", logs());
+        }
+    }
+
+    async fn once(&mut self) -> anyhow::Result<()> {
+        let client = Box::pin(self.renewing.renew(&self.mesh.workloads)).await?;
+        self.renewals_count += 1;
+        for _ in 0..REQUESTS_PER_CERTIFICATE {
+            let called = self.mesh.call(&client, http::Method::GET, "web", "/split");
+            let called = Box::pin(called).await?;
+            ensure!(matches!(called, Called::Served { .. }), "{called:?}");
+            client.forget_tunnels().await;
+            self.requests_count += 1;
+        }
+        Ok(())
+    }
+
+    fn handshakes_with_workloads(&self) -> usize {
+        let workloads = self.mesh.workloads.iter();
+        workloads.map(|one| one.server.handshakes_count()).sum()
+    }
+
+    /// Makes the step; then the control plane begins anew, so that Envoy and the ztunnel must
+    /// connect to it with what they trust.
+    async fn step(&mut self, step: &str) {
+        let dir = self.mesh.daemon.state_dir().display().to_string();
+        let output = common::ambientd(&["ca", "rotate", "--state-dir", &dir, "--step", step]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{step}: {said}");
+        self.mesh.daemon.restart().await.unwrap();
+        wait::until("everybody to be back", SOON, || async {
+            common::in_sync(&self.mesh.daemon, 2).await
+        })
+        .await
+        .unwrap_or_else(|error| panic!("{step}: {error:#}\n{}", self.mesh.logs()));
+        // As the file that proxies mount says now.
+        self.renewing.control_plane = self.mesh.daemon.xds_anonymous().unwrap();
     }
 }
 
@@ -136,37 +209,45 @@ async fn until<T: AsyncFnMut(&Mesh) -> bool>(mesh: &Mesh, what: &str, mut look: 
 fn no_handshake_fails_at_any_step_of_a_rotation_of_the_root() {
     common::runtime().block_on(Box::pin(async {
         let mesh = Mesh::start_with_ttl(45, TTL_SECONDS).await.unwrap();
-        let rotate = |step: &str| {
-            let dir = mesh.daemon.state_dir().display().to_string();
-            let output = common::ambientd(&["ca", "rotate", "--state-dir", &dir, "--step", step]);
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!(output.status.success(), "{step}: {said}");
+        let renewing = Renewing::of(&mesh).unwrap();
+        // Else the waypoint's connections to them would outlive all certificates.
+        for workload in &mesh.workloads {
+            workload.app.close_after_answers();
+        }
+        let mut run = Rotating {
+            mesh,
+            renewing,
+            requests_count: 0,
+            renewals_count: 0,
         };
-        let mut handshakes = until(&mesh, "one root", async |m| {
-            roots(&m.envoy).await.unwrap() == 1
-        })
-        .await;
-        rotate("prepare");
-        handshakes += until(&mesh, "two roots", async |m| {
-            roots(&m.envoy).await.unwrap() == 2
-        })
-        .await;
-        rotate("switch");
-        let mut seen = serials(&mesh.envoy).await.unwrap();
-        let enough = seen.len() + 2;
-        handshakes += until(&mesh, "certificates of the new root", async |m| {
-            seen.extend(serials(&m.envoy).await.unwrap());
-            seen.len() >= enough
-        })
-        .await;
-        rotate("finish");
-        handshakes += until(&mesh, "one root again", async |m| {
-            roots(&m.envoy).await.unwrap() == 1
-        })
-        .await;
-        println!("{handshakes} handshakes over a rotation");
-        mesh.envoy.assert_no_nacks().await.unwrap();
-        assert_eq!(mesh.envoy.probe().await.unwrap(), Ok(()));
+        run.until("one root", async |m| roots(&m.envoy).await.unwrap() == 1)
+            .await;
+        for (step, roots_count) in [("prepare", 2), ("switch", 2), ("finish", 1)] {
+            let handshakes = run.handshakes_with_workloads();
+            run.step(step).await;
+            run.until(&format!("{step}: {roots_count} roots"), async |m| {
+                roots(&m.envoy).await.unwrap() == roots_count
+            })
+            .await;
+            // Two certificates after the step: the second one was asked for after it.
+            let mut seen = serials(&run.mesh.envoy).await.unwrap();
+            let enough = seen.len() + 2;
+            run.until(&format!("{step}: certificates"), async |m| {
+                seen.extend(serials(&m.envoy).await.unwrap());
+                seen.len() >= enough
+            })
+            .await;
+            assert!(run.handshakes_with_workloads() > handshakes, "{step}");
+        }
+        println!(
+            "{} requests, each over a tunnel of its own, {} handshakes with workloads and {} \
+             renewals over a rotation",
+            run.requests_count,
+            run.handshakes_with_workloads(),
+            run.renewals_count
+        );
+        run.mesh.envoy.assert_no_nacks().await.unwrap();
+        assert_eq!(run.mesh.envoy.probe().await.unwrap(), Ok(()));
     }));
 }
 

@@ -8,6 +8,9 @@
     clippy::panic
 )]
 
+#[path = "e2e_identity/attacks.rs"]
+mod attacks;
+
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -122,12 +125,17 @@ fn with_token<T>(message: T, token: Option<&str>) -> Request<T> {
 
 /// What a client with this token and this node id gets: the number of resources.
 async fn subscribe(channel: Channel, token: Option<&str>, id: &str) -> Result<usize, Status> {
+    let node = Node {
+        id: id.to_owned(),
+        ..Node::default()
+    };
+    subscribe_as(channel, token, node).await
+}
+
+async fn subscribe_as(channel: Channel, token: Option<&str>, node: Node) -> Result<usize, Status> {
     let (requests, receiver) = tokio::sync::mpsc::channel(4);
     let request = DeltaDiscoveryRequest {
-        node: Some(Node {
-            id: id.to_owned(),
-            ..Node::default()
-        }),
+        node: Some(node),
         type_url: ADDRESS.to_owned(),
         ..DeltaDiscoveryRequest::default()
     };

@@ -13,18 +13,30 @@
     clippy::panic
 )]
 
+mod common;
+
+use std::collections::BTreeMap;
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, ensure};
+use base64::Engine as _;
+use model::SpiffeId;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use testkit::hbone::HboneClient;
+use testkit::ads::XdsTarget;
+use testkit::app::App;
+use testkit::daemon::Daemon;
+use testkit::hbone::{CertificateRequest, HboneClient, Identity};
 use testkit::http_client;
-use testkit::lab::{Lab, LabMesh, LabZtunnel, Outcome, resolve_by_dns, unavailable};
+use testkit::lab::{
+    CONTROL_PLANE_IP, Lab, LabMesh, LabWaypoint, LabZtunnel, MeshOptions, Outcome, Stranger, dump,
+    resolve_by_dns, unavailable,
+};
 use testkit::wait;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -57,6 +69,17 @@ fn world(
     edit: impl FnOnce(String) -> String + Send,
     claims: impl AsyncFnOnce(&Lab, &mut LabMesh) -> anyhow::Result<()> + Send,
 ) {
+    world_with(name, MeshOptions::default(), edit, claims);
+}
+
+/// The same, with ztunnels and waypoints told more. Those that ask on demand hold less than
+/// all that is rendered.
+fn world_with(
+    name: &str,
+    options: MeshOptions,
+    edit: impl FnOnce(String) -> String + Send,
+    claims: impl AsyncFnOnce(&Lab, &mut LabMesh) -> anyhow::Result<()> + Send,
+) {
     let Some(binary) = LabZtunnel::binary() else {
         say_once("ZTUNNEL_BIN is not set: the worlds with a real ztunnel did not run\n");
         return;
@@ -76,7 +99,11 @@ fn world(
     let file = guides.join(name).join("input.yaml");
     let lab = Lab::new().unwrap();
     let outcome = lab.block_on(async || {
-        let mut mesh = LabMesh::start(&lab, &binary, &file, edit).await?;
+        let on_demand = options.on_demand;
+        let mut mesh = LabMesh::start(&lab, &binary, &file, options, edit).await?;
+        if on_demand {
+            return claims(&lab, &mut mesh).await;
+        }
         mesh.wait_holds_what_is_rendered().await?;
         claims(&lab, &mut mesh).await?;
         mesh.wait_holds_what_is_rendered().await
@@ -110,7 +137,7 @@ fn peer_is(mesh: &LabMesh, pod: &str) -> anyhow::Result<impl Fn(&Outcome) -> any
 }
 
 /// The world's text without one object.
-fn without(text: &str, kind: &str, name: &str) -> String {
+fn without_object(text: &str, kind: &str, name: &str) -> String {
     let is_it = |document: &&str| {
         document.contains(&format!("kind: {kind}\n"))
             && document.contains(&format!("  name: {name}\n"))
@@ -153,10 +180,7 @@ fn guide_01_enrolled_callers_use_mtls_and_plain_text_still_gets_in() {
         let (_, web) = mesh.world.pod("shop/web")?;
         let server = "10.96.0.10".parse()?;
         let found = resolve_by_dns(web, server, "orders.shop.svc.cluster.local")?;
-        ensure!(
-            found == ["10.96.4.11".parse::<std::net::Ipv4Addr>()?],
-            "{found:?}"
-        );
+        ensure!(found == ["10.96.4.11".parse::<Ipv4Addr>()?], "{found:?}");
         Ok(())
     });
 }
@@ -319,7 +343,7 @@ fn guide_09_identities_decide_at_the_node_proxy() {
             open.read(&mut [0; 4096]).await? > 0,
             "no answer on the open connection"
         );
-        mesh.edit(|text| without(text, "AuthorizationPolicy", "orders-allow-web"))?;
+        mesh.edit(|text| without_object(text, "AuthorizationPolicy", "orders-allow-web"))?;
         let closed = async { while matches!(open.read(&mut [0; 4096]).await, Ok(1..)) {} };
         tokio::time::timeout(LIMIT, closed)
             .await
@@ -566,4 +590,488 @@ async fn ask(open: &mut tokio::net::TcpStream) -> anyhow::Result<()> {
         String::from_utf8_lossy(&answer[..length])
     );
     Ok(())
+}
+
+#[test]
+fn guide_07_fail_closed_namespace_resets_until_the_label_names_a_waypoint() {
+    let fail_closed = |text: String| {
+        text.replace(
+            "    kubernetes.io/metadata.name: bookinfo\n",
+            "    kubernetes.io/metadata.name: bookinfo\n    ambientd.io/waypoint-missing: fail-closed\n",
+        )
+    };
+    world("07-waypoint-mismatch", fail_closed, async |_, mesh| {
+        let caller = "bookinfo/productpage";
+        mesh.expect_reset(caller, "GET http://reviews:9080/reviews/1")
+            .await?;
+        mesh.expect_reset(caller, "POST http://reviews:9080/anything")
+            .await?;
+        mesh.edit(|text| {
+            text.replace(
+                "use-waypoint: review-waypoint",
+                "use-waypoint: reviews-waypoint",
+            )
+        })?;
+        let through = peer_is(mesh, "bookinfo/reviews-waypoint")?;
+        mesh.expect(caller, "GET http://reviews:9080/reviews/1", &through)
+            .await?;
+        mesh.expect_status(caller, "POST http://reviews:9080/anything", 403)
+            .await?;
+        Ok(())
+    });
+}
+
+/// The IPv4 addresses of a service's resource as `render` shows them.
+fn rendered_addresses(mesh: &LabMesh, service: &str) -> anyhow::Result<Vec<Ipv4Addr>> {
+    let rendered = mesh.daemon.render("ztunnel")?;
+    let types = rendered.as_object().context("types")?;
+    let found = types
+        .values()
+        .find_map(|resources| resources.get(service))
+        .with_context(|| format!("{service} is not rendered"))?;
+    let addresses = found["service"]["addresses"].as_array();
+    let decode = |address: &serde_json::Value| {
+        let text = address["address"].as_str()?;
+        let bytes = base64::engine::general_purpose::STANDARD
+            .decode(text)
+            .ok()?;
+        Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?))
+    };
+    Ok(addresses.into_iter().flatten().filter_map(decode).collect())
+}
+
+#[test]
+fn guide_27_ztunnel_answers_for_external_names_with_the_allocated_address() {
+    // Without anybody to ask for external names Envoy would wait: there is none in the pod.
+    let no_envoy = |text: String| without_object(&text, "Pod", "egress-waypoint");
+    world("27-egress-tls-origination", no_envoy, async |_, mesh| {
+        let server = "10.96.0.10".parse()?;
+        for (caller, service, host) in [
+            (
+                "bookinfo/productpage",
+                "bookinfo/api.external.example.com",
+                "api.external.example.com",
+            ),
+            (
+                "unbound/client",
+                "unbound/loose.external.example.com",
+                "loose.external.example.com",
+            ),
+        ] {
+            let expected = rendered_addresses(mesh, service)?;
+            ensure!(
+                matches!(expected[..], [ip] if ip.octets()[..2] == [240, 240]),
+                "{service}: {expected:?}"
+            );
+            let (_, pod) = mesh.world.pod(caller)?;
+            let found = resolve_by_dns(pod, server, host)?;
+            ensure!(found == expected, "{host}: {found:?}, not {expected:?}");
+        }
+        Ok(())
+    });
+}
+
+const CANARY: &str = "reviews-canary";
+
+/// A second waypoint like the first one, and Service `reviews` that gives it a share.
+fn with_canary(text: &str, weight: u32) -> String {
+    let is_of_waypoint = |document: &&str| {
+        document.contains("reviews-waypoint") && !document.contains("use-waypoint: ")
+    };
+    let copies = text.split("---\n").filter(is_of_waypoint).map(|document| {
+        document
+            .replace("reviews-waypoint", CANARY)
+            .replace("10.96.8.16", "10.96.8.26")
+            .replace("10.244.1.15", "10.244.1.25")
+    });
+    let copies: Vec<String> = copies.collect();
+    let shared = text.replace(
+        "  labels:\n    istio.io/use-waypoint: reviews-waypoint\n",
+        &format!(
+            "  annotations:\n    istio.io/use-waypoint-canary-weight: \"{weight}\"\n  labels:\n    \
+             istio.io/use-waypoint: reviews-waypoint\n    istio.io/use-waypoint-canary: {CANARY}\n"
+        ),
+    );
+    format!("{shared}\n---\n{}", copies.join("\n---\n"))
+}
+
+#[test]
+fn the_canary_waypoint_takes_the_share_that_its_weight_says() {
+    const CALLS: u32 = 60;
+    let all = |text: String| with_canary(&text, 100);
+    world("04-waypoint-service", all, async |_, mesh| {
+        let (caller, call) = ("bookinfo/productpage", "GET http://reviews:9080/reviews/1");
+        let primary = mesh
+            .world
+            .pod("bookinfo/reviews-waypoint")?
+            .0
+            .ip
+            .to_string();
+        let canary = mesh
+            .world
+            .pod(&format!("bookinfo/{CANARY}"))?
+            .0
+            .ip
+            .to_string();
+        let share = async |mesh: &LabMesh| {
+            let mut by_canary = 0;
+            for _ in 0..CALLS {
+                let outcome = mesh.world.call(caller, call).await?;
+                let peer = outcome.seen("peer");
+                ensure!(
+                    outcome.status() == 200 && (peer == primary || peer == canary),
+                    "{outcome:?}"
+                );
+                by_canary += u32::from(peer == canary);
+            }
+            anyhow::Ok(by_canary)
+        };
+        mesh.expect_status(caller, call, 200).await?;
+        for (old, weight, expected) in [
+            (100, 100, CALLS..=CALLS),
+            (100, 0, 0..=0),
+            (0, 50, CALLS / 5..=CALLS * 4 / 5),
+        ] {
+            if old != weight {
+                let line = |weight: u32| format!("canary-weight: \"{weight}\"");
+                mesh.edit(|text| text.replace(&line(old), &line(weight)))?;
+                mesh.wait_holds_what_is_rendered().await?;
+            }
+            let by_canary = share(mesh).await?;
+            ensure!(
+                expected.contains(&by_canary),
+                "weight {weight}: {by_canary} of {CALLS} by the canary"
+            );
+        }
+        Ok(())
+    });
+}
+
+fn on_demand() -> MeshOptions {
+    MeshOptions {
+        on_demand: true,
+        ..MeshOptions::default()
+    }
+}
+
+#[test]
+fn ztunnels_that_ask_on_demand_serve_requests_by_service_and_by_address() {
+    world_with(
+        "01-enrol-namespace",
+        on_demand(),
+        no_edit,
+        async |_, mesh| {
+            let orders = mesh
+                .expect_status("shop/web", "GET http://orders.shop/", 200)
+                .await?;
+            let name = format!("shop/{}", orders.seen("pod"));
+            let identity = peer_identity(mesh, &name).await?;
+            ensure!(identity == Some(mesh.identity("shop/web")?), "{identity:?}");
+            let pod = &mesh.world.pod(&name)?.0;
+            let at = format!("GET http://{}:{}/", pod.ip, pod.ports[0].1);
+            mesh.expect_status("shop/web", &at, 200).await?;
+
+            // The first connection to an address is held until ztunnel knows of it, and no longer.
+            let catalog = mesh
+                .world
+                .call("shop/web", "GET http://catalog.legacy/")
+                .await?;
+            ensure!(catalog.seen("pod") == "catalog", "{catalog:?}");
+
+            // From outside, and to somebody of whom there is nothing to be told.
+            mesh.expect_status("legacy/old-client", "GET http://orders.shop/", 200)
+                .await?;
+            let elsewhere = SocketAddr::from((CONTROL_PLANE_IP, 9099));
+            let _app = App::start(elsewhere, "elsewhere", "v1").await?;
+            let call = format!("GET http://{elsewhere}/");
+            let answer = mesh.expect_status("shop/web", &call, 200).await?;
+            ensure!(answer.seen("pod") == "elsewhere", "{answer:?}");
+
+            // They hold less than there is.
+            let all = dump::expected(&mesh.daemon.render("ztunnel")?)?.len();
+            for (node, ztunnel) in &mesh.ztunnels {
+                let held = ztunnel.config_dump().await?;
+                let lists = ["workloads", "services", "policies"].map(|key| held[key].as_array());
+                let count: usize = lists.into_iter().flatten().map(Vec::len).sum();
+                ensure!(count > 0 && count < all, "{node} holds {count} of {all}");
+            }
+            Ok(())
+        },
+    );
+}
+
+/// ztunnel asks for the destinations of connections, but never for the waypoint that one of them
+/// names: it refuses the connection, until somebody has called the waypoint itself.
+#[test]
+fn ztunnels_that_ask_on_demand_go_round_no_waypoint_that_they_do_not_know() {
+    let (world, options) = ("03-waypoint-namespace", on_demand());
+    world_with(world, options, no_edit, async |_, mesh| {
+        let (caller, call) = ("bookinfo/productpage", "GET http://reviews:9080/reviews/1");
+        let direct = peer_is(mesh, caller)?;
+        mesh.expect(caller, "GET http://10.244.2.12:9080/", &direct)
+            .await?;
+        mesh.expect_reset(caller, call).await?;
+        mesh.expect_status(
+            caller,
+            "GET http://bookinfo-waypoint:15021/healthz/ready",
+            200,
+        )
+        .await?;
+        let through = peer_is(mesh, "bookinfo/bookinfo-waypoint")?;
+        mesh.expect(caller, call, &through).await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn ztunnels_that_ask_on_demand_enforce_policies() {
+    world_with("09-zero-trust-l4", on_demand(), no_edit, async |_, mesh| {
+        let orders = "GET http://orders.shop/";
+        mesh.expect_status("shop/web", orders, 200).await?;
+        mesh.expect_reset("shop/probe", orders).await?;
+        mesh.expect_reset("partner/web", orders).await?;
+        mesh.expect_reset("legacy/old-client", orders).await?;
+        mesh.edit(|text| without_object(text, "AuthorizationPolicy", "orders-allow-web"))?;
+        mesh.expect_reset("shop/web", orders).await?;
+        Ok(())
+    });
+}
+
+/// What a metric of the control plane counts under a label, 0 without such a series.
+async fn counted(mesh: &LabMesh, series: &str) -> anyhow::Result<f64> {
+    let metrics = mesh.daemon.debug("/metrics").await?;
+    let mut lines = metrics.lines();
+    let value = lines.find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
+    Ok(value.unwrap_or_default())
+}
+
+#[test]
+fn a_node_gets_no_certificates_for_the_pods_of_another() {
+    world("03-waypoint-namespace", no_edit, async |lab, mesh| {
+        let account = ("istio-system", "ztunnel");
+        let token = |pod| mesh.daemon.token(account.0, account.1, pod);
+        let cases = [
+            // The pod of the token is on node-a, whatever the ztunnel says.
+            ("not_on_node", token(Some("ztunnel-node-a"))?),
+            ("no_pod", token(None)?),
+        ];
+        for (number, (reason, token)) in (90..).zip(cases) {
+            let series = format!("ambientd_ca_requests_refused{{reason=\"{reason}\"}}");
+            ensure!(counted(mesh, &series).await? == 0.0, "{reason} before");
+            let stranger = Stranger {
+                ip: [10, 254, 0, number].into(),
+                pod_of: "node-a".to_owned(),
+                node: "node-b".to_owned(),
+                token,
+            };
+            let (ztunnel, _agent) = mesh.start_stranger(lab, &stranger)?;
+            let refused = wait::until(reason, LIMIT, || async {
+                let count = counted(mesh, &series).await?;
+                ensure!(count > 0.0, "nothing is refused");
+                let log = ztunnel.log();
+                ensure!(
+                    log.contains("request impersonation authentication failure"),
+                    "ztunnel does not say so"
+                );
+                let held = ztunnel.certificates().await?;
+                ensure!(!held.is_empty(), "it asked for none");
+                let available = held.iter().filter(|one| !one.serials.is_empty());
+                ensure!(available.count() == 0, "it has got {held:?}");
+                Ok(())
+            });
+            refused.await.with_context(|| ztunnel.log_tail())?;
+            let log = ztunnel.log();
+            ensure!(!log.contains(reason), "the client is told why:\n{log}");
+        }
+        // Those of its own node a ztunnel has, and its pods are served.
+        let held = mesh.ztunnels["node-b"].certificates().await?;
+        let without = held.iter().find(|one| one.serials.is_empty());
+        ensure!(!held.is_empty() && without.is_none(), "{held:?}");
+        mesh.expect_status("bookinfo/productpage", "GET http://10.244.2.12:9080/", 200)
+            .await?;
+
+        // A pod that is gone: its ztunnel's token says nothing any more.
+        let xds = mesh.daemon.xds_anonymous()?;
+        let reviews = SpiffeId::new("cluster.local", "bookinfo", "bookinfo-reviews");
+        let request = CertificateRequest {
+            token: token(Some("ztunnel-node-b"))?,
+            on_behalf_of: Some(reviews),
+            ttl_seconds: 3600,
+        };
+        Identity::fetch(&xds, &request).await?;
+        mesh.edit(|text| {
+            let one = without_object(text, "Pod", "reviews-v1");
+            without_object(&one, "Pod", "reviews-v2")
+        })?;
+        refused_at_last(
+            &xds,
+            &request,
+            "request impersonation authentication failure",
+        )
+        .await?;
+        std::fs::remove_file(mesh.config_dir().join("ztunnel.yaml"))?;
+        refused_at_last(&xds, &request, "request authenticate failure").await?;
+        Ok(())
+    });
+}
+
+/// Waits until a request for a certificate is refused in these words.
+async fn refused_at_last(
+    target: &XdsTarget,
+    request: &CertificateRequest,
+    words: &str,
+) -> anyhow::Result<()> {
+    wait::until(words, LIMIT, || async {
+        let Err(error) = Identity::fetch(target, request).await else {
+            anyhow::bail!("a certificate was issued");
+        };
+        let status = error.downcast_ref::<tonic::Status>();
+        let status = status.with_context(|| format!("{error:#}"))?;
+        ensure!(
+            status.code() == tonic::Code::Unauthenticated && status.message() == words,
+            "{status:?}"
+        );
+        Ok(())
+    })
+    .await
+}
+
+/// ztunnel renews when half of the time since the certificate's beginning is over, and that
+/// lies two minutes before its issue: these are renewed after three seconds.
+const SECRET_TTL: &str = "126s";
+const WAYPOINT_TTL_SECONDS: u64 = 6;
+
+/// What proxies hold: certificates obtained by waypoints, and serial numbers by ztunnel and
+/// identity with the number of roots.
+async fn serials_held(
+    ztunnels: &BTreeMap<String, LabZtunnel>,
+) -> anyhow::Result<BTreeMap<String, (Vec<String>, usize)>> {
+    let mut all = BTreeMap::new();
+    for (node, ztunnel) in ztunnels {
+        for one in ztunnel.certificates().await? {
+            let name = format!("{node} {}", one.identity);
+            all.insert(name, (one.serials, one.roots_count));
+        }
+    }
+    Ok(all)
+}
+
+/// Waits until every certificate of every proxy was renewed twice (the second one was asked for
+/// after the wait began) and every ztunnel trusts so many roots.
+async fn renewed_twice(mesh: &Rotated<'_>, roots_count: usize) -> anyhow::Result<()> {
+    for _ in 0..2 {
+        let before = serials_held(mesh.ztunnels).await?;
+        let mut waypoints = Vec::new();
+        for waypoint in mesh.waypoints.values() {
+            waypoints.push(waypoint.certificates_count().await?);
+        }
+        wait::until("new certificates everywhere", LIMIT, || async {
+            for (waypoint, count) in mesh.waypoints.values().zip(&waypoints) {
+                ensure!(
+                    waypoint.certificates_count().await? > *count,
+                    "a waypoint has its old one"
+                );
+            }
+            for (name, (serials, _)) in serials_held(mesh.ztunnels).await? {
+                let old = before.get(&name).map(|(serials, _)| serials);
+                ensure!(
+                    !serials.is_empty() && old != Some(&serials),
+                    "{name} has its old one"
+                );
+            }
+            Ok(())
+        })
+        .await?;
+    }
+    for (name, (_, count)) in serials_held(mesh.ztunnels).await? {
+        ensure!(count == roots_count, "{name} has {count} roots");
+    }
+    Ok(())
+}
+
+/// The parts of a mesh that a rotation needs while requests flow through the others.
+struct Rotated<'a> {
+    daemon: &'a mut Daemon,
+    ztunnels: &'a BTreeMap<String, LabZtunnel>,
+    waypoints: &'a BTreeMap<String, LabWaypoint>,
+}
+
+impl Rotated<'_> {
+    /// Makes the step; then the control plane begins anew, so that all connect to it with what
+    /// they trust. Returns when they are back and have new certificates.
+    async fn step(&mut self, step: &str, roots_count: usize) -> anyhow::Result<()> {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_ambientd"))
+            .args(["ca", "rotate", "--step", step, "--state-dir"])
+            .arg(self.daemon.state_dir())
+            .output()?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.success(), "{said}");
+        self.daemon.restart().await?;
+        let proxies = self.ztunnels.len() + self.waypoints.len();
+        wait::until("everybody to be back", LIMIT, || async {
+            common::in_sync(self.daemon, proxies).await
+        })
+        .await?;
+        renewed_twice(self, roots_count).await
+    }
+}
+
+#[test]
+fn no_request_fails_at_any_step_of_a_rotation_of_the_root() {
+    let env = [
+        ("SECRET_TTL", SECRET_TTL),
+        // A tunnel, and so a handshake, for every request.
+        ("POOL_MAX_STREAMS_PER_CONNECTION", "1"),
+        ("POOL_UNUSED_RELEASE_TIMEOUT", "1ms"),
+    ];
+    let options = MeshOptions {
+        ztunnel_env: env.map(|(name, value)| (name.into(), value.into())).into(),
+        waypoint_ttl_seconds: WAYPOINT_TTL_SECONDS,
+        on_demand: false,
+    };
+    world_with(
+        "03-waypoint-namespace",
+        options,
+        no_edit,
+        async |_, mesh| {
+            let caller = "bookinfo/productpage";
+            let calls = [
+                "GET http://reviews:9080/reviews/1",
+                "GET http://10.244.2.12:9080/",
+            ];
+            for call in calls {
+                mesh.expect_status(caller, call, 200).await?;
+            }
+            let world = &mesh.world;
+            let mut rotated = Rotated {
+                daemon: &mut mesh.daemon,
+                ztunnels: &mesh.ztunnels,
+                waypoints: &mesh.waypoints,
+            };
+            let is_over = AtomicBool::new(false);
+            let traffic = async {
+                let mut count = 0;
+                while !is_over.load(Ordering::Relaxed) {
+                    for call in calls {
+                        let outcome = world.call(caller, call).await?;
+                        ensure!(outcome.status() == 200, "{call}: {outcome:?}");
+                        count += 1;
+                    }
+                }
+                Ok(count)
+            };
+            let rotation = async {
+                for (step, roots_count) in [("prepare", 2), ("switch", 2), ("finish", 1)] {
+                    let done = rotated.step(step, roots_count).await;
+                    done.with_context(|| format!("step {step}"))?;
+                }
+                is_over.store(true, Ordering::Relaxed);
+                anyhow::Ok(())
+            };
+            let outcome = tokio::try_join!(traffic, rotation);
+            let (count, ()) = outcome.with_context(|| mesh.logs())?;
+            println!("{count} requests over a rotation");
+            Ok(())
+        },
+    );
 }

@@ -1,24 +1,6 @@
-//! Any bytes as a file: no panic, and taking the file away takes everything away.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use model::object::Input;
-use source::FileSet;
+#[path = "../entries/yaml_file.rs"]
+mod entry;
 
-fuzz_target!(|bytes: &[u8]| {
-    let mut set = FileSet::new();
-    let _ = set.changes();
-    set.set("a.yaml", bytes);
-    let upserts = set
-        .changes()
-        .iter()
-        .filter(|input| matches!(input, Input::Upsert(_)))
-        .count();
-    set.remove("a.yaml");
-    let deletes = set
-        .changes()
-        .iter()
-        .filter(|input| matches!(input, Input::Delete(..)))
-        .count();
-    assert_eq!(upserts, deletes);
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| entry::run(bytes));

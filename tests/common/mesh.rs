@@ -129,9 +129,10 @@ impl Called {
 /// Who a workload's HBONE server was called by, as the certificates say.
 type Peers = Arc<Mutex<BTreeSet<String>>>;
 
-struct Workload {
-    _app: App,
-    _server: HboneServer,
+/// A workload behind its HBONE server.
+pub(crate) struct Workload {
+    pub(crate) app: App,
+    pub(crate) server: HboneServer,
 }
 
 /// The callers of the mesh and the ztunnel that routes for them. Lives on its own, so that
@@ -251,7 +252,7 @@ pub(crate) struct Mesh {
     pub(crate) envoy: Envoy,
     pub(crate) daemon: Daemon,
     peers: Peers,
-    _workloads: Vec<Workload>,
+    pub(crate) workloads: Vec<Workload>,
     dir: TempDir,
 }
 
@@ -286,8 +287,8 @@ impl Mesh {
         let config = dir.path().join("config");
         net.write(&config)?;
         let daemon = Daemon::start(&config, &dir.path().join("state")).await?;
-        let target = daemon.xds_as("istio-system", "ztunnel")?;
-        let ztunnel = Arc::new(Ztunnel::start(target, ztunnel_node("node-a")));
+        let target = daemon.renewed_xds_as("istio-system", "ztunnel");
+        let ztunnel = Arc::new(Ztunnel::start_with(target, ztunnel_node("node-a")));
         ztunnel
             .wait_synced(1, SOON)
             .await
@@ -301,10 +302,7 @@ impl Mesh {
             let app = App::start(addr, &format!("web-{version}-0"), version).await?;
             let identity = daemon.identity("shop", "web")?;
             let server = HboneServer::start(ip, &identity, gatekeeper(&ztunnel, &peers)).await?;
-            workloads.push(Workload {
-                _app: app,
-                _server: server,
-            });
+            workloads.push(Workload { app, server });
         }
         let outbound = |sa: &str, host| {
             HboneClient::new(Arc::new(daemon.identity("shop", sa)?), Some(net.pod(host)))
@@ -337,7 +335,7 @@ impl Mesh {
             envoy,
             daemon,
             peers,
-            _workloads: workloads,
+            workloads,
             dir,
         };
         wait::until("the first request to pass", SOON, || async {

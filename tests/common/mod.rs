@@ -17,7 +17,7 @@ use serde_json::Value;
 use testkit::daemon::Daemon;
 
 pub(crate) use held::{Held, healthy_endpoints};
-pub(crate) use mesh::{Called, Mesh, Net, SOON, Traffic};
+pub(crate) use mesh::{Called, Callers, Mesh, Net, SOON, Traffic, Workload};
 
 /// The binary under test.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_ambientd");

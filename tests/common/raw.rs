@@ -2,14 +2,10 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
 use testkit::ads::XdsTarget;
-use testkit::daemon::SERVER_NAME;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Status};
 
@@ -98,27 +94,4 @@ pub(crate) fn converse(addr: SocketAddr, bytes: &[u8]) -> std::io::Result<Vec<u8
     let mut answer = Vec::new();
     tcp.read_to_end(&mut answer)?;
     Ok(answer)
-}
-
-/// A TLS handshake without a client certificate, and a first read.
-///
-/// # Errors
-/// What rustls or the server says.
-pub(crate) fn without_certificate(addr: SocketAddr, root_pem: &str) -> std::io::Result<usize> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_slice(root_pem.as_bytes()).unwrap())
-        .unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let name = ServerName::try_from(SERVER_NAME).unwrap();
-    let mut tls = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
-    let mut tcp = TcpStream::connect(addr)?;
-    tcp.set_read_timeout(Some(LIMIT))?;
-    rustls::Stream::new(&mut tls, &mut tcp).read(&mut [0; 64])
 }

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::bundle::TrustBundle;
 use crate::cert::{CLOCK_SKEW, Leaf, San};
 use crate::csr::Csr;
+use crate::domains::TrustDomains;
 use crate::issue::Issued;
 use crate::key::PrivateKey;
 use crate::signer::Signer;
@@ -93,7 +94,9 @@ pub enum RootPolicy {
 /// it found.
 #[derive(Debug)]
 pub struct Authority {
-    trust_domain: Str,
+    /// What the process began with.
+    first: Str,
+    domains: watch::Sender<Arc<TrustDomains>>,
     ttl: TtlPolicy,
     signer: watch::Sender<Option<Arc<Signer>>>,
     crl: watch::Sender<Arc<str>>,
@@ -108,17 +111,47 @@ impl Authority {
     /// [`CaError::Name`] for a trust domain that cannot stand in an identity.
     pub fn new(trust_domain: &str, ttl: TtlPolicy) -> Result<Self, CaError> {
         check_trust_domain(trust_domain)?;
+        let first = Str::from(trust_domain);
+        let domains = Arc::new(TrustDomains::new(first.clone(), []));
         Ok(Self {
-            trust_domain: trust_domain.into(),
+            first,
+            domains: watch::Sender::new(domains),
             ttl,
             signer: watch::Sender::new(None),
             crl: watch::Sender::new(Arc::from("")),
         })
     }
 
-    /// The trust domain of every identity that is certified.
-    pub fn trust_domain(&self) -> &Str {
-        &self.trust_domain
+    /// The trust domain of every identity that is certified now.
+    pub fn trust_domain(&self) -> Str {
+        self.domains.borrow().own().clone()
+    }
+
+    /// Follows the trust domain and its aliases.
+    pub fn watch_trust_domains(&self) -> watch::Receiver<Arc<TrustDomains>> {
+        self.domains.subscribe()
+    }
+
+    /// Certifies identities of `own` from now on, and accepts certificates of it, of its
+    /// aliases, and of the trust domain that the process began with: those were issued
+    /// before. Returns whether anything changed. Nothing is ever certified under an alias.
+    ///
+    /// # Errors
+    /// [`CaError::Name`] for a trust domain that cannot stand in an identity; all stays as
+    /// it is.
+    ///
+    /// Source: spec/control-plane.md §5.1, §10 row 75.
+    pub fn set_trust_domains(&self, own: &str, aliases: &[Str]) -> Result<bool, CaError> {
+        check_trust_domain(own)?;
+        let others = aliases.iter().chain([&self.first]).cloned();
+        let domains = TrustDomains::new(own.into(), others);
+        Ok(self.domains.send_if_modified(|current| {
+            let is_new = **current != domains;
+            if is_new {
+                *current = Arc::new(domains);
+            }
+            is_new
+        }))
     }
 
     /// Installs a signer. The first one is always taken; a later one only if the
@@ -293,10 +326,10 @@ impl Authority {
         {
             return Err(CaError::Name("not a workload identity".to_owned()));
         }
-        if identity.trust_domain != self.trust_domain {
+        let own = self.trust_domain();
+        if identity.trust_domain != own {
             return Err(CaError::Name(format!(
-                "{uri} is outside of the trust domain {}",
-                self.trust_domain
+                "{uri} is outside of the trust domain {own}"
             )));
         }
         Ok(uri)

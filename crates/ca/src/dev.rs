@@ -70,7 +70,7 @@ impl DevCa {
     }
 
     /// The trust domain of every identity that this CA certifies.
-    pub fn trust_domain(&self) -> &Str {
+    pub fn trust_domain(&self) -> Str {
         self.authority.trust_domain()
     }
 

@@ -16,8 +16,8 @@
 //!   trust of every workload with it.
 //! - Of a request only the public key counts, and whether it names a common name.
 //!   Names, usages and life are ours, from the authenticated identity.
-//! - A certificate carries exactly one URI name, is of the mesh's trust domain, may
-//!   not sign others, and outlives none of its issuers.
+//! - A certificate carries exactly one URI name, is of the mesh's trust domain and never
+//!   of an alias, may not sign others, and outlives none of its issuers.
 //! - Private keys are wiped on drop, are written with mode 0600 into directories of
 //!   mode 0700, and appear in no `Debug` output and no error text.
 //! - Signing holds no lock, and every wait has a bound.
@@ -30,6 +30,7 @@ mod cacerts;
 mod cert;
 mod csr;
 mod dev;
+mod domains;
 mod error;
 mod files;
 mod issue;
@@ -45,6 +46,7 @@ pub use bundle::TrustBundle;
 pub use cacerts::{CaCerts, Loaded};
 pub use csr::{CSR_BYTES_MAX, Csr, CsrError};
 pub use dev::{DevCa, WorkloadFiles};
+pub use domains::TrustDomains;
 pub use error::{CaError, SignError};
 pub use issue::Issued;
 pub use peer::{ClientAuth, PeerError, SpiffeClientVerifier, peer_spiffe_id};

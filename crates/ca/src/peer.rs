@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use x509_parser::extensions::GeneralName;
 
 use crate::bundle::TrustBundle;
+use crate::domains::TrustDomains;
 use crate::signer::Signer;
 use crate::{Authority, CaError};
 
@@ -70,13 +71,13 @@ pub enum ClientAuth {
 }
 
 /// Demands of a client certificate that it chains to the roots *and* carries exactly
-/// one URI name, a workload identity of our trust domain.
+/// one URI name, a workload identity of our trust domain or of an alias of it.
 #[derive(Debug)]
 pub struct SpiffeClientVerifier {
     roots: Roots,
     client_auth: ClientAuth,
     provider: Arc<CryptoProvider>,
-    trust_domain: Str,
+    domains: watch::Receiver<Arc<TrustDomains>>,
 }
 
 type WebPki = Arc<dyn ClientCertVerifier>;
@@ -111,12 +112,12 @@ impl SpiffeClientVerifier {
             roots: Roots::Fixed(webpki(roots, provider).map_err(CaError::crypto)?),
             client_auth: ClientAuth::Required,
             provider: Arc::clone(provider),
-            trust_domain,
+            domains: watch::channel(Arc::new(TrustDomains::new(trust_domain, []))).1,
         })
     }
 
-    /// A verifier that follows the roots of an authority: each handshake sees the
-    /// bundle of its moment.
+    /// A verifier that follows an authority: each handshake sees the roots and the trust
+    /// domains of its moment.
     pub fn watching(
         authority: &Authority,
         client_auth: ClientAuth,
@@ -129,7 +130,7 @@ impl SpiffeClientVerifier {
             },
             client_auth,
             provider: Arc::clone(provider),
-            trust_domain: authority.trust_domain().clone(),
+            domains: authority.watch_trust_domains(),
         }
     }
 
@@ -183,7 +184,7 @@ impl ClientCertVerifier for SpiffeClientVerifier {
             .webpki()?
             .verify_client_cert(end_entity, intermediates, now)?;
         match peer_spiffe_id(end_entity) {
-            Ok(id) if id.trust_domain == self.trust_domain => Ok(verified),
+            Ok(id) if self.domains.borrow().accepts(&id.trust_domain) => Ok(verified),
             _ => Err(CertificateError::ApplicationVerificationFailure.into()),
         }
     }

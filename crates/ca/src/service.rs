@@ -23,7 +23,7 @@ mod metrics;
 mod node;
 
 pub use limits::Limits;
-pub use metrics::CaMetrics;
+pub use metrics::{CaMetrics, ExpiryMetrics};
 pub use node::{NodeAuthorizer, NodeDenied, PodFacts, TrustedAccounts};
 
 use limits::{Admission, Busy};
@@ -147,14 +147,17 @@ impl CertificateService {
         request: &IstioCertificateRequest,
     ) -> Result<SpiffeId, Status> {
         let config = &self.inner.config;
+        let trust_domain = config.authority.trust_domain();
         let Some(wanted) = impersonated(request) else {
+            if caller.identity.trust_domain != trust_domain {
+                return Err(self.refuse_alias(peer, caller));
+            }
             return Ok(caller.identity.clone());
         };
-        let trust_domain = config.authority.trust_domain();
         node::authorize(
             caller,
             wanted,
-            trust_domain,
+            &trust_domain,
             &config.trusted,
             &*config.nodes,
         )
@@ -167,6 +170,18 @@ impl CertificateService {
             );
             Status::unauthenticated(NOT_IMPERSONATED)
         })
+    }
+
+    /// A certificate of an alias lets its bearer in, but an alias is never certified again.
+    fn refuse_alias(&self, peer: &Peer, caller: &Caller) -> Status {
+        let metrics = &self.inner.config.metrics;
+        metrics.authentication_failure_count.inc();
+        metrics.refuse("trust_domain");
+        info!(
+            peer = %peer.addr, caller = %caller.identity,
+            "no certificate for an alias of the trust domain"
+        );
+        Status::unauthenticated(UNAUTHENTICATED)
     }
 
     fn refuse(&self, caller: &Caller, error: &SignError) -> Status {

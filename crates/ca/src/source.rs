@@ -69,7 +69,7 @@ impl Source {
     /// See [`CaError`]; all of them are reasons not to start.
     pub fn start(&self, authority: &Authority, now: SystemTime) -> Result<(), CaError> {
         if let Self::Own(store) = self {
-            let signer = root::load_or_create(&**store, authority.trust_domain(), now)?;
+            let signer = root::load_or_create(&**store, &authority.trust_domain(), now)?;
             return authority.install(signer, RootPolicy::Renewable).map(|_| ());
         }
         self.reload(authority, now).map(|_| ())

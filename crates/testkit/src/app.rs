@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -19,6 +22,7 @@ use crate::http_client::AbortOnDrop;
 /// A running sample workload; stops when dropped.
 pub struct App {
     addr: SocketAddr,
+    closes: Arc<AtomicBool>,
     _task: AbortOnDrop<()>,
 }
 
@@ -41,6 +45,8 @@ impl App {
         let listener = TcpListener::from_std(listener)?;
         let addr = listener.local_addr()?;
         let (pod, version) = (pod.to_owned(), version.to_owned());
+        let closes = Arc::new(AtomicBool::new(false));
+        let closes_now = Arc::clone(&closes);
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             loop {
@@ -50,8 +56,13 @@ impl App {
                     continue;
                 };
                 let (pod, version) = (pod.clone(), version.clone());
+                let closes = Arc::clone(&closes_now);
                 let service = service_fn(move |request| {
-                    let response = answer(&request, &pod, &version, from);
+                    let mut response = answer(&request, &pod, &version, from);
+                    if closes.load(Ordering::Relaxed) {
+                        let close = HeaderValue::from_static("close");
+                        response.headers_mut().insert(CONNECTION, close);
+                    }
                     async move { Ok::<_, std::convert::Infallible>(response) }
                 });
                 connections.spawn(async move {
@@ -63,8 +74,14 @@ impl App {
         });
         Ok(Self {
             addr,
+            closes,
             _task: AbortOnDrop(task),
         })
+    }
+
+    /// Closes connections after each answer from now on.
+    pub fn close_after_answers(&self) {
+        self.closes.store(true, Ordering::Relaxed);
     }
 
     /// Where it listens.

@@ -129,6 +129,18 @@ fn bootstrap_args(
     args
 }
 
+fn load_ca(state_dir: &Path) -> anyhow::Result<DevCa> {
+    Ok(DevCa::load_or_create(
+        state_dir,
+        TRUST_DOMAIN,
+        SystemTime::now(),
+    )?)
+}
+
+fn issue(state_dir: &Path, ns: &str, sa: &str) -> anyhow::Result<Identity> {
+    Identity::issue(&load_ca(state_dir)?, &SpiffeId::new(TRUST_DOMAIN, ns, sa))
+}
+
 impl Daemon {
     /// Starts `ambientd serve` on free loopback ports and waits until it is ready.
     pub async fn start(config_dir: &Path, state_dir: &Path) -> anyhow::Result<Self> {
@@ -253,11 +265,7 @@ impl Daemon {
 
     /// The CA under the state directory, which the daemon created.
     pub fn ca(&self) -> anyhow::Result<DevCa> {
-        Ok(DevCa::load_or_create(
-            &self.state_dir,
-            TRUST_DOMAIN,
-            SystemTime::now(),
-        )?)
+        load_ca(&self.state_dir)
     }
 
     /// The root certificate that clients trust.
@@ -265,18 +273,17 @@ impl Daemon {
         self.state_dir.join("ca").join("root-cert.pem")
     }
 
-    /// Has `ambientd token` issue a token of a service account, for one of its pods.
+    /// Has `ambientd token` issue a token of a service account, or of one of its pods.
     pub fn token(&self, ns: &str, account: &str, pod: Option<&str>) -> anyhow::Result<String> {
         let mut command = Command::new(binary()?);
         command
             .arg("token")
             .arg("--state-dir")
             .arg(&self.state_dir)
-            .arg("--config-dir")
-            .arg(&self.config_dir)
             .args(["--namespace", ns, "--service-account", account]);
         if let Some(pod) = pod {
-            command.args(["--pod", pod]);
+            command.args(["--pod", pod, "--config-dir"]);
+            command.arg(&self.config_dir);
         }
         let output = command.output().context("running ambientd token")?;
         ensure!(
@@ -304,16 +311,29 @@ impl Daemon {
 
     /// A certificate of the mesh.
     pub fn identity(&self, ns: &str, sa: &str) -> anyhow::Result<Identity> {
-        Identity::issue(&self.ca()?, &SpiffeId::new(TRUST_DOMAIN, ns, sa))
+        issue(&self.state_dir, ns, sa)
     }
 
     /// ADS over mTLS as the given account.
     pub fn xds_as(&self, ns: &str, sa: &str) -> anyhow::Result<XdsTarget> {
-        Ok(XdsTarget::Tls {
-            addr: self.addrs.xds,
-            server_name: SERVER_NAME.to_owned(),
-            identity: Arc::new(self.identity(ns, sa)?),
-        })
+        self.renewed_xds_as(ns, sa)()
+    }
+
+    /// The same, with a certificate and the roots of the moment each time.
+    pub fn renewed_xds_as(
+        &self,
+        ns: &str,
+        sa: &str,
+    ) -> impl Fn() -> anyhow::Result<XdsTarget> + Send + Sync + 'static {
+        let (state_dir, addr) = (self.state_dir.clone(), self.addrs.xds);
+        let (ns, sa) = (ns.to_owned(), sa.to_owned());
+        move || {
+            Ok(XdsTarget::Tls {
+                addr,
+                server_name: SERVER_NAME.to_owned(),
+                identity: Arc::new(issue(&state_dir, &ns, &sa)?),
+            })
+        }
     }
 
     /// The TLS listener, without a certificate: streams need a token.
@@ -328,28 +348,6 @@ impl Daemon {
     /// The directory of the CA and the key of tokens.
     pub fn state_dir(&self) -> &Path {
         &self.state_dir
-    }
-
-    /// Has `ambientd token` write a token of an account.
-    pub fn write_token(&self, ns: &str, sa: &str, file: &Path) -> anyhow::Result<()> {
-        let output = Command::new(binary()?)
-            .args([
-                "token",
-                "--namespace",
-                ns,
-                "--service-account",
-                sa,
-                "--state-dir",
-            ])
-            .arg(&self.state_dir)
-            .output()
-            .context("running ambientd token")?;
-        ensure!(
-            output.status.success(),
-            "ambientd token failed: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        std::fs::write(file, &output.stdout).with_context(|| format!("writing {}", file.display()))
     }
 
     /// The plain text listener, which asks nobody who it is.

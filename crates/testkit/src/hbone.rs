@@ -6,10 +6,12 @@
 //! Source: spec/workload-discovery.md §1.8, spec/envoy-config.md §2.
 
 mod client;
+mod fetch;
 mod identity;
 mod server;
 
 pub use client::{HboneClient, HboneError, HboneStream};
+pub use fetch::CertificateRequest;
 pub use identity::Identity;
 pub use server::{Authorize, HboneServer, L4Connection, Verdict};
 

@@ -22,12 +22,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::Context as _;
 
 pub use caller::{Answer, Outcome, resolve_by_dns};
-pub use mesh::LabMesh;
+pub use mesh::{LabMesh, LabWaypoint, MeshOptions, Stranger};
 pub use netns::{Netns, unavailable};
 pub use node_agent::{NodeAgent, PodNetns};
 pub use redirect::{capture, forward_services};
 pub use world::{LabPod, LabService, LabWorld};
-pub use ztunnel::{LabZtunnel, ZTUNNEL_VAR, ZtunnelOptions};
+pub use ztunnel::{HeldCertificate, LabZtunnel, ZTUNNEL_VAR, ZtunnelOptions};
 
 /// Where the control plane listens.
 pub const CONTROL_PLANE_IP: Ipv4Addr = Ipv4Addr::new(10, 255, 0, 1);

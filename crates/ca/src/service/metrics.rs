@@ -1,8 +1,10 @@
 //! Metrics of the CA. Names: spec/control-plane.md §7.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use prometheus::core::Collector;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use crate::Authority;
@@ -25,8 +27,6 @@ pub struct CaMetrics {
     /// Requests refused or shed before signing, by the exact reason that clients are
     /// not told.
     pub refused: IntCounterVec,
-    root_expiry: [IntGauge; 2],
-    chain_expiry: [IntGauge; 2],
 }
 
 // === impl CaMetrics ===
@@ -42,7 +42,6 @@ impl CaMetrics {
             let metric = IntCounterVec::new(Opts::new(name, help), &[label])?;
             add(registry, metric)
         };
-        let gauge = |name, help| add(registry, IntGauge::new(name, help)?);
         Ok(Self {
             csr_count: counter(
                 "citadel_server_csr_count",
@@ -74,46 +73,7 @@ impl CaMetrics {
                 "Requests refused or shed before signing, by reason.",
                 "reason",
             )?,
-            root_expiry: [
-                gauge(
-                    "citadel_server_root_cert_expiry_timestamp",
-                    "When the first root expires, unix seconds.",
-                )?,
-                gauge(
-                    "citadel_server_root_cert_expiry_seconds",
-                    "How long until the first root expires, seconds.",
-                )?,
-            ],
-            chain_expiry: [
-                gauge(
-                    "citadel_server_cert_chain_expiry_timestamp",
-                    "When the chain of the signer expires, unix seconds; 0 without intermediates.",
-                )?,
-                gauge(
-                    "citadel_server_cert_chain_expiry_seconds",
-                    "How long until the chain of the signer expires, seconds; 0 without intermediates.",
-                )?,
-            ],
         })
-    }
-
-    /// Sets the expiry gauges; called before they are read.
-    pub fn observe(&self, authority: &Authority, now: SystemTime) {
-        let Ok(signer) = authority.signer() else {
-            return;
-        };
-        let secs = |at: SystemTime| {
-            let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-            i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
-        };
-        let set = |[timestamp, seconds]: &[IntGauge; 2], at: SystemTime| {
-            timestamp.set(secs(at));
-            seconds.set(secs(at) - secs(now));
-        };
-        set(&self.root_expiry, signer.bundle().not_after());
-        if signer.intermediate_count() > 0 {
-            set(&self.chain_expiry, signer.not_after());
-        }
     }
 
     pub(super) fn refuse(&self, reason: &str) {
@@ -122,6 +82,87 @@ impl CaMetrics {
 
     pub(super) fn count_sign_error(&self, error: &str) {
         self.csr_sign_err_count.with_label_values(&[error]).inc();
+    }
+}
+
+/// When roots and signer expire, as of the moment at which somebody asks.
+pub struct ExpiryMetrics {
+    root: [IntGauge; 2],
+    chain: [IntGauge; 2],
+    authority: Arc<Authority>,
+    clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
+}
+
+// === impl ExpiryMetrics ===
+
+impl ExpiryMetrics {
+    /// Creates and registers the gauges of an authority.
+    ///
+    /// # Errors
+    /// When the registry already has one of them.
+    pub fn register(
+        registry: &Registry,
+        authority: Arc<Authority>,
+        clock: Arc<dyn Fn() -> SystemTime + Send + Sync>,
+    ) -> Result<(), prometheus::Error> {
+        registry.register(Box::new(Self {
+            root: [
+                IntGauge::new(
+                    "citadel_server_root_cert_expiry_timestamp",
+                    "When the first root expires, unix seconds.",
+                )?,
+                IntGauge::new(
+                    "citadel_server_root_cert_expiry_seconds",
+                    "How long until the first root expires, seconds.",
+                )?,
+            ],
+            chain: [
+                IntGauge::new(
+                    "citadel_server_cert_chain_expiry_timestamp",
+                    "When the chain of the signer expires, unix seconds; 0 without intermediates.",
+                )?,
+                IntGauge::new(
+                    "citadel_server_cert_chain_expiry_seconds",
+                    "How long until the chain of the signer expires, seconds; 0 without intermediates.",
+                )?,
+            ],
+            authority,
+            clock,
+        }))
+    }
+
+    fn gauges(&self) -> impl Iterator<Item = &IntGauge> {
+        self.root.iter().chain(&self.chain)
+    }
+
+    fn observe(&self) {
+        let Ok(signer) = self.authority.signer() else {
+            return;
+        };
+        let secs = |at: SystemTime| {
+            let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+            i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+        };
+        let now = secs((self.clock)());
+        let set = |[timestamp, seconds]: &[IntGauge; 2], at: i64| {
+            timestamp.set(at);
+            seconds.set(at - now);
+        };
+        set(&self.root, secs(signer.bundle().not_after()));
+        if signer.intermediate_count() > 0 {
+            set(&self.chain, secs(signer.not_after()));
+        }
+    }
+}
+
+impl Collector for ExpiryMetrics {
+    fn desc(&self) -> Vec<&Desc> {
+        self.gauges().flat_map(Collector::desc).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.observe();
+        self.gauges().flat_map(Collector::collect).collect()
     }
 }
 

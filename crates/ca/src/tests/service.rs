@@ -16,9 +16,9 @@ use proto::value::Kind;
 use proto::{Struct, Value};
 use tonic::{Code, Status};
 
-use super::support::{MemoryStore, authority, csr_pem};
+use super::support::{MemoryStore, authority, csr_pem, openssl_verify, secs};
 use super::{id, now};
-use crate::service::{CaMetrics, Limits, NodeAuthorizer, PodFacts, ServiceConfig};
+use crate::service::{CaMetrics, ExpiryMetrics, Limits, NodeAuthorizer, PodFacts, ServiceConfig};
 use crate::{Authority, CertificateService, TtlPolicy, peer_spiffe_id};
 
 const ZTUNNEL: &str = "spiffe://cluster.local/ns/istio-system/sa/ztunnel";
@@ -106,6 +106,15 @@ struct Fixture {
 }
 
 fn fixture_with(authority: Authority, trusted: &str, limits: Limits) -> Fixture {
+    fixture_over(authority, trusted, limits, Arc::new(nodes()))
+}
+
+fn fixture_over(
+    authority: Authority,
+    trusted: &str,
+    limits: Limits,
+    nodes: Arc<dyn NodeAuthorizer>,
+) -> Fixture {
     let registry = Registry::new();
     let metrics = CaMetrics::register(&registry).unwrap();
     let config = AuthenticatorConfig {
@@ -121,7 +130,7 @@ fn fixture_with(authority: Authority, trusted: &str, limits: Limits) -> Fixture 
         authority: Arc::new(authority),
         authenticator: Arc::new(authenticator),
         trusted: trusted.parse().unwrap(),
-        nodes: Arc::new(nodes()),
+        nodes,
         limits,
         metrics: metrics.clone(),
         clock: Arc::new(SystemTime::now),
@@ -508,4 +517,132 @@ async fn the_queue_before_signing_is_bounded() {
     let shed = fixture.metrics.refused.with_label_values(&["queue"]).get();
     assert!(served >= 1 && shed >= 1, "{served} served, {shed} shed");
     assert_eq!(served + shed, 64);
+}
+
+const OLD_ALICE: &str = "spiffe://old.example/ns/a/sa/alice";
+
+#[tokio::test]
+async fn nothing_is_certified_under_an_alias() {
+    let authority = authority(&MemoryStore::default(), now());
+    let aliases = ["old.example".into()];
+    authority
+        .set_trust_domains("cluster.local", &aliases)
+        .unwrap();
+    let fixture = fixture_with(authority, TRUSTED, Limits::default());
+    let zt = From::Token("istio-system.ztunnel.zt-1.u1");
+    let cases = [
+        ("its own", From::Certificate(OLD_ALICE), request(&[])),
+        ("asked for by a node", zt, asking(OLD_ALICE)),
+        (
+            "asked for by its bearer",
+            From::Certificate(OLD_ALICE),
+            asking(ALICE),
+        ),
+    ];
+    for (case, from, request) in cases {
+        let status = fixture.send(from, request).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated, "{case}");
+    }
+    assert_eq!(fixture.metrics.success_cert_issuance_count.get(), 0);
+    assert_eq!(fixture.metrics.authentication_failure_count.get(), 3);
+    let response = fixture.send(From::Certificate(ALICE), request(&[])).await;
+    assert_eq!(certified(&response.unwrap()), ALICE);
+}
+
+#[tokio::test]
+async fn identities_follow_the_trust_domain_of_the_mesh() {
+    let authority = authority(&MemoryStore::default(), now());
+    let domains = authority.watch_trust_domains();
+    let accepts = |td: &str| domains.borrow().accepts(td);
+    let set = |own: &str, aliases: &[Str]| authority.set_trust_domains(own, aliases).unwrap();
+    assert!(set("new.example", &["old.example".into()]));
+    assert!(!set("new.example", &["old.example".into()]), "no change");
+    // Certificates from before the change live on until the process ends.
+    for (td, accepted) in [
+        ("new.example", true),
+        ("old.example", true),
+        ("cluster.local", true),
+        ("", false),
+        ("New.example", false),
+        ("new.example.", false),
+    ] {
+        assert_eq!(accepts(td), accepted, "{td}");
+    }
+    for bad in ["", "A", "a/b", "a b", "a@b"] {
+        assert!(authority.set_trust_domains(bad, &[]).is_err(), "{bad}");
+    }
+    assert_eq!(authority.trust_domain(), "new.example");
+    let fixture = fixture_with(authority, TRUSTED, Limits::default());
+    let new = "spiffe://new.example/ns/a/sa/alice";
+    let response = fixture.send(From::Certificate(new), request(&[])).await;
+    assert_eq!(certified(&response.unwrap()), new);
+    let status = fixture.send(From::Certificate(ALICE), request(&[])).await;
+    assert_eq!(status.unwrap_err().code(), Code::Unauthenticated);
+}
+
+#[tokio::test]
+async fn pod_that_is_not_known_yet_is_found_at_the_next_try() {
+    struct Late(std::sync::atomic::AtomicBool);
+    impl NodeAuthorizer for Late {
+        fn pod(&self, ns: &str, name: &str) -> Option<PodFacts> {
+            nodes().pod(ns, name)
+        }
+        fn runs(&self, ns: &str, sa: &str, node: &str) -> bool {
+            self.0.load(std::sync::atomic::Ordering::Relaxed) && nodes().runs(ns, sa, node)
+        }
+    }
+    let late = Arc::new(Late(false.into()));
+    let zt = From::Token("istio-system.ztunnel.zt-1.u1");
+    let nodes = Arc::clone(&late) as Arc<dyn NodeAuthorizer>;
+    let authority = authority(&MemoryStore::default(), now());
+    let fixture = fixture_over(authority, TRUSTED, Limits::default(), nodes);
+    let status = fixture.send(zt, asking(ALICE)).await.unwrap_err();
+    // The code that ztunnel tries again after.
+    assert_eq!(status.code(), Code::Unauthenticated);
+    late.0.store(true, std::sync::atomic::Ordering::Relaxed);
+    let response = fixture.send(zt, asking(ALICE)).await;
+    assert_eq!(certified(&response.unwrap()), ALICE);
+}
+
+#[tokio::test]
+async fn chains_of_the_service_verify_for_clients_and_servers() {
+    let authority = authority(&MemoryStore::default(), SystemTime::now());
+    let roots = authority.bundle().unwrap().pem().to_owned();
+    let fixture = fixture_with(authority, TRUSTED, Limits::default());
+    let zt = From::Token("istio-system.ztunnel.zt-1.u1");
+    for (from, request) in [
+        (From::Certificate(ALICE), request(&[])),
+        (zt, asking(ALICE)),
+    ] {
+        let response = fixture.send(from, request).await.unwrap();
+        let verified = openssl_verify(&response.cert_chain, &roots, SystemTime::now());
+        assert_ne!(verified, Some(false), "{from:?}");
+        assert_eq!(response.cert_chain.last(), Some(&roots));
+    }
+}
+
+#[test]
+fn expiry_is_told_as_of_the_moment_of_asking() {
+    let registry = Registry::new();
+    let authority = Arc::new(authority(&MemoryStore::default(), now()));
+    let hours = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let later = Arc::clone(&hours);
+    let clock = Arc::new(move || {
+        let hours = later.load(std::sync::atomic::Ordering::Relaxed);
+        now() + Duration::from_secs(hours * 3600)
+    });
+    ExpiryMetrics::register(&registry, Arc::clone(&authority), clock).unwrap();
+    let gauge = |name: &str| {
+        let families = registry.gather();
+        let family = families.iter().find(|family| family.name() == name);
+        family.unwrap().get_metric()[0].get_gauge().get_value() as i64
+    };
+    let root = secs(authority.bundle().unwrap().not_after());
+    assert_eq!(gauge("citadel_server_root_cert_expiry_timestamp"), root);
+    for hour in [0, 5] {
+        hours.store(hour, std::sync::atomic::Ordering::Relaxed);
+        let left = gauge("citadel_server_root_cert_expiry_seconds");
+        assert_eq!(left, root - secs(now()) - hour.cast_signed() * 3600);
+    }
+    assert_eq!(gauge("citadel_server_cert_chain_expiry_timestamp"), 0);
 }

@@ -39,7 +39,8 @@ impl Envoy {
     /// Starts `ambientd agent`, and waits for its Envoy's admin interface.
     pub async fn start_with_agent(daemon: &Daemon, request: &AgentRequest) -> anyhow::Result<Self> {
         let mut envoy = Self::start_agent(daemon, request)?;
-        daemon.write_token(&request.ns, &request.service_account, &envoy.token_path()?)?;
+        let token = daemon.token(&request.ns, &request.service_account, None)?;
+        std::fs::write(envoy.token_path()?, token)?;
         let admin_file = envoy.agent()?.dir.path().join("run/admin-address");
         let found = wait::until("Envoy's admin address", Duration::from_secs(20), || {
             let look = envoy.alive().and_then(|()| {

@@ -101,6 +101,11 @@ impl HboneClient {
             .count()
     }
 
+    /// Dials anew for every stream from now on; open streams go on.
+    pub async fn forget_tunnels(&self) {
+        self.tunnels.lock().await.clear();
+    }
+
     /// Opens a stream: a tunnel to `server` (usually port 15008), then CONNECT with
     /// `authority` (a VIP or pod address with port). Returns the server's identity too.
     ///

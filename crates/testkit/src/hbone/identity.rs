@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, ensure};
-use ca::{DevCa, SpiffeClientVerifier, WorkloadFiles};
+use ca::{DevCa, WorkloadFiles};
 use model::SpiffeId;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
+use rustls::server::WebPkiClientVerifier;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig,
     SignatureScheme,
@@ -24,7 +25,7 @@ pub struct Identity {
     pub id: SpiffeId,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
-    /// Whom it trusts: all of them as a client, the first as a server.
+    /// Whom it trusts.
     roots: Vec<CertificateDer<'static>>,
 }
 
@@ -99,18 +100,24 @@ impl Identity {
         Ok(Arc::new(config))
     }
 
-    /// TLS for serving HBONE: TLS 1.3, ALPN `h2`, a client certificate of a workload
-    /// of this trust domain required.
+    /// TLS for serving HBONE: TLS 1.3, ALPN `h2`, a client certificate of one of our roots
+    /// required. Whose it is, the server looks at after the handshake.
     pub fn hbone_server_config(&self) -> anyhow::Result<Arc<ServerConfig>> {
         let provider = provider();
-        let root = self.roots.first().context("there is no root")?.clone();
-        let verifier = SpiffeClientVerifier::new(root, self.id.trust_domain.clone(), &provider)?;
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(self.roots()?, Arc::clone(&provider))
+                .build()?;
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_client_cert_verifier(Arc::new(verifier))
+            .with_client_cert_verifier(verifier)
             .with_single_cert(self.chain.clone(), self.key.clone_key())?;
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(Arc::new(config))
+    }
+
+    /// How many roots it trusts.
+    pub fn roots_count(&self) -> usize {
+        self.roots.len()
     }
 
     fn roots(&self) -> anyhow::Result<Arc<RootCertStore>> {

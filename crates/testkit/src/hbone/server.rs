@@ -1,11 +1,12 @@
 //! The inbound side: stands in for the ztunnel of a destination pod.
 
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Empty;
@@ -13,8 +14,10 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use model::SpiffeId;
+use model::{SpiffeId, Str};
+use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use super::{HBONE_PORT, Identity};
@@ -47,7 +50,9 @@ pub type Authorize = Arc<dyn Fn(&L4Connection) -> Verdict + Send + Sync>;
 
 struct Shared {
     pod: IpAddr,
+    trust_domain: Str,
     authorize: Authorize,
+    handshakes: AtomicUsize,
     accepted: AtomicUsize,
     denied: AtomicUsize,
 }
@@ -55,6 +60,7 @@ struct Shared {
 /// An HBONE server on a pod's address; stops when dropped.
 pub struct HboneServer {
     addr: SocketAddr,
+    tls: watch::Sender<Arc<ServerConfig>>,
     shared: Arc<Shared>,
     _task: AbortOnDrop<()>,
 }
@@ -70,16 +76,19 @@ impl HboneServer {
         let listener = TcpListener::bind(addr)
             .await
             .with_context(|| format!("listening on {addr}"))?;
-        let acceptor = TlsAcceptor::from(identity.hbone_server_config()?);
+        let (tls, current) = watch::channel(identity.hbone_server_config()?);
         let shared = Arc::new(Shared {
             pod,
+            trust_domain: identity.id.trust_domain.clone(),
             authorize,
+            handshakes: AtomicUsize::new(0),
             accepted: AtomicUsize::new(0),
             denied: AtomicUsize::new(0),
         });
-        let task = tokio::spawn(accept(listener, acceptor, Arc::clone(&shared)));
+        let task = tokio::spawn(accept(listener, current, Arc::clone(&shared)));
         Ok(Self {
             addr,
+            tls,
             shared,
             _task: AbortOnDrop(task),
         })
@@ -88,6 +97,18 @@ impl HboneServer {
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Serves with another certificate from now on. Connections that are open are asked to
+    /// end: their streams go on, new ones need a new handshake.
+    pub fn renew(&self, identity: &Identity) -> anyhow::Result<()> {
+        self.tls.send_replace(identity.hbone_server_config()?);
+        Ok(())
+    }
+
+    /// How many handshakes have succeeded.
+    pub fn handshakes_count(&self) -> usize {
+        self.shared.handshakes.load(Ordering::Relaxed)
     }
 
     /// How many CONNECTs were proxied.
@@ -101,7 +122,11 @@ impl HboneServer {
     }
 }
 
-async fn accept(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared>) {
+async fn accept(
+    listener: TcpListener,
+    tls: watch::Receiver<Arc<ServerConfig>>,
+    shared: Arc<Shared>,
+) {
     // Dropped with the accept loop: connections do not outlive the server.
     let mut connections = tokio::task::JoinSet::new();
     loop {
@@ -114,9 +139,9 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared
                 continue;
             }
         };
-        let (acceptor, shared) = (acceptor.clone(), Arc::clone(&shared));
+        let (tls, shared) = (tls.clone(), Arc::clone(&shared));
         connections.spawn(async move {
-            if let Err(error) = serve(tcp, from, acceptor, shared).await {
+            if let Err(error) = serve(tcp, from, tls, shared).await {
                 tracing::debug!(%from, error = format!("{error:#}"), "tunnel ended");
             }
         });
@@ -126,21 +151,35 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared
 async fn serve(
     tcp: TcpStream,
     from: SocketAddr,
-    acceptor: TlsAcceptor,
+    mut current: watch::Receiver<Arc<ServerConfig>>,
     shared: Arc<Shared>,
 ) -> anyhow::Result<()> {
     tcp.set_nodelay(true)?;
+    let acceptor = TlsAcceptor::from(Arc::clone(&current.borrow_and_update()));
     let tls = tokio::time::timeout(STEP_TIMEOUT, acceptor.accept(tcp)).await??;
     let leaf = tls.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let peer = ca::peer_spiffe_id(leaf.context("the client sent no certificate")?)?;
+    ensure!(
+        peer.trust_domain == shared.trust_domain,
+        "{peer} is of another trust domain"
+    );
+    shared.handshakes.fetch_add(1, Ordering::Relaxed);
     let service = service_fn(move |request| {
         let (peer, shared) = (peer.clone(), Arc::clone(&shared));
         async move { Ok::<_, std::convert::Infallible>(tunnel(request, peer, from, &shared).await) }
     });
-    http2::Builder::new(TokioExecutor::new())
-        .serve_connection(TokioIo::new(tls), service)
-        .await
-        .context("HTTP/2")
+    let serving =
+        http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(tls), service);
+    let mut serving = pin!(serving);
+    tokio::select! {
+        ended = serving.as_mut() => return ended.context("HTTP/2"),
+        renewed = current.changed() => {
+            if renewed.is_ok() {
+                serving.as_mut().graceful_shutdown();
+            }
+        }
+    }
+    serving.await.context("HTTP/2")
 }
 
 /// Answers one CONNECT: 200 and a proxied stream, 400 for what is not for this pod, 401

@@ -69,10 +69,7 @@ impl Netns {
     ///
     /// # Errors
     /// When the connection is refused or takes too long.
-    #[allow(
-        clippy::unused_async,
-        reason = "the stream belongs to the runtime, which an async caller has"
-    )]
+    #[allow(clippy::unused_async, reason = "callers need not know that it blocks")]
     pub async fn connect(&self, to: SocketAddr) -> anyhow::Result<TcpStream> {
         let stream = self.run(|| {
             let stream = std::net::TcpStream::connect_timeout(&to, CALL_LIMIT)?;

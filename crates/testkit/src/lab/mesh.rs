@@ -13,13 +13,51 @@ use tempfile::TempDir;
 use super::{
     CONTROL_PLANE_IP, Lab, LabWorld, LabZtunnel, NodeAgent, Outcome, ZtunnelOptions, dump,
 };
-use crate::daemon::{Addrs, BootstrapRequest, Daemon};
-use crate::{envoy, wait};
+use crate::daemon::{self, Addrs, Daemon};
+use crate::{envoy, http_client, wait};
 
 /// How long anything may take to come up or to follow an edit.
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
 const NODE_ACCOUNT: (&str, &str) = ("istio-system", "ztunnel");
+const READY_PORT: u16 = 15021;
+const STATUS_PORT: u16 = 15020;
 const TRUST_DOMAIN_PREFIX: &str = "spiffe://cluster.local";
+
+const DAY_SECONDS: u64 = 24 * 3600;
+
+/// What a mesh is started with, beside its world.
+#[derive(Clone, Debug)]
+pub struct MeshOptions {
+    /// Further environment of every ztunnel.
+    pub ztunnel_env: Vec<(String, String)>,
+    /// Life of the certificates of waypoints, seconds.
+    pub waypoint_ttl_seconds: u64,
+    /// Ztunnels ask for what they need instead of everything.
+    pub on_demand: bool,
+}
+
+impl Default for MeshOptions {
+    fn default() -> Self {
+        Self {
+            ztunnel_env: Vec::new(),
+            waypoint_ttl_seconds: DAY_SECONDS,
+            on_demand: false,
+        }
+    }
+}
+
+/// Who a ztunnel beside those of the mesh says it is.
+#[derive(Clone, Debug)]
+pub struct Stranger {
+    /// Its address.
+    pub ip: IpAddr,
+    /// Node of the ztunnel whose pod it says it is.
+    pub pod_of: String,
+    /// Node that it says it serves.
+    pub node: String,
+    /// Its token.
+    pub token: String,
+}
 
 /// A running mesh; everything ends when it is dropped.
 pub struct LabMesh {
@@ -27,13 +65,16 @@ pub struct LabMesh {
     pub ztunnels: BTreeMap<String, LabZtunnel>,
     /// Node agents by node.
     pub agents: BTreeMap<String, NodeAgent>,
-    waypoints: BTreeMap<String, Waypoint>,
+    /// Waypoints by pod.
+    pub waypoints: BTreeMap<String, LabWaypoint>,
     /// The control plane.
     pub daemon: Daemon,
     /// Pods, Services, Nodes.
     pub world: LabWorld,
     config: PathBuf,
     state: PathBuf,
+    binary: PathBuf,
+    options: MeshOptions,
     dir: TempDir,
 }
 
@@ -49,12 +90,48 @@ fn ztunnel_pod(node: &str, ip: IpAddr) -> String {
     )
 }
 
-struct Waypoint {
+/// Envoy and its agent in the pod of a waypoint.
+pub struct LabWaypoint {
     child: Child,
+    ip: IpAddr,
     log: PathBuf,
 }
 
-impl Drop for Waypoint {
+impl LabWaypoint {
+    /// Waits until its probe is content.
+    ///
+    /// # Errors
+    /// With what is missing.
+    pub async fn wait_ready(&self) -> anyhow::Result<()> {
+        let addr = SocketAddr::new(self.ip, READY_PORT);
+        wait::until("the waypoint to be ready", LIMIT, || async move {
+            let answer = http_client::get(addr, "/healthz/ready").await?;
+            ensure!(answer.status == 200, "{}", answer.text());
+            Ok(())
+        })
+        .await
+    }
+
+    /// How many certificates its agent has obtained.
+    ///
+    /// # Errors
+    /// When it does not say.
+    pub async fn certificates_count(&self) -> anyhow::Result<u64> {
+        let addr = SocketAddr::new(self.ip, STATUS_PORT);
+        let text = http_client::get(addr, "/stats/prometheus").await?.text();
+        let mut lines = text.lines();
+        let count = lines.find_map(|line| line.strip_prefix("ambientd_agent_certificates_total "));
+        Ok(count.context("no count of certificates")?.parse()?)
+    }
+
+    fn log_tail(&self) -> String {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(15)..].join("\n")
+    }
+}
+
+impl Drop for LabWaypoint {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -73,6 +150,7 @@ impl LabMesh {
         lab: &Lab,
         ztunnel: &Path,
         file: &Path,
+        options: MeshOptions,
         edit: impl FnOnce(String) -> String,
     ) -> anyhow::Result<Self> {
         let dir = TempDir::with_prefix("ambientd-lab-")?;
@@ -107,10 +185,12 @@ impl LabMesh {
             world,
             config,
             state,
+            binary: ztunnel.to_owned(),
+            options,
             dir,
         };
         for (node, ip) in ztunnels {
-            mesh.start_ztunnel(lab, ztunnel, &node, ip)?;
+            mesh.start_ztunnel(lab, &node, ip)?;
         }
         let gateways = mesh
             .world
@@ -127,68 +207,126 @@ impl LabMesh {
                 .with_context(|| ztunnel.log_tail())?;
             ztunnel.wait_ready(LIMIT).await?;
         }
+        for (name, waypoint) in &mesh.waypoints {
+            let ready = waypoint.wait_ready().await;
+            ready.with_context(|| format!("{name}: {}", waypoint.log_tail()))?;
+        }
         mesh.wait_in_sync().await?;
         Ok(mesh)
     }
 
-    fn start_ztunnel(
-        &mut self,
-        lab: &Lab,
-        binary: &Path,
-        node: &str,
-        ip: IpAddr,
-    ) -> anyhow::Result<()> {
-        let path = |suffix: &str| self.dir.path().join(format!("{node}.{suffix}"));
-        let token = path("token");
+    fn start_ztunnel(&mut self, lab: &Lab, node: &str, ip: IpAddr) -> anyhow::Result<()> {
         let (ns, account) = NODE_ACCOUNT;
-        let pod = format!("ztunnel-{node}");
-        std::fs::write(&token, self.daemon.token(ns, account, Some(&pod))?)?;
-        let agent = NodeAgent::listen(&path("sock"), self.world.captured_on(node)?)?;
-        let options = ZtunnelOptions {
-            node: node.to_owned(),
-            ip,
-            control_plane: self.daemon.addrs().xds,
-            root: self.daemon.root_path(),
-            token,
-            agent: agent.path().to_owned(),
-            log: path("log"),
-            network: String::new(),
-            env: Vec::new(),
-        };
-        let ztunnel = LabZtunnel::start(binary, lab.host(ip)?, options)?;
+        let token = self
+            .daemon
+            .token(ns, account, Some(&format!("ztunnel-{node}")))?;
+        let pods = self.world.captured_on(node)?;
+        let agent = NodeAgent::listen(&self.path(node, "sock"), pods)?;
+        let ztunnel = self.launch(lab, node, (node, ip), &token, &agent, Vec::new())?;
         self.ztunnels.insert(node.to_owned(), ztunnel);
         self.agents.insert(node.to_owned(), agent);
         Ok(())
     }
 
+    /// Starts a ztunnel that is no part of the mesh and has no pods, and waits for nothing.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_stranger(
+        &self,
+        lab: &Lab,
+        stranger: &Stranger,
+    ) -> anyhow::Result<(LabZtunnel, NodeAgent)> {
+        let name = format!("stranger-{}", stranger.ip);
+        let agent = NodeAgent::listen(&self.path(&name, "sock"), Vec::new())?;
+        let env = vec![("NODE_NAME".to_owned(), stranger.node.clone())];
+        let place = (stranger.pod_of.as_str(), stranger.ip);
+        let ztunnel = self.launch(lab, &name, place, &stranger.token, &agent, env)?;
+        Ok((ztunnel, agent))
+    }
+
+    fn path(&self, name: &str, suffix: &str) -> PathBuf {
+        self.dir.path().join(format!("{name}.{suffix}"))
+    }
+
+    fn launch(
+        &self,
+        lab: &Lab,
+        name: &str,
+        (node, ip): (&str, IpAddr),
+        token: &str,
+        agent: &NodeAgent,
+        more: Vec<(String, String)>,
+    ) -> anyhow::Result<LabZtunnel> {
+        let token_file = self.path(name, "token");
+        std::fs::write(&token_file, token)?;
+        let mut env = self.options.ztunnel_env.clone();
+        if self.options.on_demand {
+            let names = [
+                ("XDS_ON_DEMAND", "true"),
+                ("ISTIO_META_DNS_CAPTURE", "false"),
+            ];
+            env.extend(names.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        }
+        env.extend(more);
+        let options = ZtunnelOptions {
+            node: node.to_owned(),
+            ip,
+            control_plane: self.daemon.addrs().xds,
+            root: self.daemon.root_path(),
+            token: token_file,
+            agent: agent.path().to_owned(),
+            log: self.path(name, "log"),
+            network: String::new(),
+            env,
+        };
+        LabZtunnel::start(&self.binary, lab.host(ip)?, options)
+    }
+
+    /// What a waypoint's pod runs: the agent with a token of the pod, and Envoy as its child.
     fn start_waypoint(&mut self, name: &str) -> anyhow::Result<()> {
         let (pod, netns) = self.world.pod(name)?;
-        let gateway = pod.gateway.clone().context("a gateway's pod")?;
-        let file = self
-            .dir
-            .path()
-            .join(format!("{}-{}.yaml", pod.ns, pod.name));
-        let request = BootstrapRequest {
-            ns: pod.ns.clone(),
-            name: gateway,
-            ip: pod.ip.to_string(),
-            admin_port: 15000,
-            sotw: false,
-        };
-        self.daemon.bootstrap(&request, &file)?;
-        let log = file.with_extension("log");
+        let gateway = pod.gateway.as_deref().context("a gateway's pod")?;
+        let name_of_files = format!("{}-{}", pod.ns, pod.name);
+        let token = self.path(&name_of_files, "token");
+        let text = self
+            .daemon
+            .token(&pod.ns, &pod.service_account, Some(&pod.name))?;
+        std::fs::write(&token, text)?;
+        let log = self.path(&name_of_files, "log");
         let out = std::fs::File::create(&log)?;
-        let mut command = Command::new(envoy::binary()?);
+        let mut command = Command::new(daemon::binary()?);
+        command.arg("agent");
+        for (flag, value) in [
+            ("--gateway", format!("waypoint/{}/{gateway}", pod.ns)),
+            ("--xds-addr", self.daemon.addrs().xds.to_string()),
+            ("--root", self.daemon.root_path().display().to_string()),
+            ("--token", token.display().to_string()),
+            ("--service-account", pod.service_account.clone()),
+            ("--pod-name", pod.name.clone()),
+            ("--ip", pod.ip.to_string()),
+            (
+                "--run-dir",
+                self.path(&name_of_files, "run").display().to_string(),
+            ),
+            (
+                "--certificate-ttl",
+                format!("{}s", self.options.waypoint_ttl_seconds),
+            ),
+        ] {
+            command.arg(flag).arg(value);
+        }
         command
-            .arg("-c")
-            .arg(&file)
-            .args(["--use-dynamic-base-id", "--concurrency", "1"])
+            .arg("--")
+            .arg(envoy::binary()?)
+            .args(["--concurrency", "1", "--log-level", "info"])
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)
             .stderr(out);
         let child = netns.spawn(&mut command)?;
+        let ip = pod.ip;
         self.waypoints
-            .insert(name.to_owned(), Waypoint { child, log });
+            .insert(name.to_owned(), LabWaypoint { child, ip, log });
         Ok(())
     }
 
@@ -238,23 +376,17 @@ impl LabMesh {
 
     /// The ends of all logs, for failures.
     pub fn logs(&self) -> String {
-        let mut text = self.daemon.log_tail();
-        for (node, ztunnel) in &self.ztunnels {
-            text += "\n";
-            text += node;
-            text += ": ";
-            text += &ztunnel.log_tail();
-        }
-        for (name, waypoint) in &self.waypoints {
-            let log = std::fs::read_to_string(&waypoint.log).unwrap_or_default();
-            let lines: Vec<&str> = log.lines().collect();
-            let from = lines.len().saturating_sub(15);
-            text += "\n";
-            text += name;
-            text += ": ";
-            text += &lines[from..].join("\n");
-        }
-        text
+        let ztunnels = self
+            .ztunnels
+            .iter()
+            .map(|(node, ztunnel)| format!("{node}: {}", ztunnel.log_tail()));
+        let waypoints = self
+            .waypoints
+            .iter()
+            .map(|(name, waypoint)| format!("{name}: {}", waypoint.log_tail()));
+        let all = [self.daemon.log_tail()].into_iter();
+        let all: Vec<String> = all.chain(ztunnels).chain(waypoints).collect();
+        all.join("\n")
     }
 
     /// Where the world's files are.

@@ -1,5 +1,6 @@
 //! What the CNI and kube-proxy do to a pod's network.
 
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::process::{Command, Stdio};
@@ -96,20 +97,16 @@ pub fn forward_services(
 ) -> anyhow::Result<()> {
     let mut rules = String::from("*nat\n");
     for (vip, port, endpoints) in services {
-        let count = u16::try_from(endpoints.len()).context("endpoints of a service")?;
-        for (left, endpoint) in (1..=count).rev().zip(endpoints) {
-            let chance = if left > 1 {
-                format!(
-                    "-m statistic --mode random --probability {:.4} ",
-                    1.0 / f64::from(left)
-                )
-            } else {
-                String::new()
+        for (i, endpoint) in endpoints.iter().enumerate() {
+            // In ten thousandths.
+            let chance = match 10_000 / (endpoints.len() - i) {
+                10_000 => String::new(),
+                share => format!("-m statistic --mode random --probability 0.{share:04} "),
             };
-            let rule = format!(
-                "-A OUTPUT -d {vip}/32 -p tcp --dport {port} {chance}-j DNAT --to-destination {endpoint}\n"
-            );
-            rules.push_str(&rule);
+            writeln!(
+                rules,
+                "-A OUTPUT -d {vip}/32 -p tcp --dport {port} {chance}-j DNAT --to-destination {endpoint}"
+            )?;
         }
     }
     rules.push_str("COMMIT\n");

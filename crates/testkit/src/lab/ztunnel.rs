@@ -40,6 +40,17 @@ pub struct ZtunnelOptions {
     pub env: Vec<(String, String)>,
 }
 
+/// What a ztunnel holds for one identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldCertificate {
+    /// Whose.
+    pub identity: String,
+    /// Serial numbers of the chain; empty while there is no certificate.
+    pub serials: Vec<String>,
+    /// How many roots came with it.
+    pub roots_count: usize,
+}
+
 /// A running ztunnel; killed when dropped.
 #[derive(Debug)]
 pub struct LabZtunnel {
@@ -125,6 +136,29 @@ impl LabZtunnel {
         let stream = tokio::net::TcpStream::from_std(stream)?;
         let request = http_client::request(http::Method::GET, "localhost", "/config_dump")?;
         http_client::send_http1(stream, request).await?.json()
+    }
+
+    /// The certificates that it holds or asks for.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn certificates(&self) -> anyhow::Result<Vec<HeldCertificate>> {
+        let dump = self.config_dump().await?;
+        let list = dump["certificates"].as_array();
+        let list_of = |one: &Value, key: &str| one[key].as_array().cloned().unwrap_or_default();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let held = list.context("no certificates")?.iter().map(|one| {
+            let chain = list_of(one, "certChain");
+            HeldCertificate {
+                identity: text(&one["identity"]),
+                serials: chain
+                    .iter()
+                    .map(|cert| text(&cert["serialNumber"]))
+                    .collect(),
+                roots_count: list_of(one, "rootCerts").len(),
+            }
+        });
+        Ok(held.collect())
     }
 
     /// Its metrics.

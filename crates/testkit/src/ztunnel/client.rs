@@ -55,12 +55,21 @@ pub struct Ztunnel {
 impl Ztunnel {
     /// Subscribes, and again whenever the stream breaks.
     pub fn start(target: XdsTarget, node: Node) -> Self {
+        Self::start_with(move || Ok(target.clone()), node)
+    }
+
+    /// The same, with the target of the moment for every connection: certificates and roots
+    /// are renewed.
+    pub fn start_with(
+        target: impl Fn() -> anyhow::Result<XdsTarget> + Send + Sync + 'static,
+        node: Node,
+    ) -> Self {
         let (sender, view) = watch::channel(View::default());
         let task = tokio::spawn(async move {
             let mut backoff = BACKOFF_FIRST;
             loop {
                 let before = sender.borrow().received.len();
-                if let Err(error) = session(&target, &node, &sender).await {
+                if let Err(error) = connect(&target, &node, &sender).await {
                     tracing::debug!(error = format!("{error:#}"), "subscription ended");
                 }
                 if sender.borrow().received.len() > before {
@@ -134,6 +143,14 @@ impl Ztunnel {
             ),
         }
     }
+}
+
+async fn connect(
+    target: &(impl Fn() -> anyhow::Result<XdsTarget> + Sync),
+    node: &Node,
+    view: &watch::Sender<View>,
+) -> anyhow::Result<()> {
+    session(&target()?, node, view).await
 }
 
 async fn session(

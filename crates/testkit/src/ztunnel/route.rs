@@ -70,7 +70,8 @@ pub fn route(
     choice: usize,
 ) -> Result<Route, RouteError> {
     if let Some(service) = state.service_by_vip(destination.ip()) {
-        if let Some(waypoint) = &service.waypoint {
+        let waypoint = weighted_waypoint(service, choice).or(service.waypoint.as_ref());
+        if let Some(waypoint) = waypoint {
             return to_waypoint(state, waypoint, destination, choice).map(Route::Waypoint);
         }
         let (workload, port) = endpoint(state, service, destination.port(), choice)?;
@@ -83,6 +84,22 @@ pub fn route(
         return to_waypoint(state, waypoint, destination, choice).map(Route::Waypoint);
     }
     to_workload(workload, destination.port()).ok_or(RouteError::NoEndpoint)
+}
+
+/// One of the waypoints that share a service, by weight; none when nobody has any weight.
+fn weighted_waypoint(service: &Service, choice: usize) -> Option<&GatewayAddress> {
+    let shares = &service.weighted_waypoints;
+    let total: u64 = shares.iter().map(|share| u64::from(share.weight)).sum();
+    // Multiples of the golden ratio: any run of choices is spread evenly.
+    let spread = (choice as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    let mut at = (spread * total) >> 32;
+    let chosen = shares.iter().find(|share| {
+        let weight = u64::from(share.weight);
+        let is_here = at < weight;
+        at = at.saturating_sub(weight);
+        is_here
+    });
+    chosen?.destination.as_ref()
 }
 
 fn to_waypoint(
@@ -99,10 +116,17 @@ fn to_waypoint(
             .map(|(workload, port)| (workload.clone(), port))
     };
     let found = match &gateway.destination {
-        Some(Destination::Hostname(name)) => state
-            .services
-            .get(&format!("{}/{}", name.namespace, name.hostname))
-            .and_then(by_service),
+        Some(Destination::Hostname(name)) => {
+            let key = format!("{}/{}", name.namespace, name.hostname);
+            match state.services.get(&key) {
+                Some(service) => by_service(service),
+                None => state
+                    .workloads
+                    .values()
+                    .find(|w| w.hostname == name.hostname && w.namespace == name.namespace)
+                    .map(|w| (w.clone(), listens)),
+            }
+        }
         Some(Destination::Address(addr)) => {
             let addr = ip(&addr.address).ok_or(RouteError::NoWaypoint)?;
             match state.service_by_vip(addr) {

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -27,6 +28,8 @@ use crate::metrics::Metrics;
 const STREAMS_MAX: u32 = 100;
 /// As above while nobody is known: what these send is held in memory.
 const GUEST_STREAMS_MAX: usize = 16;
+/// Requests of a connection on which nobody is known that may fail to say who sends them.
+const GUEST_FAILURES_MAX: u32 = 32;
 /// Size of the headers of one request, bytes.
 const HEADER_BYTES_MAX: u32 = 64 << 10;
 /// What a client may send before somebody reads it, bytes; also in all streams together,
@@ -56,12 +59,14 @@ where
 {
     let (streams, mut watched) = watch::channel((0, 0));
     let flooded = CancellationToken::new();
+    let unknown = CancellationToken::new();
     let addr = peer.addr;
     let guest = Arc::new(guest);
     let service = service(
         peer,
         Arc::clone(&guest),
         Arc::new(streams),
+        Failures::new(unknown.clone()),
         with.routes.clone(),
     );
     let io = TokioIo::new(Guarded::new(io, flooded.clone()));
@@ -88,6 +93,7 @@ where
             return;
         }
         () = flooded.cancelled() => ("flood", FLOOD_GRACE),
+        () = unknown.cancelled() => ("unauthenticated", FLOOD_GRACE),
         () = idle(&mut watched, with.limits.idle) => ("idle", with.limits.grace),
         () = tokio::time::sleep(jittered(with.limits.age_max)) => ("age", with.limits.grace),
         () = with.shutdown.cancelled() => ("shutdown", with.limits.grace),
@@ -136,11 +142,13 @@ fn service(
     peer: Peer,
     guest: Arc<Guest>,
     streams: Arc<Streams>,
+    failures: Arc<Failures>,
     routes: Routes,
 ) -> impl Fn(http::Request<Incoming>) -> Answer {
     move |request| {
         let mut routes = routes.clone();
         let guest = Arc::clone(&guest);
+        let failures = Arc::clone(&failures);
         let open = Open::new(&streams);
         let is_excess = !guest.is_proven() && streams.borrow().0 > GUEST_STREAMS_MAX;
         let mut request = request.map(Body::new);
@@ -152,12 +160,40 @@ fn service(
                 routes.call(request).await?
             };
             // Services authenticate before they answer anything but a status.
-            let refused = response.headers().contains_key("grpc-status");
-            if response.status() == http::StatusCode::OK && !refused {
+            let status = response.headers().get("grpc-status");
+            if response.status() == http::StatusCode::OK && status.is_none() {
                 guest.prove();
+            }
+            // A known ztunnel may be refused the certificates of pods that are yet unknown.
+            if status.is_some_and(|status| status == UNAUTHENTICATED) && !guest.is_proven() {
+                failures.count();
             }
             Ok(response.map(|body| Counted { body, _open: open }))
         })
+    }
+}
+
+/// `grpc-status` of requests whose sender is not known.
+const UNAUTHENTICATED: &str = "16";
+
+/// Requests that failed to say who sends them.
+struct Failures {
+    count: AtomicU32,
+    too_many: CancellationToken,
+}
+
+impl Failures {
+    fn new(too_many: CancellationToken) -> Arc<Self> {
+        Arc::new(Self {
+            count: AtomicU32::new(0),
+            too_many,
+        })
+    }
+
+    fn count(&self) {
+        if self.count.fetch_add(1, Ordering::Relaxed) + 1 >= GUEST_FAILURES_MAX {
+            self.too_many.cancel();
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use tokio_rustls::rustls::server::NoServerSessionStorage;
 
 /// The configuration of new connections: TLS 1.2 and 1.3, ALPN `h2`, a client
 /// certificate asked for; one that is given must chain to the roots of the moment and
-/// name exactly one workload of our trust domain, or the handshake fails. Connections
+/// name exactly one workload of our trust domain or an alias of it, or the handshake fails. Connections
 /// that are open keep what they began with.
 ///
 /// # Errors

@@ -10,6 +10,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use authn::{AuthenticatorConfig, DevIssuer, PodRef, TokenRequest};
@@ -38,6 +39,8 @@ use crate::client::{Client, NodeError};
 use crate::connections::SyncState;
 use crate::server::{Limits, ServerConfig, ServerError, serve, tls_config};
 use crate::session::tests::{envoy, mesh, ztunnel};
+
+mod attacks;
 
 const HOST: &str = "istiod.istio-system.svc";
 const HOUR: Duration = Duration::from_secs(3600);
@@ -68,22 +71,31 @@ impl NodeReader for Reader {
 struct World {
     tls: SocketAddr,
     plaintext: SocketAddr,
+    /// The TLS configuration of new connections.
+    config: watch::Sender<Arc<rustls::ServerConfig>>,
     ca: DevCa,
     issuer: Arc<DevIssuer>,
+    /// How far the clock that tokens are read by is ahead, seconds.
+    ahead: Arc<AtomicU64>,
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
     interest: mpsc::Receiver<(ProxyClass, bool)>,
     connections: Arc<Connections>,
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
     server: JoinHandle<Result<(), ServerError>>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 async fn world(snapshot: Option<Arc<Snapshot>>) -> World {
     limited(snapshot, Limits::default()).await
 }
 
-fn authenticator(issuer: &Arc<DevIssuer>) -> Arc<Authenticator> {
+fn clock(ahead: &Arc<AtomicU64>) -> authn::Clock {
+    let ahead = Arc::clone(ahead);
+    Arc::new(move || SystemTime::now() + Duration::from_secs(ahead.load(Ordering::Relaxed)))
+}
+
+fn authenticator(issuer: &Arc<DevIssuer>, ahead: &Arc<AtomicU64>) -> Arc<Authenticator> {
     let metrics = authn::Metrics::register(&Registry::new()).unwrap();
     let config = AuthenticatorConfig {
         reviewer: Arc::clone(issuer) as _,
@@ -91,7 +103,7 @@ fn authenticator(issuer: &Arc<DevIssuer>) -> Arc<Authenticator> {
         remotes: Default::default(),
         audiences: vec!["istio-ca".to_owned()],
         trust_domain: Arc::new(|| "cluster.local".into()),
-        clock: Arc::new(SystemTime::now),
+        clock: clock(ahead),
     };
     Arc::new(Authenticator::new(config, metrics))
 }
@@ -102,7 +114,8 @@ async fn limited(snapshot: Option<Arc<Snapshot>>, limits: Limits) -> World {
     let ca = DevCa::load_or_create(dir.path(), "cluster.local", now).unwrap();
     let issued = ca.issue_server(&[HOST], &[], now).unwrap();
     let config = tls_config(ca.authority(), &issued).unwrap();
-    let issuer = DevIssuer::load_or_create(dir.path(), Arc::new(SystemTime::now)).unwrap();
+    let ahead = Arc::default();
+    let issuer = DevIssuer::load_or_create(dir.path(), clock(&ahead)).unwrap();
     let issuer = Arc::new(issuer);
     let tls = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let plaintext = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -117,7 +130,7 @@ async fn limited(snapshot: Option<Arc<Snapshot>>, limits: Limits) -> World {
         interest,
         connections: Arc::clone(&connections),
         metrics: Arc::clone(&metrics),
-        authenticator: authenticator(&issuer),
+        authenticator: authenticator(&issuer, &ahead),
         identity: IdentityPolicy::default(),
         cache: Arc::default(),
         streams_max: 8,
@@ -125,8 +138,9 @@ async fn limited(snapshot: Option<Arc<Snapshot>>, limits: Limits) -> World {
         shutdown: shutdown.clone(),
     });
     let (tls_addr, plaintext_addr) = (tls.local_addr().unwrap(), plaintext.local_addr().unwrap());
+    let (config_sender, config) = watch::channel(config);
     let config = ServerConfig {
-        tls: Some((tls, watch::channel(config).1, Routes::new(service.clone()))),
+        tls: Some((tls, config, Routes::new(service.clone()))),
         plaintext: Some((plaintext, Routes::new(service))),
         limits,
     };
@@ -134,14 +148,16 @@ async fn limited(snapshot: Option<Arc<Snapshot>>, limits: Limits) -> World {
         tls: tls_addr,
         plaintext: plaintext_addr,
         server: tokio::spawn(serve(config, Arc::clone(&metrics), shutdown.clone())),
+        config: config_sender,
         ca,
         issuer,
+        ahead,
         snapshots,
         interest: interest_receiver,
         connections,
         metrics,
         shutdown,
-        _dir: dir,
+        dir,
     }
 }
 
@@ -180,31 +196,38 @@ impl Service<http::Uri> for Connector {
 }
 
 impl World {
-    fn tls_config(&self, account: Option<&str>) -> ClientConfig {
+    fn tls_builder(&self) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
         let mut roots = RootCertStore::empty();
         roots
             .add(CertificateDer::from_pem_slice(self.ca.root_pem().as_bytes()).unwrap())
             .unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
+        ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_root_certificates(roots);
+            .with_root_certificates(roots)
+    }
+
+    fn tls_config(&self, account: Option<&str>) -> ClientConfig {
         let mut config = match account {
-            None => builder.with_no_client_auth(),
+            None => self.tls_builder().with_no_client_auth(),
             Some(account) => {
                 let (ns, sa) = account.split_once('/').unwrap();
                 let id = SpiffeId::new("cluster.local", ns, sa);
-                let issued = self
-                    .ca
-                    .issue_workload(&id, HOUR, SystemTime::now())
-                    .unwrap();
-                let key = PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes()).unwrap();
-                builder
-                    .with_client_auth_cert(vec![issued.leaf_der().clone()], key)
-                    .unwrap()
+                let issued = self.ca.issue_workload(&id, HOUR, SystemTime::now());
+                return self.tls_config_with(&issued.unwrap());
             }
         };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        config
+    }
+
+    fn tls_config_with(&self, issued: &ca::Issued) -> ClientConfig {
+        let key = PrivateKeyDer::from_pem_slice(issued.key_pem.as_bytes()).unwrap();
+        let mut config = self
+            .tls_builder()
+            .with_client_auth_cert(issued.tls_chain().to_vec(), key)
+            .unwrap();
         config.alpn_protocols = vec![b"h2".to_vec()];
         config
     }
@@ -729,7 +752,7 @@ async fn plaintext_is_for_the_loopback_only_and_needs_no_certificate() {
         interest: mpsc::channel(1).0,
         connections: Arc::default(),
         metrics: Arc::clone(&world.metrics),
-        authenticator: authenticator(&world.issuer),
+        authenticator: authenticator(&world.issuer, &world.ahead),
         identity: IdentityPolicy::default(),
         cache: Arc::default(),
         streams_max: 1,

@@ -93,10 +93,10 @@ const SERVICES: [&str; 2] = ["ns/s /v1 1", "ns/t n/10.0.0.0/24 1"];
 fn on_demand_keys_lead_to_workloads_by_uid_then_by_address_then_to_services_with_their_workloads() {
     for (key, expected) in [
         ("uid//a", "wds +uid//a~"),
-        ("/2", "wds +uid//b~ +uid//c~"),
+        ("/2", "wds +uid//b~ +uid//c~ -/2"),
         ("ns/s", "wds +ns/s~ +uid//a~ +uid//b~"),
-        ("/v1", "wds +ns/s~ +uid//a~ +uid//b~"),
-        ("n/10.0.0.0/24", "wds +ns/t~"),
+        ("/v1", "wds +ns/s~ +uid//a~ +uid//b~ -/v1"),
+        ("n/10.0.0.0/24", "wds +ns/t~ -n/10.0.0.0/24"),
         ("/3", "wds -/3"),
     ] {
         let mut stream = on_demand(Address, snapshot(&PODS, &SERVICES));
@@ -192,7 +192,7 @@ fn on_demand_reconnect_is_subscribed_to_what_it_holds() {
         ..subscribe(Address, "*", "*")
     };
     let log = stream.send(request);
-    assert_eq!(log, ["wds +uid//b~ +uid//c~ -/9 -uid//gone"]);
+    assert_eq!(log, ["wds +uid//b~ +uid//c~ -/2 -/9 -uid//gone"]);
     stream.ack(Address);
     let pods = [
         "uid//a /1 far ns/s 2",

@@ -135,14 +135,22 @@ pub(super) fn next_on_demand(
     for key in &missing {
         sent.remove(key);
     }
+    let mut released = BTreeSet::new();
     if !is_in_flight {
-        let answered = portion.is_whole;
         let waiting = &mut sub.on_demand.waiting;
         waiting.extend(sub.asked.iter().cloned());
-        waiting.retain(|key| !answered && !missing.contains(key));
+        waiting.retain(|key| !missing.contains(key));
+        if portion.is_whole {
+            released = std::mem::take(waiting);
+        }
+        // ztunnel that asked by an address waits for a resource of that name; there is none, so
+        // that its connection goes on once it is told so.
+        let is_awaited = context.ty == ResourceType::Address;
+        released.retain(|key| is_awaited && context.target.get(key).is_none());
     }
     let frames = portion.changed.iter().map(|r| r.framed_delta_aliased());
-    let removed: BTreeSet<Str> = portion.removed.into_iter().chain(missing).collect();
+    let removed = portion.removed.into_iter().chain(missing).chain(released);
+    let removed: BTreeSet<Str> = removed.collect();
     Some(Next {
         payload: Payload::Own {
             chunks: frames.collect(),
@@ -182,8 +190,9 @@ fn answer_first(sub: &mut Subscription, context: &Context<'_>, world: &World<'_>
                 missing.insert(key);
             }
         } else if context.target.get(&key).is_none() {
-            // An alias that the client still waited for; it never held a resource of that name.
+            // An alias that the client still waits for; it never held a resource of that name.
             sub.sent.remove(&key);
+            sub.on_demand.waiting.insert(key);
         }
     }
     missing

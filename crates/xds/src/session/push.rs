@@ -60,7 +60,7 @@ pub(super) struct Next {
 
 /// What the difference of a subscription is computed from.
 pub(super) struct Context<'a> {
-    ty: ResourceType,
+    pub(super) ty: ResourceType,
     pub(super) target: &'a ResourceMap,
     part: Part,
     flavour: Flavour,

@@ -1,4 +1,4 @@
-use proto::workload::{NamespacedHostname, NetworkAddress, Port, PortList};
+use proto::workload::{NamespacedHostname, NetworkAddress, Port, PortList, WeightedWaypoint};
 
 use super::*;
 
@@ -123,5 +123,81 @@ fn a_connection_goes_where_ztunnel_sends_it() {
                 "{destination}"
             );
         }
+    }
+}
+
+fn to(host: &str) -> GatewayAddress {
+    GatewayAddress {
+        hbone_mtls_port: 15008,
+        destination: Some(Destination::Hostname(NamespacedHostname {
+            namespace: "app".into(),
+            hostname: format!("{host}.host"),
+        })),
+    }
+}
+
+/// A mesh whose service `fronted` is shared by waypoints `wp` and `next`.
+fn shared(weights: &[(&str, u32)]) -> MeshState {
+    let mut state = mesh();
+    let mut next = state.workloads["Kubernetes//Pod/app/wp"].clone();
+    next.uid = "Kubernetes//Pod/app/next".into();
+    next.name = "next".into();
+    next.hostname = "next.host".into();
+    next.addresses = vec![vec![10, 1, 0, 8].into()];
+    next.services.clear();
+    state.workloads.insert(next.uid.clone(), next);
+    let fronted = state.services.get_mut("app/fronted.host").unwrap();
+    fronted.weighted_waypoints = weights
+        .iter()
+        .map(|(host, weight)| WeightedWaypoint {
+            destination: Some(to(host)),
+            weight: *weight,
+        })
+        .collect();
+    state
+}
+
+#[test]
+fn waypoints_that_share_a_service_take_what_their_weights_say() {
+    let cases: [(&[(&str, u32)], _); 6] = [
+        (&[], [100, 0, 0]),
+        (&[("wp", 0), ("next", 0)], [100, 0, 0]),
+        (&[("wp", 75), ("next", 25)], [75, 25, 0]),
+        (&[("wp", 0), ("next", 100)], [0, 100, 0]),
+        (&[("wp", 100), ("next", 0)], [100, 0, 0]),
+        // One that is not to be found refuses its share; it is never bypassed.
+        (&[("wp", 60), ("gone", 40)], [60, 0, 40]),
+    ];
+    for (weights, [wp, next, refused]) in cases {
+        let state = shared(weights);
+        let mut found = [0_usize; 3];
+        for choice in 0..1000 {
+            let at = match route(&state, "10.2.0.2:80".parse().unwrap(), choice) {
+                Ok(Route::Waypoint(hop)) if hop.name == "wp" => 0,
+                Ok(Route::Waypoint(hop)) if hop.name == "next" => 1,
+                Err(RouteError::NoWaypoint) => 2,
+                other => panic!("{weights:?}: {other:?}"),
+            };
+            found[at] += 1;
+        }
+        for (found, percent) in found.into_iter().zip([wp, next, refused]) {
+            assert!(
+                found.abs_diff(percent * 10) <= 5,
+                "{weights:?}: {found} of 1000, not {percent} %"
+            );
+            assert_eq!(found == 0, percent == 0, "{weights:?}");
+        }
+    }
+}
+
+#[test]
+fn waypoint_that_stands_for_one_that_is_missing_refuses_services_and_workloads() {
+    let mut state = mesh();
+    state.services.get_mut("app/direct.host").unwrap().waypoint = Some(to("blocked"));
+    let pod = state.workloads.get_mut("Kubernetes//Pod/app/a").unwrap();
+    pod.waypoint = Some(to("blocked"));
+    for destination in ["10.2.0.1:80", "10.1.0.1:9080"] {
+        let found = route(&state, destination.parse().unwrap(), 0);
+        assert_eq!(found, Err(RouteError::NoWaypoint), "{destination}");
     }
 }
