@@ -26,7 +26,7 @@ pub struct PeerBinding {
     pub mode: MtlsMode,
     /// Modes by pod port.
     pub ports: BTreeMap<u16, MtlsMode>,
-    /// Its body could not be read: STRICT for its own namespace.
+    /// Its body could not be read: STRICT for its namespace, or the mesh in the root namespace.
     pub invalid: bool,
 }
 
@@ -144,17 +144,19 @@ pub(crate) fn inherited_strict(
     } else {
         level(peers, reads, ns)
     };
-    let unreadable =
-        (peers.by::<PeersBySelector>(reads, &(ns.clone(), None))).any(|(_, peer)| peer.invalid);
-    unreadable || namespace.or(mesh).unwrap_or(false)
+    namespace.or(mesh).unwrap_or(false)
 }
 
-/// What the oldest selector-less PeerAuthentication of a namespace says.
+/// What the oldest selector-less PeerAuthentication of a namespace says; STRICT if any there
+/// cannot be read. In the root namespace such a one is that of the mesh: those with a selector
+/// have no effect there.
 fn level(peers: PeerBindingTable<'_>, reads: &mut Reads, ns: &Str) -> Option<bool> {
     let all = peers.by::<PeersBySelector>(reads, &(ns.clone(), None));
-    let oldest = all
-        .filter(|(_, peer)| peer.selector.is_none() && !peer.invalid)
-        .min_by_key(|(key, peer)| (peer.age(), *key))?;
+    let all: Vec<_> = all.filter(|(_, peer)| peer.selector.is_none()).collect();
+    if all.iter().any(|(_, peer)| peer.invalid) {
+        return Some(true);
+    }
+    let oldest = (all.into_iter()).min_by_key(|(key, peer)| (peer.age(), *key))?;
     strictness(oldest.1.mode)
 }
 

@@ -3,7 +3,7 @@
 //! A projection: readiness in a slice, and slices of Services with a selector, touch no pod.
 //! Source: spec/workload-discovery.md §2.9.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flow::{Output, Reads, View};
 use model::input::EndpointSlice;
@@ -18,8 +18,8 @@ pub type PodLinkKey = (ObjectKey, ObjectKey);
 /// A pod's membership by EndpointSlice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodLink {
-    /// Uid that the pod must have.
-    pub uid: Str,
+    /// Uids of which the pod must have one: a slice may still name its predecessor.
+    pub uids: BTreeSet<Str>,
     /// The service.
     pub service: NamespacedHostname,
 }
@@ -68,18 +68,18 @@ pub fn derive(
     if service.selector.is_some() {
         return Output::none();
     }
-    let mut links = BTreeMap::new();
+    let mut links: BTreeMap<PodLinkKey, PodLink> = BTreeMap::new();
     for (ns, name, uid) in slice
         .endpoints
         .iter()
         .filter_map(|endpoint| endpoint.pod.as_ref())
     {
         let pod = ObjectKey::new(ns.clone(), name.clone());
-        let link = PodLink {
-            uid: uid.clone(),
+        let link = links.entry((pod, key.clone())).or_insert_with(|| PodLink {
+            uids: BTreeSet::new(),
             service: service.key.clone(),
-        };
-        links.insert((pod, key.clone()), link);
+        });
+        link.uids.insert(uid.clone());
     }
     Output::from(links.into_iter().collect::<Vec<_>>())
 }

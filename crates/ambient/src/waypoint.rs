@@ -221,7 +221,10 @@ fn address(key: &ObjectKey, gateway: &Gateway, network: &Str) -> Option<GatewayA
 fn service_accounts(key: &ObjectKey, view: &WaypointView<'_>, reads: &mut Reads) -> Vec<Str> {
     let pods = view.pods.by::<PodsByGateway>(reads, key);
     let accounts: BTreeSet<Str> = pods
-        .filter_map(|(_, pod)| Some(pod.ok()?.service_account.clone()))
+        .filter_map(|(_, pod)| pod.ok())
+        // Failed pods are not watched in a cluster. Source: spec/workload-discovery.md §0.1.
+        .filter(|pod| !pod.failed)
+        .map(|pod| pod.service_account.clone())
         .collect();
     accounts.into_iter().collect()
 }

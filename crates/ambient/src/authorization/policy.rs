@@ -22,7 +22,10 @@ pub(super) fn derive(
     };
     let policy = match &object.body {
         Ok(policy) => policy,
-        Err(invalid) => return deny_namespace(key, invalid),
+        Err(invalid) => {
+            let root = &tables::mesh(view.mesh, reads).root_namespace;
+            return deny_namespace(key, invalid, key.ns == *root);
+        }
     };
     let mesh = tables::mesh(view.mesh, reads);
     let mut notes = principal::notes(key, policy, &mesh);
@@ -82,7 +85,13 @@ pub(super) fn derive(
 fn deny_namespace(
     key: &ObjectKey,
     invalid: &Invalid,
+    is_root: bool,
 ) -> Output<ObjectKey, AuthorizationRow, Finding> {
+    let elsewhere = if is_root {
+        "; in other namespaces nothing stands in for it"
+    } else {
+        ""
+    };
     let row = AuthorizationRow {
         key: key.clone(),
         scope: PolicyScope::Namespace,
@@ -94,7 +103,7 @@ fn deny_namespace(
         "authz-invalid-denies",
         reference(key),
         format!(
-            "The policy cannot be read ({}); until it is corrected, it allows nothing to ambient workloads of namespace {}",
+            "The policy cannot be read ({}); until it is corrected, it allows nothing to ambient workloads of namespace {}{elsewhere}",
             invalid.reason, key.ns
         ),
         "Correct the policy or delete it",

@@ -336,14 +336,16 @@ fn scope_and_selector_decide_who_lists_a_policy() {
         + &policy("istio-system", "everywhere", selector)
         + &policy("istio-system", "global", "")
         + &policy("a", "namespaced", "")
+        + &policy("a", "any", "selector: {}")
         + &pod("a");
     let world = world(&yaml);
     assert_eq!(
         listed(&world, "a/web"),
-        ["a/one", "istio-system/everywhere"]
+        ["a/any", "a/one", "istio-system/everywhere"]
     );
     let scope = |name: &str| world.authorizations[name].scope;
     assert_eq!(scope("istio-system/everywhere"), PolicyScope::Selector);
+    assert_eq!(scope("a/any"), PolicyScope::Selector);
     assert_eq!(scope("istio-system/global"), PolicyScope::Global);
     assert_eq!(scope("a/namespaced"), PolicyScope::Namespace);
 }
@@ -371,6 +373,8 @@ fn an_unreadable_policy_denies_in_its_namespace_and_says_so() {
         let found = &world.findings[0];
         assert_eq!(found.field, "spec.action");
         assert!(found.message.contains("NONSENSE"), "{}", found.message);
+        let tells = found.message.contains("in other namespaces");
+        assert_eq!(tells, ns == "istio-system", "{}", found.message);
     }
 }
 
@@ -550,8 +554,30 @@ fn what_peer_authentication_cannot_do_is_told() {
         ["pa-invalid-strict PeerAuthentication a/p"]
     );
     let found = &unreadable.findings[0];
+    assert!(
+        found.message.contains("namespace a is"),
+        "{}",
+        found.message
+    );
     assert_eq!(found.field, "spec.mtls.mode");
     assert!(found.message.contains("NONSENSE"), "{}", found.message);
+}
+
+#[test]
+fn an_unreadable_peer_authentication_of_the_mesh_opens_nothing() {
+    let yaml = peer("istio-system", "p", "mtls: {mode: STRCIT}")
+        + &peer("istio-system", "q", "mtls: {mode: PERMISSIVE}")
+        + &peer("b", "p", "mtls: {mode: PERMISSIVE}")
+        + &pod("a")
+        + &pod("b")
+        + &pod("istio-system");
+    let world = world(&yaml);
+    assert_eq!(listed(&world, "a/web"), [STATIC]);
+    assert_eq!(listed(&world, "istio-system/web"), [STATIC]);
+    assert_eq!(listed(&world, "b/web"), Vec::<String>::new());
+    let found = &world.findings[0];
+    assert_eq!(found.code, "pa-invalid-strict");
+    assert!(found.message.contains("the mesh, "), "{}", found.message);
 }
 
 #[test]

@@ -38,6 +38,7 @@ fn a_gateway_is_a_waypoint_with_every_field() {
     let yaml = gateway("a", "", HBONE, ADDRESS)
         + "---\napiVersion: v1\nkind: Pod\nmetadata: {namespace: a, name: p2, labels: {gateway.networking.k8s.io/gateway-name: wp}}\nspec: {serviceAccountName: wp, containers: []}\n"
         + "---\napiVersion: v1\nkind: Pod\nmetadata: {namespace: a, name: p1, labels: {gateway.networking.k8s.io/gateway-name: wp}}\nspec: {serviceAccountName: wp, containers: []}\n"
+        + "---\napiVersion: v1\nkind: Pod\nmetadata: {namespace: a, name: failed, labels: {gateway.networking.k8s.io/gateway-name: wp}}\nspec: {serviceAccountName: old, containers: []}\nstatus: {phase: Failed}\n"
         + "---\napiVersion: v1\nkind: Pod\nmetadata: {namespace: b, name: p1, labels: {gateway.networking.k8s.io/gateway-name: wp}}\nspec: {serviceAccountName: other, containers: []}\n";
     let world = world(&yaml);
     let expected = WaypointRow {
@@ -354,6 +355,17 @@ fn instances_take_the_inbound_binding_of_their_waypoint() {
         assert_eq!(world.pod("a/web").application_tunnel, expected, "{text}");
         assert_eq!(world.pod("a/web").waypoint, None, "{text}");
     }
+}
+
+#[test]
+fn pods_of_a_gateway_that_has_no_address_yet_pass_no_other_waypoint() {
+    let label = "gateway.networking.k8s.io/gateway-name: starting";
+    let starting = gateway("a", "", HBONE, "").replace("name: wp", "name: starting");
+    let waypoint = gateway("a", "labels: {istio.io/waypoint-for: all}", HBONE, ADDRESS);
+    let bound_to = |yaml: String| bound(world(&yaml).pod("a/web").waypoint.as_ref());
+    let without = objects(USE, "", label) + &waypoint;
+    assert_eq!(bound_to(without.clone()), Some("a/wp".to_owned()));
+    assert_eq!(bound_to(without + &starting), None);
 }
 
 #[test]

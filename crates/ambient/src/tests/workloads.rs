@@ -198,6 +198,12 @@ fn the_owner_names_the_workload() {
     let cases = [
         ("pod-template-hash: 7f9c", "ReplicaSet", "web-7f9c", "web"),
         (
+            "pod-template-hash: 7f9c",
+            "ReplicaSet",
+            "web7f9c",
+            "web7f9c",
+        ),
+        (
             "pod-template-hash: other",
             "ReplicaSet",
             "web-7f9c",
@@ -331,6 +337,11 @@ fn slices_add_pods_and_endpoints_to_a_service_without_selector() {
     assert_eq!(linked.workloads.len(), 1);
     let stale = world(&(pod("", CONTAINER, READY) + &target("old")));
     assert_eq!(web(&stale).services, BTreeMap::new());
+    let both = slice(
+        "{addresses: [10.0.0.1], targetRef: {kind: Pod, namespace: a, name: web, uid: u1}}, {addresses: [10.0.0.2], targetRef: {kind: Pod, namespace: a, name: web, uid: old}}",
+    );
+    let replaced = world(&(pod("", CONTAINER, READY) + &both));
+    assert_eq!(web(&replaced).services, expected);
 
     let bare = world(&slice(
         "{addresses: [192.0.2.7]}, {addresses: [192.0.2.8], conditions: {ready: false}}, {addresses: [bad]}",

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use flow::Reads;
 use model::derived::{PortMap, PortRow};
-use model::input::{Pod, TargetPort, WorkloadEntry};
+use model::input::{Pod, TargetPort, Transport, WorkloadEntry};
 use model::{Kind, Labels, NamespacedHostname, ServiceRow, Str};
 
 use crate::selector;
@@ -45,12 +45,17 @@ pub(super) fn selecting<'t>(
     found
 }
 
-/// The ports of a service, on targets that the workload knows; the others are left out.
+/// The ports of a service, on targets that the workload knows; the others are left out, and so is
+/// UDP or SCTP on the number of a TCP port: ztunnel keeps one target for a number and takes TCP only.
 pub(super) fn ports(
     row: &ServiceRow,
     target: impl Fn(&ServiceRow, &PortRow) -> Option<u16>,
 ) -> Vec<PortMap> {
-    let mapped = row.ports.iter().filter_map(|port| {
+    let is_tcp = |port: &PortRow| port.transport == Transport::Tcp;
+    let shadows = |tcp: &PortRow, port: &PortRow| is_tcp(tcp) && tcp.port == port.port;
+    let usable = (row.ports.iter())
+        .filter(|port| is_tcp(port) || !row.ports.iter().any(|tcp| shadows(tcp, port)));
+    let mapped = usable.filter_map(|port| {
         Some(PortMap {
             service_port: port.port,
             target_port: target(row, port)?,

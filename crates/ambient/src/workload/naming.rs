@@ -48,7 +48,7 @@ fn of_owner(meta: &Meta, kind: &str, owner: &Str) -> Str {
 
 fn without_hash(owner: &str, hash: &str) -> Option<Str> {
     let stem = owner.strip_suffix(hash).filter(|_| !hash.is_empty())?;
-    Some(Str::from(stem.strip_suffix('-').unwrap_or(stem)))
+    Some(Str::from(stem.strip_suffix('-').unwrap_or(owner)))
 }
 
 /// The CronJob of a Job named after its schedule: `<name>-` and 8 to 10 digits.

@@ -87,7 +87,7 @@ fn services(
         services.insert(row.key.clone(), membership::ports(row, target));
     }
     for (_, link) in view.pod_links.by::<LinksByPod>(reads, &meta.key) {
-        if link.uid != meta.uid || services.contains_key(&link.service) {
+        if !link.uids.contains(&meta.uid) || services.contains_key(&link.service) {
             continue;
         }
         if let Some(row) = view.services.get(reads, &link.service) {

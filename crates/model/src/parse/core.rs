@@ -39,6 +39,16 @@ pub(super) fn pod(doc: Doc<'_>) -> Arc<Parsed<Pod>> {
             .service_account_name
             .as_deref()
             .filter(|name| !name.is_empty());
+        let ips = pod_ips(&status);
+        if ips.is_none() {
+            doc.note(
+                "field-not-applied",
+                Severity::Warning,
+                "status.podIPs",
+                "One of the addresses is no IP address, so the Pod is no workload of the mesh",
+                "Correct the address",
+            );
+        }
         Ok(Pod {
             service_account: Str::from(account.unwrap_or("default")),
             node: Str::from(spec.node_name.as_deref().unwrap_or_default()),
@@ -46,7 +56,7 @@ pub(super) fn pod(doc: Doc<'_>) -> Arc<Parsed<Pod>> {
             failed: status.phase.as_deref() == Some("Failed"),
             terminal: matches!(status.phase.as_deref(), Some("Failed" | "Succeeded")),
             ready: is_ready(&status),
-            ips: pod_ips(&status),
+            ips,
             tcp_ports: tcp_ports(&spec)?,
         })
     })
@@ -145,7 +155,8 @@ fn service_port(i: usize, wire: &WirePort) -> Result<ServicePort, Invalid> {
     let at = |field: &str| format!("spec.ports[{i}].{field}");
     let number = port(wire.port, || at("port"))?;
     let target = match &wire.target_port {
-        None => TargetPort::Number(number),
+        // As the API server has it, 0 is the port itself.
+        None | Some(IntOrString::Int(0)) => TargetPort::Number(number),
         Some(IntOrString::String(name)) if name.is_empty() => TargetPort::Number(number),
         Some(IntOrString::Int(target)) => TargetPort::Number(port(*target, || at("targetPort"))?),
         Some(IntOrString::String(name)) => TargetPort::Named(Str::from(name.as_str())),
@@ -187,6 +198,9 @@ pub(super) fn endpoint_slice(doc: Doc<'_>) -> Arc<Parsed<EndpointSlice>> {
         let endpoints: Vec<Endpoint> = doc.part("endpoints")?;
         let ports: Vec<EndpointPort> = doc.part("ports")?;
         note_ports(doc, &endpoints, &ports);
+        if address_type != "FQDN" {
+            note_addresses(doc, &endpoints);
+        }
         let service = doc
             .meta
             .label(LABEL_SERVICE_NAME)
@@ -207,13 +221,33 @@ pub(super) fn endpoint_slice(doc: Doc<'_>) -> Arc<Parsed<EndpointSlice>> {
     })
 }
 
+/// Endpoints that are left out for an address. Source: spec/workload-discovery.md §2.3.
+fn note_addresses(doc: &mut Doc<'_>, endpoints: &[Endpoint]) {
+    for (i, endpoint) in endpoints.iter().enumerate().filter(|(_, e)| !is_pod(e)) {
+        if let Some(j) = endpoint
+            .addresses
+            .iter()
+            .position(|text| ip(text).is_none())
+        {
+            doc.note(
+                "field-not-applied",
+                Severity::Warning,
+                format!("endpoints[{i}].addresses[{j}]"),
+                "This is no IP address, so the endpoint is not used",
+                "Correct the address",
+            );
+        }
+    }
+}
+
+fn is_pod(endpoint: &Endpoint) -> bool {
+    let target = endpoint.target_ref.as_ref();
+    target.and_then(|target| target.kind.as_deref()) == Some("Pod")
+}
+
 /// Ports that no endpoint without pod is reached on. An API server fills in name and protocol,
 /// files may lack them. Source: spec/workload-discovery.md §2.9.
 fn note_ports(doc: &mut Doc<'_>, endpoints: &[Endpoint], ports: &[EndpointPort]) {
-    let is_pod = |endpoint: &Endpoint| {
-        let target = endpoint.target_ref.as_ref();
-        target.and_then(|target| target.kind.as_deref()) == Some("Pod")
-    };
     if endpoints.iter().all(is_pod) {
         return;
     }

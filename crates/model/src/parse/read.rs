@@ -56,15 +56,19 @@ impl<'a> Doc<'a> {
         };
         // The stage that decides what an invalid policy does tells of it.
         if let (Err(invalid), false) = (&body, is_policy(self.kind)) {
+            let (kind, reason) = (self.kind, &invalid.reason);
+            // Stages read nothing but metadata of these, which is read as far as it goes.
+            let message = if matches!(kind, Kind::Namespace | Kind::Node) {
+                arcstr::format!("This field of the {kind} cannot be read and is ignored: {reason}")
+            } else {
+                arcstr::format!("This {kind} cannot be read, so it has no effect: {reason}")
+            };
+            let field = invalid.field.clone();
             self.note(
                 "invalid-object",
                 Severity::Error,
-                invalid.field.clone(),
-                arcstr::format!(
-                    "This {} cannot be read, so it has no effect: {}",
-                    self.kind,
-                    invalid.reason
-                ),
+                field,
+                message,
                 "Correct the field",
             );
         }

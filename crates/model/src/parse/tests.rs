@@ -330,7 +330,7 @@ fn core_kinds_are_read_whole() {
         json!({"spec": {
             "clusterIP": "10.1.1.1", "clusterIPs": ["10.1.1.1", "None", ""], "selector": {"app": "x"},
             "ports": [{"port": 80}, {"name": "n", "port": 81, "targetPort": "8081", "protocol": "UDP", "appProtocol": "p"},
-                {"port": 82, "targetPort": 8082}],
+                {"port": 82, "targetPort": 8082}, {"port": 83, "targetPort": 0}],
             "ipFamilies": ["IPv4"], "publishNotReadyAddresses": true, "internalTrafficPolicy": "Local",
             "trafficDistribution": "PreferClose", "someNewField": 1,
         }}),
@@ -356,6 +356,7 @@ fn core_kinds_are_read_whole() {
                 Some(s("p")),
             ),
             port(82, TargetPort::Number(8082), "", Transport::Tcp, None),
+            port(83, TargetPort::Number(83), "", Transport::Tcp, None),
         ],
         ip_families: strs(&["IPv4"]),
         publish_not_ready: true,
@@ -420,7 +421,49 @@ fn pods_have_no_addresses_when_one_is_bad() {
             panic!()
         };
         assert_eq!(pod.body.as_ref().unwrap().ips, expected);
+        let fields: Vec<&str> = pod.notes.iter().map(|note| note.field.as_str()).collect();
+        let told: &[&str] = if expected.is_none() {
+            &["status.podIPs"]
+        } else {
+            &[]
+        };
+        assert_eq!(fields, told);
     }
+}
+
+#[test]
+fn endpoints_that_are_left_out_for_an_address_are_told() {
+    let slice = |address_type: &str| {
+        let pod = json!({"addresses": ["also bad"], "targetRef": {"kind": "Pod", "name": "p"}});
+        let endpoints =
+            json!([{"addresses": ["10.0.0.1", "bad"]}, {"addresses": ["fd00::1"]}, pod]);
+        let value = doc(
+            "discovery.k8s.io/v1",
+            "EndpointSlice",
+            json!({"addressType": address_type, "endpoints": endpoints}),
+        );
+        let fields = object(&value)
+            .notes()
+            .iter()
+            .map(|note| note.field.to_string())
+            .collect::<Vec<_>>();
+        fields
+    };
+    assert_eq!(slice("IPv4"), ["endpoints[0].addresses[1]"]);
+    assert_eq!(slice("FQDN"), Vec::<String>::new());
+}
+
+#[test]
+fn what_can_be_read_of_a_namespace_counts_and_its_finding_says_so() {
+    let value = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a", "labels": {"x": 1, "y": "z"}}});
+    let found = object(&value);
+    assert_eq!(found.meta().labels, pairs(&[("y", "z")]));
+    let [note] = found.notes() else { panic!() };
+    assert_eq!(
+        (note.code, note.field.as_str()),
+        ("invalid-object", "metadata.labels[x]")
+    );
+    assert!(note.message.contains("is ignored"), "{}", note.message);
 }
 
 #[test]

@@ -22,9 +22,14 @@ pub(super) fn notes(
     let key = object.key();
     let reference = ObjectRef::new(Kind::PeerAuthentication, key.clone());
     if let Err(invalid) = &object.body {
+        let range = if *root == key.ns {
+            "the mesh, where a namespace says nothing else,".to_owned()
+        } else {
+            format!("namespace {}", key.ns)
+        };
         let message = format!(
-            "The PeerAuthentication cannot be read ({}); until it is corrected, namespace {} is treated as STRICT",
-            invalid.reason, key.ns
+            "The PeerAuthentication cannot be read ({}); until it is corrected, {range} is treated as STRICT",
+            invalid.reason
         );
         let note = error(
             "pa-invalid-strict",
