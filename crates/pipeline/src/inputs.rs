@@ -61,16 +61,16 @@ macro_rules! inputs {
         }
 
         impl Inputs {
-            /// Empty tables of a control plane of this revision; an empty one sees objects of
-            /// every revision.
-            pub(crate) fn new(revision: Str) -> Self {
+            /// Empty tables of a control plane of this revision, which runs in this namespace; an
+            /// empty revision sees objects of every one.
+            pub(crate) fn new(revision: Str, system_namespace: Str) -> Self {
                 Self {
                     $($field: $table,)+
                     proxies: Table::new("proxies").with_index::<envoy::index::ClassByGateway>(),
                     source_findings: Vec::new(),
                     notes: BTreeMap::new(),
                     waiting: Kind::ALL.into_iter().collect(),
-                    discovery: Discovery::new(revision),
+                    discovery: Discovery::new(revision, system_namespace),
                     aside: Aside::default(),
                 }
             }

@@ -822,7 +822,7 @@ fn mesh_config_pushes_what_depends_on_it() {
             config(
                 "rootNamespace: b\ntrustDomain: td1\ndiscoverySelectors: [{matchLabels: {team: red}}]",
             ),
-            "removed: b/h.example; no policies: b/here, istio-system/mesh".to_owned(),
+            "removed: b/h.example; no policies: b/here".to_owned(),
         ),
         (
             namespace("a", "", ""),

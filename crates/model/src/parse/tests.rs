@@ -442,12 +442,9 @@ fn endpoints_that_are_left_out_for_an_address_are_told() {
             "EndpointSlice",
             json!({"addressType": address_type, "endpoints": endpoints}),
         );
-        let fields = object(&value)
-            .notes()
-            .iter()
-            .map(|note| note.field.to_string())
-            .collect::<Vec<_>>();
-        fields
+        let found = object(&value);
+        let fields = found.notes().iter().map(|note| note.field.to_string());
+        fields.collect::<Vec<_>>()
     };
     assert_eq!(slice("IPv4"), ["endpoints[0].addresses[1]"]);
     assert_eq!(slice("FQDN"), Vec::<String>::new());

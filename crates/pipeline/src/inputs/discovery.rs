@@ -1,7 +1,8 @@
 //! Which objects stages see: discovery selectors and revisions.
 //!
 //! A function of the current objects alone: what is hidden is kept aside, so that a changed
-//! namespace label or mesh config brings it back. Source: spec/workload-discovery.md §0.1.
+//! namespace label or mesh config brings it back. Source: spec/workload-discovery.md §0.1,
+//! spec/control-plane.md §8.6.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -32,6 +33,9 @@ pub(super) type Hidden<T> = BTreeMap<ObjectKey, (Arc<Parsed<T>>, Reason)>;
 pub(super) struct Discovery {
     /// Revision of this control plane; empty sees objects of every revision.
     revision: Str,
+    /// Namespace of the control plane, which no selector hides: policies of the whole mesh are
+    /// usually there.
+    system_namespace: Str,
     /// ORed; empty selects every namespace.
     selectors: Vec<LabelSelector>,
     /// The selected namespaces that exist; unused without selectors.
@@ -70,9 +74,10 @@ impl Flips {
 // === impl Discovery ===
 
 impl Discovery {
-    pub(super) fn new(revision: Str) -> Self {
+    pub(super) fn new(revision: Str, system_namespace: Str) -> Self {
         Self {
             revision,
+            system_namespace,
             ..Self::default()
         }
     }
@@ -132,7 +137,9 @@ impl Discovery {
 
     /// Why an object is hidden, if it is.
     fn reason(&self, kind: Kind, meta: &Meta) -> Option<Reason> {
-        if !self.selectors.is_empty() && !self.selected.contains(&meta.key.ns) {
+        let ns = &meta.key.ns;
+        let is_seen = *ns == self.system_namespace || self.selected.contains(ns);
+        if !self.selectors.is_empty() && !is_seen {
             return Some(Reason::Namespace);
         }
         if self.revision.is_empty() || !is_revised(kind) {

@@ -60,7 +60,7 @@ fn codes(inputs: &Inputs) -> Vec<String> {
 
 #[test]
 fn without_selectors_every_namespace_is_seen() {
-    let mut inputs = Inputs::new("".into());
+    let mut inputs = Inputs::new("".into(), "system".into());
     inputs.apply(vec![upsert(pod("a", "x"))]);
     assert_eq!(pods(&inputs), ["a/x"]);
     assert_eq!(codes(&inputs), Vec::<String>::new());
@@ -83,7 +83,7 @@ fn selectors_are_ored_and_judge_the_labels_of_namespaces() {
         (json!([]), vec!["a/x", "b/x", "c/x", "d/x"]),
     ];
     for (selectors, seen) in cases {
-        let mut inputs = Inputs::new("".into());
+        let mut inputs = Inputs::new("".into(), "system".into());
         let mut batch = vec![
             namespace("a", json!({"mesh": "on"})),
             namespace("b", json!({"mesh": "off"})),
@@ -101,7 +101,7 @@ fn selectors_are_ored_and_judge_the_labels_of_namespaces() {
 #[test]
 fn a_hidden_object_comes_back_with_its_namespace_or_with_mesh_config() {
     let selecting = || mesh(json!([{"matchLabels": {"mesh": "on"}}]));
-    let mut inputs = Inputs::new("".into());
+    let mut inputs = Inputs::new("".into(), "system".into());
     inputs.apply(vec![
         namespace("a", json!({})),
         upsert(pod("a", "x")),
@@ -125,8 +125,28 @@ fn a_hidden_object_comes_back_with_its_namespace_or_with_mesh_config() {
 }
 
 #[test]
+fn the_namespace_of_the_control_plane_is_never_hidden() {
+    let mut inputs = Inputs::new("".into(), "system".into());
+    inputs.apply(vec![
+        mesh(json!([{"matchLabels": {"mesh": "on"}}])),
+        namespace("system", json!({})),
+        namespace("a", json!({})),
+        upsert(pod("system", "x")),
+        upsert(pod("a", "x")),
+    ]);
+    assert_eq!(pods(&inputs), ["system/x"]);
+    inputs.apply(vec![
+        namespace("system", json!({"mesh": "on"})),
+        upsert(pod("system", "y")),
+    ]);
+    inputs.apply(vec![namespace("system", json!({}))]);
+    assert_eq!(pods(&inputs), ["system/x", "system/y"]);
+    assert_eq!(codes(&inputs), ["object-not-discovered Namespace a"]);
+}
+
+#[test]
 fn a_complete_list_replaces_hidden_objects_too() {
-    let mut inputs = Inputs::new("".into());
+    let mut inputs = Inputs::new("".into(), "system".into());
     inputs.apply(vec![
         mesh(json!([{"matchLabels": {"mesh": "on"}}])),
         namespace("a", json!({})),
@@ -142,7 +162,7 @@ fn objects_of_another_revision_are_seen_only_by_a_control_plane_without_one() {
     // Revision of the control plane, of the object, seen.
     let cases = [("", "x", true), ("x", "x", true), ("x", "y", false)];
     for (own, of_object, seen) in cases {
-        let mut inputs = Inputs::new(own.into());
+        let mut inputs = Inputs::new(own.into(), "system".into());
         inputs.apply(vec![policy(of_object)]);
         assert_eq!(
             inputs.authorization_policies.len(),
@@ -152,7 +172,7 @@ fn objects_of_another_revision_are_seen_only_by_a_control_plane_without_one() {
         let told = !codes(&inputs).is_empty();
         assert_eq!(told, !seen, "{own} {of_object}");
     }
-    let mut inputs = Inputs::new("x".into());
+    let mut inputs = Inputs::new("x".into(), "system".into());
     let mut labelled = pod("a", "p");
     labelled["metadata"]["labels"] = json!({"istio.io/rev": "y"});
     inputs.apply(vec![upsert(labelled), policy("y")]);
