@@ -133,9 +133,10 @@ impl Stream {
 fn client(is_ztunnel: bool) -> Client {
     let class = ProxyClass::waypoint(ObjectKey::new("app", "wp"));
     Client {
-        kind: match is_ztunnel {
-            true => ClientKind::Ztunnel,
-            false => ClientKind::Envoy,
+        kind: if is_ztunnel {
+            ClientKind::Ztunnel
+        } else {
+            ClientKind::Envoy
         },
         ip: [10, 0, 0, 1].into(),
         pod: "x.app".into(),

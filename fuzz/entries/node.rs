@@ -38,7 +38,10 @@ fn read(node: &Node) {
             identity: SpiffeId::new("cluster.local", ns, sa),
             proof: Proof::Token { pod: None },
         };
-        if IdentityPolicy::default().check(&caller, &client, None).is_ok() {
+        if IdentityPolicy::default()
+            .check(&caller, &client, None)
+            .is_ok()
+        {
             assert_eq!(client.ns, ns);
             assert!(client.kind == ClientKind::Envoy || sa == "ztunnel");
             assert!(client.class.iter().all(|class| class.gateway.ns == ns));
@@ -66,7 +69,7 @@ fn value(json: serde_json::Value) -> Value {
             items = values;
             Kind::ListValue(Default::default())
         }
-        object => Kind::StructValue(fields(object)),
+        object @ serde_json::Value::Object(_) => Kind::StructValue(fields(object)),
     };
     if let Kind::ListValue(list) = &mut kind {
         list.values = items.into_iter().map(value).collect();

@@ -29,7 +29,7 @@ fn clock(now: &Arc<AtomicU64>) -> Clock {
     Arc::new(move || UNIX_EPOCH + Duration::from_secs(now.load(Ordering::Relaxed)))
 }
 
-fn request<'a>(pod: Option<&'a PodRef>) -> TokenRequest<'a> {
+fn request(pod: Option<&PodRef>) -> TokenRequest<'_> {
     TokenRequest {
         ns: "app",
         sa: "web",

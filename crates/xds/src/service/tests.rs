@@ -353,8 +353,10 @@ async fn ztunnel_with_a_certificate_gets_and_keeps_the_mesh() {
     world.until(<[_]>::is_empty).await;
 }
 
+type Headers<'a> = &'a [(&'static str, &'a str)];
+
 /// Opens a stream with these headers and without a certificate.
-async fn with_headers(channel: Channel, headers: &[(&'static str, &str)]) -> Result<Ads, Status> {
+async fn with_headers(channel: Channel, headers: Headers<'_>) -> Result<Ads, Status> {
     let (requests, receiver) = mpsc::channel(8);
     let mut request = tonic::Request::new(ReceiverStream::new(receiver));
     for (name, value) in headers {
@@ -403,7 +405,7 @@ async fn token_without_a_certificate_is_enough_and_neither_is_nothing() {
         ("clusterid", "Kubernetes"),
     ];
     let foreign = [("authorization", good.as_str()), ("clusterid", "other")];
-    let cases: [(&str, &[(&'static str, &str)], Result<(), Code>); 10] = [
+    let cases: [(&str, Headers<'_>, Result<(), Code>); 10] = [
         ("token", &[("authorization", &good)], Ok(())),
         ("token and cluster", &local, Ok(())),
         ("nothing", &[], Err(Code::Unauthenticated)),

@@ -181,11 +181,8 @@ async fn token_that_ends_lets_its_stream_be_and_opens_no_other() {
 async fn health_reports_come_before_the_first_request_and_later_nodes_change_nothing() {
     let world = world(Some(mesh("a", ""))).await;
     let mut ads = world.ztunnel().await;
-    ads.send(first(
-        "",
-        "type.googleapis.com/istio.v1.HealthInformation",
-    ))
-    .await;
+    ads.send(first("", "type.googleapis.com/istio.v1.HealthInformation"))
+        .await;
     ads.send(address()).await;
     assert_eq!(ads.next().await.0, ["a"]);
     let id = world.connections.list().remove(0).id;
