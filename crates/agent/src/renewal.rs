@@ -18,6 +18,8 @@ use crate::state::{SecretsRx, SecretsTx};
 
 /// How often the root file is looked at.
 const ROOTS_INTERVAL: Duration = Duration::from_secs(1);
+/// Shortest time between two certificates.
+const RENEWAL_MIN: Duration = Duration::from_secs(1);
 /// First wait after a failure; doubled each time.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 /// Longest wait after a failure.
@@ -60,7 +62,8 @@ pub(crate) async fn keep_certificate(
                 failures = 0;
                 metrics.renewals.inc();
                 let left = end.duration_since(SystemTime::now()).unwrap_or_default();
-                let wait = renew_after(left, random());
+                // However little is left: an issuer about to expire must not be asked without pause.
+                let wait = renew_after(left, random()).max(RENEWAL_MIN);
                 tracing::info!(%identity, valid_seconds = left.as_secs(), renewal_seconds = wait.as_secs(), "certificate obtained");
                 until_renewal(SystemTime::now() + wait, &mut watched).await;
             }

@@ -145,7 +145,12 @@ impl CaCerts {
             },
         })?;
         let crl_path = base.join(CRL_FILE);
-        let crl_pem = if self.use_crl && crl_path.exists() {
+        // What cannot be looked at is not taken for absent: that would drop what was revoked.
+        let has_crl = self.use_crl
+            && crl_path
+                .try_exists()
+                .map_err(|e| CaError::io(&crl_path, e))?;
+        let crl_pem = if has_crl {
             let text = files::read_text(&crl_path)?;
             check_crl(&text, &signer).map_err(|e| CaError::corrupt(&self.dir.join(CRL_FILE), e))?
         } else {

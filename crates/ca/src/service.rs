@@ -129,7 +129,10 @@ impl CertificateService {
             authority.sign(&csr, &identity, request.validity_duration, now)
         })
         .await
-        .unwrap_or_else(|e| Err(SignError::Certificate(format!("signing failed: {e}"))));
+        .unwrap_or_else(|error| {
+            tracing::error!(%error, "the task that signs failed");
+            Err(SignError::Certificate("internal error".to_owned()))
+        });
         match signed {
             Ok(cert_chain) => {
                 config.metrics.success_cert_issuance_count.inc();

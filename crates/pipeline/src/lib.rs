@@ -41,10 +41,7 @@ impl Pipeline {
     /// An empty pipeline for an installation with these settings.
     pub fn new(defaults: MeshDefaults) -> Self {
         Self {
-            inputs: Inputs::new(
-                defaults.revision.clone(),
-                defaults.system_namespace.clone(),
-            ),
+            inputs: Inputs::new(defaults.revision.clone(), defaults.system_namespace.clone()),
             stages: Stages::new(defaults),
             resources: Resources::default(),
             findings: Arc::from([]),

@@ -39,8 +39,8 @@ use model::derived::Locality;
 use model::secret::{CredentialGrants, Material, MaterialKey};
 use model::status::{StatusKey, StatusRow};
 use model::{
-    AuthorizationRow, Finding, MeshRow, NamespacedHostname, ObjectKey, PodFact, ProxyClass, ServiceRow,
-    WaypointRow, WorkloadRow, WorkloadUid,
+    AuthorizationRow, Finding, MeshRow, NamespacedHostname, ObjectKey, PodFact, ProxyClass,
+    ServiceRow, WaypointRow, WorkloadRow, WorkloadUid,
 };
 
 use crate::inputs::{InputChanges, Inputs};

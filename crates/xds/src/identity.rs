@@ -67,7 +67,8 @@ impl IdentityError {
 
 impl IdentityPolicy {
     /// Checks the claims of a node against its authenticated caller and, where they
-    /// are known, the pods of the gateway that it claims to be a proxy of.
+    /// are known, the pods of the gateway that it claims to be a proxy of. Who reads the whole
+    /// mesh must be of its own trust domain: an alias may be shared with another mesh.
     ///
     /// # Errors
     /// See [`IdentityError`].
@@ -76,6 +77,7 @@ impl IdentityPolicy {
         caller: &Caller,
         client: &Client,
         pods: Option<&PodFacts>,
+        own_trust_domain: Option<&Str>,
     ) -> Result<(), IdentityError> {
         let identity = &caller.identity;
         if client.ns.is_empty() {
@@ -94,9 +96,11 @@ impl IdentityPolicy {
             return Err(IdentityError::Pod);
         }
         let is_trusted = || {
-            self.ztunnel_accounts
-                .iter()
-                .any(|(ns, sa)| *ns == identity.ns && *sa == identity.sa)
+            own_trust_domain.is_none_or(|own| *own == identity.trust_domain)
+                && self
+                    .ztunnel_accounts
+                    .iter()
+                    .any(|(ns, sa)| *ns == identity.ns && *sa == identity.sa)
         };
         if client.kind == ClientKind::Ztunnel && !is_trusted() {
             return Err(IdentityError::NotZtunnel);
@@ -230,6 +234,7 @@ mod tests {
                 Err(E::Gateway),
             ),
         ];
+        let own = Str::from("cluster.local");
         let mut pods = PodFacts::default();
         let fact = |sa| {
             Some(Arc::new(PodFact {
@@ -244,14 +249,33 @@ mod tests {
         for (case, change, account, pod, expected) in cases {
             let mut client = ztunnel();
             change(&mut client);
-            let checked =
-                IdentityPolicy::default().check(&caller(account, pod), &client, Some(&pods));
+            let checked = IdentityPolicy::default().check(
+                &caller(account, pod),
+                &client,
+                Some(&pods),
+                Some(&own),
+            );
             assert_eq!(checked, expected, "{case}");
         }
         // Nothing is known of the pods of this one.
         let client = envoy("app", "new");
-        let checked =
-            IdentityPolicy::default().check(&caller("app/any", None), &client, Some(&pods));
+        let checked = IdentityPolicy::default().check(
+            &caller("app/any", None),
+            &client,
+            Some(&pods),
+            Some(&own),
+        );
         assert_eq!(checked, Ok(()));
+    }
+
+    #[test]
+    fn ztunnel_of_an_alias_may_not_read_the_mesh() {
+        let policy = IdentityPolicy::default();
+        let mut alias = caller("istio-system/ztunnel", None);
+        alias.identity.trust_domain = Str::from("alias");
+        let own = Str::from("cluster.local");
+        let check = |caller: &Caller| policy.check(caller, &ztunnel(), None, Some(&own));
+        assert_eq!(check(&caller("istio-system/ztunnel", None)), Ok(()));
+        assert_eq!(check(&alias), Err(IdentityError::NotZtunnel));
     }
 }

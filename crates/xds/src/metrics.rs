@@ -1,11 +1,17 @@
 //! Metrics of the xDS server. Names and buckets: spec/control-plane.md §7.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry,
 };
 
+/// Versions of clients that are told apart.
+const VERSIONS_MAX: usize = 64;
 const SECONDS: [f64; 9] = [0.01, 0.1, 0.5, 1.0, 3.0, 5.0, 10.0, 20.0, 30.0];
 const CONVERGENCE_SECONDS: [f64; 8] = [0.1, 0.5, 1.0, 3.0, 5.0, 10.0, 20.0, 30.0];
 const BYTES: [f64; 6] = [1.0, 1e4, 1e6, 4e6, 1e7, 4e7];
@@ -15,6 +21,8 @@ const BYTES: [f64; 6] = [1.0, 1e4, 1e6, 4e6, 1e7, 4e7];
 pub struct Metrics {
     /// Connected clients by version.
     pub xds: IntGaugeVec,
+    /// Versions that have a gauge.
+    versions: Arc<Mutex<BTreeSet<String>>>,
     /// Responses by type, and failed sends as `<type>_senderr`.
     pub pushes: IntCounterVec,
     /// Resources in those responses, by type: what a reconnect costs.
@@ -46,6 +54,18 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// The gauge of clients of a version. Versions are what clients say, so that only so many
+    /// get a gauge of their own.
+    pub(crate) fn connected(&self, version: &str) -> IntGauge {
+        let mut known = self.versions.lock();
+        let own = known.contains(version) || known.len() < VERSIONS_MAX;
+        if own {
+            known.insert(version.to_owned());
+        }
+        let label = if own { version } else { "other" };
+        self.xds.with_label_values(&[label])
+    }
+
     /// Counts a stream that ends with a status.
     pub(crate) fn count_refused(&self, status: &tonic::Status) {
         let code = format!("{:?}", status.code());
@@ -75,6 +95,7 @@ impl Metrics {
                     &["version"],
                 )?,
             )?,
+            versions: Arc::default(),
             pushes: counters("pilot_xds_pushes", "Responses sent, by type.", "type")?,
             refused: counters(
                 "ambientd_xds_streams_refused",

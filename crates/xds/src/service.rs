@@ -5,6 +5,7 @@
 
 mod interest;
 mod limiter;
+mod shares;
 mod stream;
 
 use std::convert::Infallible;
@@ -35,6 +36,7 @@ use crate::session::Request;
 use crate::wire::{AdsCodec, DECODE_BYTES_MAX, ENCODE_BYTES_MAX};
 use interest::Interests;
 use limiter::Limiter;
+use shares::Shares;
 
 /// Streams that one replica serves unless told otherwise.
 pub const STREAMS_MAX: usize = 20_000;
@@ -83,6 +85,7 @@ pub struct Deps {
 struct Shared {
     deps: Deps,
     interests: Interests,
+    shares: Arc<Shares>,
     streams: Arc<Semaphore>,
     limiter: Limiter,
     /// Zero of the sessions' clock.
@@ -102,6 +105,7 @@ impl AdsService {
         let nanos = now.unwrap_or_default().as_nanos().to_le_bytes();
         Self(Arc::new(Shared {
             interests: Interests::new(deps.interest.clone()),
+            shares: Arc::default(),
             streams: Arc::new(Semaphore::new(deps.streams_max)),
             limiter: Limiter::new(deps.streams_per_second),
             started: Instant::now(),
@@ -213,6 +217,11 @@ async fn open<R: AdsRequest>(
         return Err(Status::internal("a connection without a peer"));
     };
     let caller = authenticate(shared, &peer, request.metadata()).await?;
+    // One caller must not use up what is there for all.
+    let share = shared
+        .shares
+        .take(&peer, caller.as_ref())
+        .ok_or_else(|| Status::resource_exhausted("too many streams of one caller"))?;
     // Only now: strangers must not use up the turns of others.
     if !shared.limiter.turn().await {
         return Err(Status::resource_exhausted("too many streams open at once"));
@@ -226,7 +235,7 @@ async fn open<R: AdsRequest>(
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
         stream::run(shared, (peer, caller), request.into_inner(), responses).await;
-        drop(permit);
+        drop((permit, share));
     });
     Ok(tonic::Response::new(ReceiverStream::new(receiver)))
 }

@@ -31,6 +31,8 @@ pub use subscription::TypeStatus;
 
 /// Names that one subscription may hold.
 pub const NAMES_MAX: usize = 100_000;
+/// Names of secrets that one subscription may hold: each is judged anew for every snapshot.
+pub const SECRET_NAMES_MAX: usize = 1000;
 /// Length of a resource name, bytes.
 pub const NAME_BYTES_MAX: usize = 4096;
 /// Entries of `initial_resource_versions`.
@@ -339,6 +341,10 @@ impl Session {
         if is_first && names_max > 0 {
             self.note_first(now_ms, ty);
         }
+        let names_max = match ty {
+            ResourceType::Secret => SECRET_NAMES_MAX,
+            _ => names_max,
+        };
         if names_count > names_max {
             return Err(exhausted("too many names in one subscription"));
         }
@@ -452,7 +458,8 @@ fn check_bounds(request: &Request) -> Result<(), Effect> {
             r.resource_names.iter().any(too_long),
         ),
     };
-    if names > NAMES_MAX {
+    let is_secret = ResourceType::from_type_url(request.type_url()) == Some(ResourceType::Secret);
+    if names > NAMES_MAX || is_secret && names > SECRET_NAMES_MAX {
         return Err(exhausted("too many names in one request"));
     }
     if is_long || request.type_url().len() > NAME_BYTES_MAX {

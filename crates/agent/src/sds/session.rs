@@ -11,7 +11,7 @@ use crate::state::{CERTIFICATE, ROOTS};
 const REASON_CHARS_MAX: usize = 500;
 
 /// What a stream asked for and what it was sent.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Session {
     name: String,
     sent: Option<Vec<u8>>,

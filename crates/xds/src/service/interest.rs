@@ -5,6 +5,11 @@ use std::collections::BTreeMap;
 use model::ProxyClass;
 use tokio::sync::{Mutex, mpsc};
 
+/// Classes at once of one gateway. Most of what makes a class is what nodes say of themselves.
+const CLASSES_PER_GATEWAY_MAX: usize = 16;
+/// Classes at once.
+const CLASSES_MAX: usize = 4096;
+
 /// Counts the streams of each class and reports the first and the last.
 pub(super) struct Interests {
     /// Held while reporting, so that reports of one class keep their order.
@@ -20,14 +25,23 @@ impl Interests {
         }
     }
 
-    pub(super) async fn raise(&self, class: ProxyClass) {
+    /// Counts one more; false, and nothing done, when there are too many classes.
+    pub(super) async fn raise(&self, class: ProxyClass) -> bool {
         let mut counts = self.counts.lock().await;
+        if !counts.contains_key(&class) {
+            let same = |other: &&ProxyClass| other.gateway == class.gateway;
+            let of_gateway = counts.keys().filter(same).count();
+            if counts.len() >= CLASSES_MAX || of_gateway >= CLASSES_PER_GATEWAY_MAX {
+                return false;
+            }
+        }
         let count = counts.entry(class.clone()).or_default();
         *count += 1;
         if *count == 1 {
             // An error means that the process is ending.
             let _ = self.reports.send((class, true)).await;
         }
+        true
     }
 
     pub(super) async fn lower(&self, class: ProxyClass) {
@@ -40,5 +54,39 @@ impl Interests {
             counts.remove(&class);
             let _ = self.reports.send((class, false)).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use model::{ObjectKey, Str};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_gateway_cannot_have_classes_without_end() {
+        let (reports, mut received) = mpsc::channel(64);
+        let interests = Interests::new(reports);
+        let class = |gateway: &str, network: usize| ProxyClass {
+            network: Str::from(network.to_string()),
+            ..ProxyClass::waypoint(ObjectKey::new("ns", gateway))
+        };
+        for network in 0..CLASSES_PER_GATEWAY_MAX {
+            assert!(interests.raise(class("a", network)).await);
+        }
+        assert!(!interests.raise(class("a", 99)).await);
+        interests.lower(class("a", 99)).await;
+        assert!(interests.raise(class("a", 0)).await, "it is there already");
+        assert!(interests.raise(class("b", 99)).await);
+        interests.lower(class("a", 1)).await;
+        assert!(interests.raise(class("a", 99)).await);
+        drop(interests);
+        let mut told = 0;
+        while received.recv().await.is_some() {
+            told += 1;
+        }
+        assert_eq!(told, CLASSES_PER_GATEWAY_MAX + 3);
     }
 }

@@ -135,7 +135,10 @@ fn identify(
     };
     let snapshot = shared.deps.snapshots.borrow().clone();
     let pods = snapshot.as_ref().map(|snapshot| &snapshot.pods);
-    let checked = shared.deps.identity.check(caller, &client, pods);
+    let own = snapshot
+        .as_ref()
+        .map(|snapshot| &snapshot.mesh.trust_domain);
+    let checked = shared.deps.identity.check(caller, &client, pods, own);
     checked.map_err(|error| {
         let reason = error.reason();
         let refused = &shared.deps.metrics.identity_refused;
@@ -167,7 +170,7 @@ async fn serve<R: AdsRequest>(
         "" => "unknown",
         version => version,
     };
-    let connected = deps.metrics.xds.with_label_values(&[version]);
+    let connected = deps.metrics.connected(version);
     let number = deps
         .connections
         .open(client.clone(), peer.clone(), caller, flavour);
@@ -300,7 +303,12 @@ impl Task {
                 Effect::Send(response) => self.send(response, started).await?,
                 Effect::Close(code, message) => return Err(Status::new(code, message).into()),
                 Effect::Observe(observation) => self.observe(&observation),
-                Effect::Interest(class) => self.shared.interests.raise(class).await,
+                Effect::Interest(class) => {
+                    if !self.shared.interests.raise(class).await {
+                        let status = Status::resource_exhausted("too many classes of proxies");
+                        return Err(status.into());
+                    }
+                }
             }
         }
         Ok(())

@@ -73,27 +73,31 @@ async fn handshakes_fail_for_certificates_that_name_no_workload_of_the_mesh() {
 async fn certificates_of_an_alias_are_good_while_it_is_one() {
     let world = world(Some(mesh("a", ""))).await;
     let authority = world.ca.authority();
-    let old = world.issued("old.example", "istio-system/ztunnel");
-    let stranger = world.issued("old.example", "app/web");
+    let old = world.issued("old.example", "app/web");
+    let node = world.issued("old.example", "istio-system/ztunnel");
+    let waypoint = || first("waypoint~10.0.0.1~web.app~d", Address.type_url());
     assert!(world.ads_with(&old).await.is_err(), "not yet");
     let aliases = ["old.example".into(), "older.example".into()];
     authority
         .set_trust_domains("cluster.local", &aliases)
         .unwrap();
     let mut ads = world.ads_with(&old).await.unwrap();
-    ads.send(address()).await;
+    ads.send(waypoint()).await;
     assert_eq!(ads.next().await.0, ["a"]);
     let connection = world.connections.list().remove(0);
     let identity = connection.caller.map(|caller| caller.identity.to_string());
-    let expected = "spiffe://old.example/ns/istio-system/sa/ztunnel";
+    let expected = "spiffe://old.example/ns/app/sa/web";
     assert_eq!(identity.as_deref(), Some(expected));
-    // An alias is another name of the mesh, not of the account.
-    let mut other = world.ads_with(&stranger).await.unwrap();
-    other.send(address()).await;
-    assert_eq!(
-        other.receive().await.unwrap_err().code(),
-        Code::PermissionDenied
-    );
+    // An alias is another name of the mesh, not of the account; and it may be the name of
+    // another mesh besides, whose nodes have no business here.
+    for (issued, request) in [(&old, address()), (&node, address())] {
+        let mut other = world.ads_with(issued).await.unwrap();
+        other.send(request).await;
+        assert_eq!(
+            other.receive().await.unwrap_err().code(),
+            Code::PermissionDenied
+        );
+    }
     authority.set_trust_domains("cluster.local", &[]).unwrap();
     assert!(world.ads_with(&old).await.is_err(), "no longer");
     world.assert_undisturbed(&mut ads).await;
