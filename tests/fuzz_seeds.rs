@@ -72,3 +72,18 @@ fn every_fuzz_target_is_replayed() {
     found.sort();
     assert_eq!(found, TARGETS.map(|(name, _)| name));
 }
+
+/// Or else the token target would look at refusals alone.
+#[test]
+fn only_good_tokens_of_the_seeds_open_anything() {
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/token");
+    let opens = |name: &str| token::opens(&std::fs::read(seeds.join(name)).unwrap());
+    for name in ["good", "pod", "two-audiences"] {
+        assert!(opens(name), "{name}");
+    }
+    for name in [
+        "alg-none", "expired", "audience", "issuer", "subject", "slash",
+    ] {
+        assert!(!opens(name), "{name}");
+    }
+}

@@ -51,6 +51,11 @@ fn world() -> &'static World {
 }
 
 pub fn run(bytes: &[u8]) {
+    opens(bytes);
+}
+
+/// Whether the signed token lets somebody in.
+pub fn opens(bytes: &[u8]) -> bool {
     let world = world();
     assert!(ask(world, bytes).is_none(), "nobody signed this");
     let mut parts = bytes.splitn(2, |byte| *byte == b'\n');
@@ -64,7 +69,7 @@ pub fn run(bytes: &[u8]) {
         jsonwebtoken::crypto::sign(body.as_bytes(), &world.key, Algorithm::ES256).unwrap();
     let token = format!("{body}.{signature}");
     let Some(account) = ask(world, format!("Bearer {token}").as_bytes()) else {
-        return;
+        return false;
     };
     let json = |bytes| serde_json::from_slice::<serde_json::Value>(bytes).unwrap();
     let (header, claims) = (json(header), json(claims));
@@ -72,6 +77,7 @@ pub fn run(bytes: &[u8]) {
     assert_eq!(claims["sub"], account.as_str());
     assert!(claims["exp"].as_f64().unwrap() > NOW as f64);
     assert!(claims["aud"].to_string().contains("\"istio-ca\""));
+    true
 }
 
 /// The account that is let in with this header.
