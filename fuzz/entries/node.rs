@@ -39,7 +39,7 @@ fn read(node: &Node) {
             proof: Proof::Token { pod: None },
         };
         if IdentityPolicy::default()
-            .check(&caller, &client, None)
+            .check(&caller, &client, None, None)
             .is_ok()
         {
             assert_eq!(client.ns, ns);

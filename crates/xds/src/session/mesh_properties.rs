@@ -314,6 +314,13 @@ impl Model {
             }
             Op::Unsubscribe(ty, key) if self.on_demand => {
                 let (ty, key) = (TYPES[*ty], KEYS[*key].to_owned());
+                // Clients take back what they stated. One that takes back a thing's name while it
+                // goes on asking for its address contradicts itself: either answer would do.
+                let stated = self.names.entry(ty).or_default();
+                let is_address = |name: &String| name.starts_with('/') && *name != key;
+                if !stated.contains(&key) || stated.iter().any(is_address) {
+                    return;
+                }
                 self.names.entry(ty).or_default().remove(&key);
                 self.owed.entry(ty).or_default().remove(&key);
                 self.held.entry(ty).or_default().remove(&key);
