@@ -94,6 +94,7 @@ fn lower<K: Ord + Clone>(counts: &mut OrdMap<K, usize>, at: &K) {
 mod tests {
     use super::*;
 
+    #[allow(clippy::unnecessary_wraps, reason = "as the table takes it")]
     fn fact(sa: &str, node: &str, gateway: &str) -> Option<Arc<PodFact>> {
         Some(Arc::new(PodFact {
             uid: Str::from("u"),

@@ -9,6 +9,7 @@ fn key(text: &str) -> ObjectKey {
     text.parse().unwrap()
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "as the table takes it")]
 fn body(text: &str) -> Option<SecretBytes> {
     Some(SecretBytes::new(text.as_bytes()))
 }
