@@ -263,13 +263,31 @@ async fn what_is_deleted_has_no_tokens_and_is_certified_for_nobody() {
     assert_eq!(status.unwrap_err().code(), Code::Unauthenticated);
 }
 
+/// The node of a waypoint `app/web`.
+fn waypoint() -> Node {
+    let value = |kind| proto::Value { kind: Some(kind) };
+    let name = value(Kind::StringValue("web".to_owned()));
+    let labels = proto::Struct {
+        fields: [("gateway.networking.k8s.io/gateway-name".to_owned(), name)].into(),
+    };
+    let metadata = proto::Struct {
+        fields: [("LABELS".to_owned(), value(Kind::StructValue(labels)))].into(),
+    };
+    Node {
+        id: "waypoint~10.0.0.9~web-1.app~app.svc.cluster.local".to_owned(),
+        metadata: Some(metadata),
+        ..Node::default()
+    }
+}
+
 #[tokio::test]
 async fn aliases_of_the_mesh_config_let_in_while_they_are_there_and_are_never_certified() {
     let world = world().await;
     let mesh = world.dir.path().join("config/mesh-config.yaml");
     let now = std::time::SystemTime::now();
     let old = ca::DevCa::load_or_create(world.daemon.state_dir(), "old.example", now).unwrap();
-    let id = SpiffeId::new("old.example", "istio-system", "ztunnel");
+    // Not a ztunnel: who reads the whole mesh must be of its own trust domain.
+    let id = SpiffeId::new("old.example", "app", "web");
     let issued = old
         .issue_workload(&id, Duration::from_secs(3600), now)
         .unwrap();
@@ -281,9 +299,7 @@ async fn aliases_of_the_mesh_config_let_in_while_they_are_there_and_are_never_ce
     };
     // A refusal may only show at the first request.
     let connect = async || match target.channel().await {
-        Ok(channel) => subscribe(channel, None, &node("z1.istio-system"))
-            .await
-            .is_ok(),
+        Ok(channel) => subscribe_as(channel, None, waypoint()).await.is_ok(),
         Err(_) => false,
     };
     assert!(!connect().await);
