@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use model::{SpiffeId, Str};
+use model::SpiffeId;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
@@ -15,10 +15,10 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use tokio::sync::watch;
 use x509_parser::extensions::GeneralName;
 
+use crate::Authority;
 use crate::bundle::TrustBundle;
 use crate::domains::TrustDomains;
 use crate::signer::Signer;
-use crate::{Authority, CaError};
 
 /// Why a certificate names no workload.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -74,7 +74,9 @@ pub enum ClientAuth {
 /// one URI name, a workload identity of our trust domain or of an alias of it.
 #[derive(Debug)]
 pub struct SpiffeClientVerifier {
-    roots: Roots,
+    signer: watch::Receiver<Option<Arc<Signer>>>,
+    /// What was built for the last bundle seen.
+    built: Mutex<Option<(Arc<TrustBundle>, WebPki)>>,
     client_auth: ClientAuth,
     provider: Arc<CryptoProvider>,
     domains: watch::Receiver<Arc<TrustDomains>>,
@@ -82,40 +84,9 @@ pub struct SpiffeClientVerifier {
 
 type WebPki = Arc<dyn ClientCertVerifier>;
 
-/// Where the roots come from.
-#[derive(Debug)]
-enum Roots {
-    Fixed(WebPki),
-    Watched {
-        signer: watch::Receiver<Option<Arc<Signer>>>,
-        /// What was built for the last bundle seen.
-        built: Mutex<Option<(Arc<TrustBundle>, WebPki)>>,
-    },
-}
-
 // === impl SpiffeClientVerifier ===
 
 impl SpiffeClientVerifier {
-    /// A verifier for one root and one trust domain, for ever. Clients must show a
-    /// certificate.
-    ///
-    /// # Errors
-    /// [`CaError::Crypto`] when the root is not usable as a trust anchor.
-    pub fn new(
-        root: CertificateDer<'static>,
-        trust_domain: Str,
-        provider: &Arc<CryptoProvider>,
-    ) -> Result<Self, CaError> {
-        let mut roots = RootCertStore::empty();
-        roots.add(root).map_err(CaError::crypto)?;
-        Ok(Self {
-            roots: Roots::Fixed(webpki(roots, provider).map_err(CaError::crypto)?),
-            client_auth: ClientAuth::Required,
-            provider: Arc::clone(provider),
-            domains: watch::channel(Arc::new(TrustDomains::new(trust_domain, []))).1,
-        })
-    }
-
     /// A verifier that follows an authority: each handshake sees the roots and the trust
     /// domains of its moment.
     pub fn watching(
@@ -124,10 +95,8 @@ impl SpiffeClientVerifier {
         provider: &Arc<CryptoProvider>,
     ) -> Self {
         Self {
-            roots: Roots::Watched {
-                signer: authority.watch(),
-                built: Mutex::new(None),
-            },
+            signer: authority.watch(),
+            built: Mutex::new(None),
             client_auth,
             provider: Arc::clone(provider),
             domains: authority.watch_trust_domains(),
@@ -135,15 +104,11 @@ impl SpiffeClientVerifier {
     }
 
     fn webpki(&self) -> Result<WebPki, Error> {
-        let (signer, built) = match &self.roots {
-            Roots::Fixed(webpki) => return Ok(Arc::clone(webpki)),
-            Roots::Watched { signer, built } => (signer, built),
-        };
-        let bundle = match signer.borrow().as_ref() {
+        let bundle = match self.signer.borrow().as_ref() {
             Some(signer) => Arc::clone(signer.bundle()),
             None => return Err(Error::General("no roots of trust are loaded".to_owned())),
         };
-        let mut built = built.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((of, webpki)) = built.as_ref()
             && Arc::ptr_eq(of, &bundle)
         {
