@@ -144,6 +144,26 @@ pub struct FeatureArgs {
         action = ArgAction::Set
     )]
     pub services_select_entries: bool,
+    /// Let VirtualServices and DestinationRules claim hosts of other namespaces where their
+    /// lookup rules allow it; either way it is reported.
+    #[arg(
+        long,
+        value_name = "BOOL",
+        default_value = "true",
+        value_parser = go_bool,
+        action = ArgAction::Set
+    )]
+    pub allow_foreign_hosts: bool,
+    /// Let several CUSTOM providers guard one workload.
+    #[arg(
+        long,
+        env = "PILOT_ENABLE_MULTIPLE_CUSTOM_AUTHZ_PROVIDERS",
+        value_name = "BOOL",
+        default_value = "false",
+        value_parser = go_bool,
+        action = ArgAction::Set
+    )]
+    pub many_authorizers: bool,
     /// What becomes of traffic whose waypoint cannot be used; label
     /// `ambientd.io/waypoint-missing` of a Namespace says otherwise for what it holds.
     #[arg(long, value_name = "MODE", default_value = "bypass")]
@@ -382,6 +402,8 @@ impl FeatureArgs {
             allocation_v6: self.ip_autoallocate_v6,
             entries_select_pods: self.entries_select_pods,
             services_select_entries: self.services_select_entries,
+            foreign_hosts: self.allow_foreign_hosts,
+            many_authorizers: self.many_authorizers,
             waypoint_missing_denies: self.waypoint_missing == WaypointMissing::FailClosed,
         }
     }

@@ -274,6 +274,7 @@ fn snapshot() -> Snapshot {
         allowed: AllowedNamespaces::Same,
         listener: None,
         service_accounts: vec![Str::from("wp")],
+        forwards_identity: false,
         binding: Some(InboundBinding {
             proxy: true,
             port: 15088,

@@ -8,6 +8,9 @@ pub(crate) const LABEL_WORKLOAD_NAME: &str = "service.istio.io/workload-name";
 pub(crate) const ANNOTATION_AUTOREGISTRATION: &str = "istio.io/autoRegistrationGroup";
 /// Binding of the inbound side of a waypoint.
 pub(crate) const ANNOTATION_INBOUND_BINDING: &str = "ambient.istio.io/waypoint-inbound-binding";
+/// Annotation of a waypoint Gateway: applications are told who the client is.
+pub(crate) const ANNOTATION_FORWARD_IDENTITY: &str =
+    "ambient.istio.io/xfcc-include-client-identity";
 /// Keys of the canonical name, the first present wins.
 pub(crate) const CANONICAL_NAME: [&str; 3] = [
     "service.istio.io/canonical-name",

@@ -3,7 +3,7 @@
 //! Source: spec/workload-discovery.md §2.7 for the network.
 
 use flow::{Output, Reads};
-use model::derived::Features;
+use model::derived::{Features, MeshTraffic};
 use model::input::{MeshConfig, Namespace};
 use model::labels::LABEL_NETWORK;
 use model::{Finding, Kind, MeshRow, ObjectKey, ObjectRef, Str, defaults};
@@ -102,4 +102,36 @@ fn overlay(row: &mut MeshRow, config: &MeshConfig) {
     row.trust_domain_aliases
         .clone_from(&config.trust_domain_aliases);
     row.entry_visibility.clone_from(&config.entry_visibility);
+    traffic(&mut row.traffic, config);
+}
+
+fn traffic(row: &mut MeshTraffic, config: &MeshConfig) {
+    row.providers.clone_from(&config.providers);
+    row.default_retries.clone_from(&config.default_retries);
+    row.tcp_keepalive = config.tcp_keepalive;
+    row.h2_upgrade = config.h2_upgrade;
+    row.locality_lb.clone_from(&config.locality_lb);
+    row.path_normalization = config.path_normalization.unwrap_or_default();
+    if let Some(timeout) = config.connect_timeout {
+        row.connect_timeout = timeout;
+    }
+    if let Some(timeout) = config.hbone_idle_timeout {
+        row.hbone_idle_timeout = timeout;
+    }
+    let lists = [
+        (
+            &mut row.virtual_service_export_to,
+            &config.virtual_service_export_to,
+        ),
+        (
+            &mut row.destination_rule_export_to,
+            &config.destination_rule_export_to,
+        ),
+        (&mut row.service_export_to, &config.service_export_to),
+    ];
+    for (into, from) in lists {
+        if !from.is_empty() {
+            into.clone_from(from);
+        }
+    }
 }

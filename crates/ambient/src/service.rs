@@ -12,7 +12,7 @@ use model::derived::{Distribution, NeedsWaypoint, PortRow, Vip, Visibility};
 use model::input::{
     EntryPort, Resolution, Service, ServiceEntry, ServicePort, TargetPort, Transport,
 };
-use model::labels::{ANNOTATION_CONNECT_STRATEGY, CONNECT_STRATEGY_RACE};
+use model::labels::{ANNOTATION_CONNECT_STRATEGY, ANNOTATION_EXPORT_TO, CONNECT_STRATEGY_RACE};
 use model::{Finding, NamespacedHostname, Parsed, ServiceRow, Str};
 
 use crate::allocation::{AllocationRow, AllocationTable};
@@ -83,13 +83,15 @@ pub fn derive(
         .filter(|(_, row)| row.visibility == Visibility::Public)
         .min_by_key(|(key, row)| precedence(key, row))
         .is_some_and(|(best, _)| best == winner);
-    let network = tables::mesh(view.mesh, reads).network.clone();
+    let mesh = tables::mesh(view.mesh, reads);
+    let network = mesh.network.clone();
     let facts = Facts {
         host,
         source: &winner.1,
         claim: row,
         canonical,
         network: &network,
+        default_export_to: &mesh.traffic.service_export_to,
     };
     let service = match &winner.1 {
         ServiceSource::Service(key) => view
@@ -131,6 +133,17 @@ fn duplicate(host: &NamespacedHostname, loser: &ServiceSource, winner: &ServiceS
     .at("spec.hosts")
 }
 
+/// Annotation `networking.istio.io/exportTo`: names separated by commas.
+fn annotated_export_to(object: &Parsed<Service>) -> Vec<Str> {
+    let text = object.meta.annotation(ANNOTATION_EXPORT_TO);
+    let words = text.into_iter().flat_map(|text| text.split(','));
+    words
+        .map(str::trim)
+        .filter(|word| !word.is_empty())
+        .map(Str::from)
+        .collect()
+}
+
 /// What the rows of both sources share.
 struct Facts<'a> {
     host: &'a NamespacedHostname,
@@ -138,6 +151,7 @@ struct Facts<'a> {
     claim: &'a ClaimRow,
     canonical: bool,
     network: &'a Str,
+    default_export_to: &'a [Str],
 }
 
 // === impl Facts ===
@@ -154,6 +168,7 @@ impl Facts<'_> {
             external: false,
             publish_not_ready: service.publish_not_ready,
             ip_families: service.ip_families.clone(),
+            export_to: self.export_to(&annotated_export_to(object)),
             ..self.common()
         })
     }
@@ -172,8 +187,17 @@ impl Facts<'_> {
             resolution: entry.resolution,
             external: entry.external,
             subject_alt_names: entry.subject_alt_names.clone(),
+            export_to: self.export_to(&entry.export_to),
             ..self.common()
         })
+    }
+
+    fn export_to(&self, written: &[Str]) -> Vec<Str> {
+        if written.is_empty() {
+            self.default_export_to.to_vec()
+        } else {
+            written.to_vec()
+        }
     }
 
     fn common(&self) -> ServiceRow {
@@ -197,6 +221,7 @@ impl Facts<'_> {
             publish_not_ready: false,
             ip_families: Vec::new(),
             subject_alt_names: Vec::new(),
+            export_to: self.default_export_to.to_vec(),
             canonical: self.canonical,
         }
     }

@@ -81,6 +81,10 @@ pub fn derive(
         listener: listener.map(|listener| listener.name.clone()),
         service_accounts: service_accounts(key, view, reads),
         binding,
+        forwards_identity: object
+            .meta
+            .annotation(keys::ANNOTATION_FORWARD_IDENTITY)
+            .is_some_and(|text| text == "true"),
     };
     let mut notes = findings(&row, gateway, Fallback::of_mesh(&mesh));
     if row.is_mesh_class {
@@ -101,6 +105,7 @@ fn unreadable(key: &ObjectKey) -> WaypointRow {
         listener: None,
         service_accounts: Vec::new(),
         binding: None,
+        forwards_identity: false,
     }
 }
 

@@ -16,7 +16,7 @@ use model::input::{Action, AuthorizationPolicy, AuthzRule};
 use model::{MeshRow, ObjectKey, Parsed, ServiceRow, Str, WaypointRow};
 
 use crate::index::{PolicyByTarget, Target, TargetKind};
-use crate::ir::{Expr, RbacAction, RbacIr, RbacRuleIr};
+use crate::ir::{ChainFilter, Expr, RbacAction, RbacIr, RbacRuleIr};
 
 pub(crate) use conditions::{Layer, Scope};
 pub(crate) use identity::bundle;
@@ -55,17 +55,18 @@ pub(crate) fn attached<'t>(
     found.into_values().collect()
 }
 
-/// The RBAC filters of a chain, in order: CUSTOM (which no provider can decide in this
+/// The filters of a chain, in order: CUSTOM (which no provider can decide in this
 /// version, so it refuses what it matches), AUDIT, DENY, ALLOW.
 pub(crate) fn compile(
     policies: &[&Arc<Parsed<AuthorizationPolicy>>],
     mesh: &MeshRow,
     layer: Layer,
-) -> Vec<RbacIr> {
+) -> Vec<ChainFilter> {
     let bucket = |action| filter(policies, mesh, layer, action);
     [Action::Custom, Action::Audit, Action::Deny, Action::Allow]
         .into_iter()
         .filter_map(bucket)
+        .map(ChainFilter::Rbac)
         .collect()
 }
 

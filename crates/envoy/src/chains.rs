@@ -1,11 +1,12 @@
-//! Stage `chains`: the filter chains of a service behind a waypoint, with its routes and
-//! its policies. Source: spec/envoy-config.md §2.3–§2.5.
+//! Stage `chains`: the filter chains of a service behind a waypoint, with its policies. Their
+//! routes are resources of their own, see [`crate::route_configs`], so that an edit of a route
+//! leaves the listener as it is. Source: spec/envoy-config.md §2.3–§2.5.
 
 use std::collections::BTreeSet;
 
 use flow::{Output, Reads, View};
 use model::derived::{AppProtocol, PortRow};
-use model::input::{AuthorizationPolicy, HttpRoute, Namespace, ReferenceGrant};
+use model::input::AuthorizationPolicy;
 use model::{
     Finding, MeshRow, NamespacedHostname, ObjectKey, Parsed, ProxyClass, ServiceRow, WaypointRow,
 };
@@ -13,8 +14,7 @@ use model::{
 use crate::attachment::mesh_row;
 use crate::attachment::{inbound_name, port_chains, served_by};
 use crate::authz::{self, Layer};
-use crate::ir::{ChainBody, ChainIr, RbacIr, WaypointResource};
-use crate::routes::{self, RouteTables, Site};
+use crate::ir::{ChainBody, ChainFilter, ChainIr, RouteSource, TcpIr, WaypointResource};
 
 /// Primary: a service.
 pub type P = NamespacedHostname;
@@ -26,14 +26,8 @@ pub struct ChainView<'t> {
     pub services: View<'t, NamespacedHostname, ServiceRow>,
     /// Waypoints.
     pub waypoints: View<'t, ObjectKey, WaypointRow>,
-    /// Routes; index [`crate::index::RouteByParent`].
-    pub http_routes: View<'t, ObjectKey, Parsed<HttpRoute>>,
     /// Policies; index [`crate::index::PolicyByTarget`].
     pub policies: View<'t, ObjectKey, Parsed<AuthorizationPolicy>>,
-    /// Grants; index [`crate::index::GrantByNamespace`].
-    pub reference_grants: View<'t, ObjectKey, Parsed<ReferenceGrant>>,
-    /// Namespaces.
-    pub namespaces: View<'t, ObjectKey, Parsed<Namespace>>,
     /// Mesh settings.
     pub mesh: View<'t, (), MeshRow>,
     /// Classes of connected proxies; index [`crate::index::ClassByGateway`].
@@ -68,7 +62,7 @@ fn at_waypoint(
 ) -> Vec<(WaypointResource, ChainIr)> {
     let mesh = &*mesh_row(view.mesh, reads);
     let attached = authz::attached(view.policies, reads, mesh, waypoint, Some(service));
-    let authz = |layer| authz::compile(&attached, mesh, layer);
+    let filters = |layer| authz::compile(&attached, mesh, layer);
     let site = Site {
         service,
         waypoint,
@@ -81,52 +75,48 @@ fn at_waypoint(
             continue;
         };
         if chains.http() {
-            rows.push(http(&site, view, reads, port, authz(Layer::Http)));
+            rows.push(http(&site, port, filters(Layer::Http)));
         }
         if chains.tcp() {
-            rows.push(tcp(&site, port, authz(Layer::Tcp)));
+            rows.push(tcp(&site, port, filters(Layer::Tcp)));
         }
     }
     let key = |chain: &ChainIr| WaypointResource::new(waypoint.key.clone(), chain.name.clone());
     rows.into_iter().map(|chain| (key(&chain), chain)).collect()
 }
 
-fn http(
-    site: &Site<'_>,
-    view: &ChainView<'_>,
-    reads: &mut Reads,
-    port: &PortRow,
-    authz: Vec<RbacIr>,
-) -> ChainIr {
-    let tables = RouteTables {
-        services: view.services,
-        http_routes: view.http_routes,
-        reference_grants: view.reference_grants,
-        namespaces: view.namespaces,
-    };
-    let name = inbound_name(port.port, "http", &site.service.key.hostname);
-    let found = routes::for_port(site, &tables, reads, port.port, &name);
+/// The service and the waypoint that chains are made for.
+struct Site<'a> {
+    service: &'a ServiceRow,
+    waypoint: &'a WaypointRow,
+    mesh: &'a MeshRow,
+}
+
+fn http(site: &Site<'_>, port: &PortRow, filters: Vec<ChainFilter>) -> ChainIr {
     ChainIr {
-        name,
+        name: inbound_name(port.port, "http", &site.service.key.hostname),
         port: port.port,
-        authz,
+        filters,
         body: ChainBody::Http {
             http2: port.protocol.is_http2(),
             grpc_web: port.protocol == AppProtocol::GrpcWeb,
-            routes: found.routes,
+            normalization: site.mesh.traffic.path_normalization,
+            forwards_identity: site.waypoint.forwards_identity,
+            dynamic_host: None,
+            routes: RouteSource::Discovery,
         },
         republish_destination: false,
-        outbound: found.outbound,
+        outbound: BTreeSet::new(),
     }
 }
 
-fn tcp(site: &Site<'_>, port: &PortRow, authz: Vec<RbacIr>) -> ChainIr {
+fn tcp(site: &Site<'_>, port: &PortRow, filters: Vec<ChainFilter>) -> ChainIr {
     let name = inbound_name(port.port, "tcp", &site.service.key.hostname);
     ChainIr {
         name: name.clone(),
         port: port.port,
-        authz,
-        body: ChainBody::Tcp { cluster: name },
+        filters,
+        body: ChainBody::Tcp(TcpIr::to(name)),
         republish_destination: false,
         outbound: BTreeSet::new(),
     }

@@ -1,19 +1,21 @@
 //! Stage `clusters`: the clusters of a service, at its own waypoint and at those whose
 //! routes lead to it. Source: spec/envoy-config.md §3.3, §3.6.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flow::{Output, Reads, View};
 use model::derived::{AppProtocol, PortRow};
 use model::input::{Resolution, Transport};
 use model::{
-    Finding, NamespacedHostname, ObjectKey, ProxyClass, ServiceRow, Str, WorkloadRow, WorkloadUid,
+    Finding, Labels, NamespacedHostname, ObjectKey, ProxyClass, ServiceRow, Str, WorkloadRow,
+    WorkloadUid,
 };
 
 use crate::attachment::{inbound_name, port_chains, served_by};
-use crate::index::{ChainByDestination, WorkloadByService};
+use crate::index::{ChainByDestination, RoutesByDestination, WorkloadByService};
 use crate::ir::{
-    ChainIr, ClusterIr, Direction, Discovery, DnsEndpoint, Upstream, WaypointResource,
+    ChainIr, ClusterIr, ClusterPolicy, Direction, Discovery, DnsEndpoint, LocalityPolicy, Outbound,
+    RoutesIr, Upstream, WaypointResource,
 };
 use crate::routes::outbound_name;
 
@@ -31,6 +33,8 @@ pub struct ClusterView<'t> {
     pub workloads: View<'t, WorkloadUid, WorkloadRow>,
     /// Chains; index [`ChainByDestination`].
     pub chains: View<'t, WaypointResource, ChainIr>,
+    /// Route configurations; index [`RoutesByDestination`].
+    pub route_configs: View<'t, WaypointResource, RoutesIr>,
     /// Classes of connected proxies; index [`crate::index::ClassByGateway`].
     pub proxies: View<'t, ProxyClass, ()>,
 }
@@ -73,19 +77,32 @@ pub fn derive(
             }
         }
     }
-    let callers: Vec<_> = view.chains.by::<ChainByDestination>(reads, p).collect();
-    for (key, chain) in callers {
-        for (_, number) in chain.outbound.iter().filter(|(service, _)| service == p) {
-            let row = service.ports.iter().find(|port| port.port == *number);
-            let Some(port) = row.filter(|port| port.transport == Transport::Tcp) else {
-                continue;
-            };
-            if let Some(discovery) = discovery(view, reads, service, port) {
-                add(&key.waypoint, cluster(service, port, discovery));
-            }
+    for (waypoint, number) in callers(p, view, reads) {
+        let row = service.ports.iter().find(|port| port.port == number);
+        let Some(port) = row.filter(|port| port.transport == Transport::Tcp) else {
+            continue;
+        };
+        if let Some(discovery) = discovery(view, reads, service, port) {
+            add(&waypoint, cluster(service, port, discovery));
         }
     }
     Output::from(rows.into_iter().collect::<Vec<_>>())
+}
+
+/// The waypoints that lead to a service from elsewhere, and to which of its ports.
+fn callers(p: &P, view: &ClusterView<'_>, reads: &mut Reads) -> BTreeSet<(ObjectKey, u16)> {
+    let mut out = BTreeSet::new();
+    let mut add = |key: &WaypointResource, outbound: &BTreeSet<Outbound>| {
+        let ports = outbound.iter().filter(|to| to.service == *p);
+        out.extend(ports.map(|to| (key.waypoint.clone(), to.port)));
+    };
+    for (key, routes) in view.route_configs.by::<RoutesByDestination>(reads, p) {
+        add(key, &routes.outbound);
+    }
+    for (key, chain) in view.chains.by::<ChainByDestination>(reads, p) {
+        add(key, &chain.outbound);
+    }
+    out
 }
 
 /// The outbound form; the inbound one differs in name, subset and upstream.
@@ -99,6 +116,9 @@ fn cluster(service: &ServiceRow, port: &PortRow, discovery: Discovery) -> Cluste
         direction: Direction::Outbound,
         discovery,
         upstream: upstream(port.protocol),
+        subset_labels: Labels::new(),
+        policy: ClusterPolicy::default(),
+        locality: LocalityPolicy::default(),
     }
 }
 

@@ -16,7 +16,7 @@ use model::Str;
 
 pub use secret::{tls_secret, validation_secret};
 
-use crate::ir::{ChainIr, ClusterIr, EndpointsIr, ListenerIr, StaticClusterIr};
+use crate::ir::{ChainIr, ClusterIr, EndpointsIr, ListenerIr, RoutesIr, StaticClusterIr};
 pub(crate) use secret::{authority, certificate};
 
 /// A resource as proxies receive it.
@@ -62,6 +62,16 @@ pub fn endpoints(endpoints: &EndpointsIr) -> Resource {
     Resource {
         name: endpoints.name.clone(),
         type_url: proto::type_url::ENDPOINT,
+        bytes,
+    }
+}
+
+/// The route configuration of a chain.
+pub fn routes(routes: &RoutesIr) -> Resource {
+    let bytes = wire::encode(&route::configuration(routes));
+    Resource {
+        name: routes.name.clone(),
+        type_url: proto::type_url::ROUTE,
         bytes,
     }
 }

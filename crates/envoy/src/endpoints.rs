@@ -11,7 +11,9 @@ use model::derived::Locality;
 use model::{Finding, NamespacedHostname, ServiceRow, WorkloadRow, WorkloadUid};
 
 use crate::index::{ClusterByService, WorkloadByService};
-use crate::ir::{ClusterIr, Discovery, EndpointIr, EndpointsIr, WaypointResource};
+use crate::ir::{
+    ClusterIr, Discovery, EndpointGroup, EndpointIr, EndpointsIr, Health, WaypointResource,
+};
 
 use crate::ir::ENDPOINT_WEIGHT_MAX as WEIGHT_MAX;
 
@@ -55,7 +57,7 @@ pub fn derive(
         let row = EndpointsIr {
             name: cluster.name.clone(),
             direction: cluster.direction,
-            localities: localities(service, &workloads, cluster.port),
+            groups: groups(service, &workloads, cluster.port),
         };
         (key.clone(), row)
     });
@@ -63,11 +65,7 @@ pub fn derive(
 }
 
 /// Endpoints of a service port by locality, each address and port once.
-fn localities(
-    service: &ServiceRow,
-    workloads: &[&Arc<WorkloadRow>],
-    port: u16,
-) -> BTreeMap<Locality, Vec<EndpointIr>> {
+fn groups(service: &ServiceRow, workloads: &[&Arc<WorkloadRow>], port: u16) -> Vec<EndpointGroup> {
     let mut found: BTreeMap<(IpAddr, u16), (&Locality, EndpointIr)> = BTreeMap::new();
     for workload in workloads.iter().filter(|workload| !workload.terminating) {
         let Some(ip) = workload.addresses.first() else {
@@ -80,7 +78,7 @@ fn localities(
                 Entry::Vacant(entry) => {
                     entry.insert((&workload.locality, row));
                 }
-                Entry::Occupied(mut entry) if row.healthy && !entry.get().1.healthy => {
+                Entry::Occupied(mut entry) if row.health < entry.get().1.health => {
                     entry.insert((&workload.locality, row));
                 }
                 Entry::Occupied(_) => {}
@@ -91,7 +89,13 @@ fn localities(
     for (locality, row) in found.into_values() {
         out.entry(locality.clone()).or_default().push(row);
     }
-    out
+    let group = |(locality, endpoints)| EndpointGroup {
+        locality,
+        priority: 0,
+        weight: None,
+        endpoints,
+    };
+    out.into_iter().map(group).collect()
 }
 
 fn endpoint(service: &ServiceRow, workload: &WorkloadRow, ip: IpAddr, port: u16) -> EndpointIr {
@@ -104,7 +108,11 @@ fn endpoint(service: &ServiceRow, workload: &WorkloadRow, ip: IpAddr, port: u16)
         ip,
         port,
         tunnel: workload.hbone,
-        healthy: workload.healthy || service.publish_not_ready,
+        health: if workload.healthy || service.publish_not_ready {
+            Health::Healthy
+        } else {
+            Health::Unhealthy
+        },
         weight: workload.capacity.clamp(1, WEIGHT_MAX),
         workload: arcstr::format!(
             "{name};{};{};{};{}",

@@ -13,7 +13,9 @@ use model::{
 };
 
 use crate::attachment::waypoints_of;
-use crate::ir::{AttachmentIr, ChainIr, ClusterIr, DirectIr, EncodedChain, WaypointResource};
+use crate::ir::{
+    AttachmentIr, ChainIr, ClusterIr, DirectIr, EncodedChain, RoutesIr, WaypointResource,
+};
 
 /// What kind of object a route has as its parent, or a policy as its target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -281,13 +283,24 @@ impl Index<WorkloadUid, DirectIr> for DirectByWaypoint {
     }
 }
 
-/// Chains by a service that they route to. For the table of [`crate::chains`].
+/// Route configurations by a service that they lead to. For the table of
+/// [`crate::route_configs`].
+pub struct RoutesByDestination;
+
+impl Index<WaypointResource, RoutesIr> for RoutesByDestination {
+    type At = NamespacedHostname;
+    fn keys(_: &WaypointResource, row: &RoutesIr, emit: &mut dyn FnMut(&NamespacedHostname)) {
+        row.outbound.iter().for_each(|to| emit(&to.service));
+    }
+}
+
+/// Chains by a service that they themselves lead to. For the table of [`crate::chains`].
 pub struct ChainByDestination;
 
 impl Index<WaypointResource, ChainIr> for ChainByDestination {
     type At = NamespacedHostname;
     fn keys(_: &WaypointResource, row: &ChainIr, emit: &mut dyn FnMut(&NamespacedHostname)) {
-        row.outbound.iter().for_each(|(service, _)| emit(service));
+        row.outbound.iter().for_each(|to| emit(&to.service));
     }
 }
 

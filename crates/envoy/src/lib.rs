@@ -6,7 +6,7 @@
 //! a node is ([`node`]) and what a proxy must be started with ([`bootstrap`]).
 //!
 //! Stages in order: [`attachment`], [`attachment::workload`], [`chains`], [`encoded`],
-//! [`clusters`], [`endpoints`], [`listeners`], [`static_clusters`]; and on their own
+//! [`route_configs`], [`clusters`], [`endpoints`], [`listeners`], [`static_clusters`]; and on their own
 //! [`findings::route`], [`findings::policy`], [`findings::service`] and
 //! [`findings::waypoint`]; and, whoever is connected, [`credentials::grants`] and
 //! [`credentials::materials`].
@@ -35,5 +35,6 @@ pub mod listeners;
 pub mod node;
 mod reference_grant;
 mod regex;
+pub mod route_configs;
 mod routes;
 pub mod static_clusters;

@@ -16,9 +16,9 @@ use crate::attachment::mesh_row;
 use crate::authz::{self, Layer};
 use crate::index::{AttachmentByWaypoint, DirectByWaypoint, EncodedByWaypoint};
 use crate::ir::{
-    AttachmentIr, ChainBody, ChainIr, ClassResource, DirectChains, DirectIr, EncodedChain,
-    ListenerIr, MainIr, PortChains, PortTarget, RangeIr, RangeTarget, RbacIr, RouteAction, RouteIr,
-    RoutePath, TlsIr, WaypointResource,
+    AttachmentIr, ChainBody, ChainFilter, ChainIr, ClassResource, DirectChains, DirectIr,
+    EncodedChain, ListenerIr, MainIr, PortChains, PortTarget, RangeIr, RangeTarget, RouteIr,
+    RouteSource, RoutesIr, TcpIr, TlsIr, WaypointResource,
 };
 
 /// Primary: the class of connected proxies.
@@ -71,9 +71,13 @@ pub fn derive(
         strings: p.strings,
     };
     let attached = authz::attached(view.policies, reads, mesh, waypoint, None);
+    let direct = |name, layer| {
+        let filters = authz::compile(&attached, mesh, layer);
+        direct_chain(name, mesh, waypoint.forwards_identity, filters)
+    };
     let direct = DirectChains {
-        tcp: direct_chain("direct-tcp", authz::compile(&attached, mesh, Layer::Tcp)),
-        http: direct_chain("direct-http", authz::compile(&attached, mesh, Layer::Http)),
+        tcp: direct("direct-tcp", Layer::Tcp),
+        http: direct("direct-http", Layer::Http),
     };
     let main = main_internal(p, view, reads, mesh, direct);
     let key = |name: Str| ClassResource::new(p.clone(), name);
@@ -208,29 +212,36 @@ fn tls_inspector_off(kinds: &BTreeMap<u16, BTreeSet<PortChains>>) -> Option<BTre
 }
 
 /// A chain of traffic addressed to pods: only policies of the whole waypoint apply.
-fn direct_chain(name: &'static str, authz: Vec<RbacIr>) -> ChainIr {
+fn direct_chain(
+    name: &'static str,
+    mesh: &MeshRow,
+    forwards_identity: bool,
+    filters: Vec<ChainFilter>,
+) -> ChainIr {
     let body = if name == "direct-http" {
-        let route = RouteIr {
-            name: arcstr::literal!("default"),
-            path: RoutePath::Any,
-            headers: Vec::new(),
-            query: Vec::new(),
-            action: RouteAction::Forward(vec![(ENCAP, 1)]),
-            operation: arcstr::literal!("encap:0/*"),
-            from_object: None,
-        };
+        let default = arcstr::literal!("default");
+        let route = RouteIr::everything(default, ENCAP, arcstr::literal!("encap:0/*"));
         ChainBody::Http {
             http2: false,
             grpc_web: false,
-            routes: vec![route],
+            normalization: mesh.traffic.path_normalization,
+            forwards_identity,
+            dynamic_host: None,
+            routes: RouteSource::Inline(Box::new(RoutesIr {
+                name: Str::from(name),
+                port: 0,
+                domain: arcstr::literal!("*"),
+                routes: vec![route],
+                outbound: BTreeSet::new(),
+            })),
         }
     } else {
-        ChainBody::Tcp { cluster: ENCAP }
+        ChainBody::Tcp(TcpIr::to(ENCAP))
     };
     ChainIr {
         name: Str::from(name),
         port: 0,
-        authz,
+        filters,
         body,
         republish_destination: true,
         outbound: BTreeSet::new(),

@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use model::derived::Locality;
 use model::labels::{LABEL_GATEWAY_MANAGED, LABEL_GATEWAY_NAME, MANAGED_EAST_WEST};
 use model::proxy::{SecretSource, StringFactory};
 use model::{ObjectKey, ProxyClass, ProxyRole, Str};
@@ -195,6 +196,8 @@ fn class(
         gateway,
         network: metadata.text("NETWORK")?.into(),
         strings: strings(node),
+        istio: false,
+        locality: Locality::default(),
         secrets,
         bind,
     })

@@ -15,7 +15,7 @@ use flow::{Reads, View};
 use model::input::{HttpRoute, Namespace, ReferenceGrant};
 use model::{MeshRow, NamespacedHostname, ObjectKey, Parsed, ServiceRow, Str, WaypointRow};
 
-use crate::ir::{RouteAction, RouteIr, RoutePath};
+use crate::ir::{RouteIr, RoutesIr};
 
 pub(crate) use backend::{Backend, Grants, outbound_name, resolve};
 pub(crate) use entry::defect;
@@ -28,14 +28,6 @@ pub(crate) struct RouteTables<'t> {
     pub(crate) http_routes: View<'t, ObjectKey, Parsed<HttpRoute>>,
     pub(crate) reference_grants: View<'t, ObjectKey, Parsed<ReferenceGrant>>,
     pub(crate) namespaces: View<'t, ObjectKey, Parsed<Namespace>>,
-}
-
-/// Routes of one service port.
-pub(crate) struct PortRoutes {
-    /// In order of evaluation; never empty.
-    pub(crate) routes: Vec<RouteIr>,
-    /// Destinations that need an `outbound` cluster.
-    pub(crate) outbound: BTreeSet<(NamespacedHostname, u16)>,
 }
 
 /// The service and the waypoint that routes are made for.
@@ -53,8 +45,11 @@ pub(crate) fn for_port(
     reads: &mut Reads,
     port: u16,
     cluster: &Str,
-) -> PortRoutes {
-    let mut out = PortRoutes {
+) -> RoutesIr {
+    let mut out = RoutesIr {
+        name: cluster.clone(),
+        port,
+        domain: arcstr::literal!("*"),
         routes: Vec::new(),
         outbound: BTreeSet::new(),
     };
@@ -84,13 +79,6 @@ pub(crate) fn has_own(
 
 /// Everything to the addressed service.
 pub(crate) fn default_route(service: &ServiceRow, port: u16, cluster: &Str) -> RouteIr {
-    RouteIr {
-        name: arcstr::literal!("default"),
-        path: RoutePath::Any,
-        headers: Vec::new(),
-        query: Vec::new(),
-        action: RouteAction::Forward(vec![(cluster.clone(), 1)]),
-        operation: arcstr::format!("{}:{port}/*", service.key.hostname),
-        from_object: None,
-    }
+    let operation = arcstr::format!("{}:{port}/*", service.key.hostname);
+    RouteIr::everything(arcstr::literal!("default"), cluster.clone(), operation)
 }

@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use crate::finding::ObjectRef;
-use crate::input::{AllowedNamespaces, LabelSelector, Resolution, TargetPort, Transport};
+use crate::input::{
+    AllowedNamespaces, ExtensionProvider, LabelSelector, LocalityLb, PathNormalization, Resolution,
+    Retries, TargetPort, TcpKeepalive, Transport,
+};
 use crate::names::{NamespacedHostname, ObjectKey, WorkloadUid};
 use crate::object::Labels;
 use crate::{Str, defaults};
@@ -26,8 +30,57 @@ pub struct MeshRow {
     pub network: Str,
     /// `serviceEntryVisibility`; `None` when it is not configured.
     pub entry_visibility: Option<EntryVisibility>,
+    /// Defaults of traffic at waypoints and gateways.
+    pub traffic: MeshTraffic,
     /// Switches of the installation.
     pub features: Features,
+}
+
+/// What mesh config says of traffic at waypoints and gateways, defaults applied.
+/// Source: spec/policy-and-traffic.md §0.2, §1.8, §6.1, §7.1, §7.3.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeshTraffic {
+    /// Extension providers.
+    pub providers: Vec<ExtensionProvider>,
+    /// What is done to paths before anything looks at them.
+    pub path_normalization: PathNormalization,
+    /// `defaultHttpRetryPolicy`; `None` = the built-in one.
+    pub default_retries: Option<Retries>,
+    /// `connectTimeout`, 10 s.
+    pub connect_timeout: Duration,
+    /// `tcpKeepalive`.
+    pub tcp_keepalive: Option<TcpKeepalive>,
+    /// Plain HTTP ports are spoken to in HTTP/2 unless a rule says otherwise.
+    pub h2_upgrade: bool,
+    /// `localityLbSetting`.
+    pub locality_lb: Option<LocalityLb>,
+    /// Idle time of tunnels, 3600 s.
+    pub hbone_idle_timeout: Duration,
+    /// Default `exportTo` of VirtualServices.
+    pub virtual_service_export_to: Vec<Str>,
+    /// Default `exportTo` of DestinationRules.
+    pub destination_rule_export_to: Vec<Str>,
+    /// Default `exportTo` of Services and ServiceEntries.
+    pub service_export_to: Vec<Str>,
+}
+
+impl Default for MeshTraffic {
+    fn default() -> Self {
+        let everybody = || vec![arcstr::literal!("*")];
+        Self {
+            providers: Vec::new(),
+            path_normalization: PathNormalization::default(),
+            default_retries: None,
+            connect_timeout: Duration::from_secs(10),
+            tcp_keepalive: None,
+            h2_upgrade: false,
+            locality_lb: None,
+            hbone_idle_timeout: Duration::from_secs(3600),
+            virtual_service_export_to: everybody(),
+            destination_rule_export_to: everybody(),
+            service_export_to: everybody(),
+        }
+    }
 }
 
 /// Switches of the installation that alter what is computed.
@@ -52,6 +105,12 @@ pub struct Features {
     /// Selectors of Services select WorkloadEntries
     /// (`PILOT_ENABLE_K8S_SELECT_WORKLOAD_ENTRIES`, on).
     pub services_select_entries: bool,
+    /// VirtualServices and DestinationRules may claim hosts of other namespaces
+    /// (`--allow-foreign-hosts`, on).
+    pub foreign_hosts: bool,
+    /// Several CUSTOM providers may guard one chain
+    /// (`PILOT_ENABLE_MULTIPLE_CUSTOM_AUTHZ_PROVIDERS`, off).
+    pub many_authorizers: bool,
     /// Traffic whose waypoint cannot be used is refused instead of going directly
     /// (`--waypoint-missing=fail-closed`, off); a Namespace label may say otherwise.
     pub waypoint_missing_denies: bool,
@@ -67,6 +126,8 @@ impl Default for Features {
             allocation_v6: (Ipv6Addr::new(0x2001, 2, 0, 0, 0, 0, 0, 0), 48),
             entries_select_pods: true,
             services_select_entries: true,
+            foreign_hosts: true,
+            many_authorizers: false,
             waypoint_missing_denies: false,
         }
     }
@@ -115,6 +176,7 @@ impl Default for MeshRow {
             cluster_id: Str::from(defaults::CLUSTER_ID),
             network: Str::new(),
             entry_visibility: None,
+            traffic: MeshTraffic::default(),
             features: Features::default(),
         }
     }
@@ -193,6 +255,9 @@ pub struct WaypointRow {
     pub service_accounts: Vec<Str>,
     /// How its instances take tunnelled traffic, if it says so.
     pub binding: Option<InboundBinding>,
+    /// Applications are told the client's identity in `x-forwarded-client-cert`
+    /// (annotation `ambient.istio.io/xfcc-include-client-identity`).
+    pub forwards_identity: bool,
 }
 
 /// Layer 7 protocol of a service port. Source: spec/envoy-config.md §2.3.
@@ -340,6 +405,9 @@ pub struct ServiceRow {
     pub ip_families: Vec<Str>,
     /// SANs expected of its endpoints.
     pub subject_alt_names: Vec<Str>,
+    /// Namespaces whose proxies see it (`.`, `*`, names), the mesh default applied. ztunnel does
+    /// not look at it.
+    pub export_to: Vec<Str>,
     /// The canonical one of its host name.
     pub canonical: bool,
 }

@@ -9,6 +9,18 @@ use std::net::IpAddr;
 use crate::Str;
 use crate::object::Labels;
 
+mod destination_rule;
+mod provider;
+mod request_authentication;
+mod route;
+mod virtual_service;
+
+pub use destination_rule::*;
+pub use provider::*;
+pub use request_authentication::*;
+pub use route::*;
+pub use virtual_service::*;
+
 /// core/v1 Namespace: everything is in its metadata.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Namespace {
@@ -262,91 +274,6 @@ pub struct GatewayClass {
     pub controller: Str,
 }
 
-/// An object reference of a Gateway API route: group, kind, namespace, name.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RouteRef {
-    /// API group, the kind's default applied.
-    pub group: Str,
-    /// Kind, default applied.
-    pub kind: Str,
-    /// Namespace, the route's own when unset.
-    pub ns: Str,
-    /// Name.
-    pub name: Str,
-    /// `sectionName`.
-    pub section: Option<Str>,
-    /// `port`.
-    pub port: Option<u16>,
-}
-
-/// A string match of Gateway API.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ValueMatch {
-    /// Equal.
-    Exact(Str),
-    /// RE2, full match.
-    Regex(Str),
-}
-
-/// A path match of an HTTPRoute.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PathMatch {
-    /// Equal.
-    Exact(Str),
-    /// Prefix by path segments.
-    Prefix(Str),
-    /// RE2, full match.
-    Regex(Str),
-}
-
-/// One match of an HTTPRoute rule; its parts are ANDed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HttpMatch {
-    /// Path; `None` when the user wrote none (every path).
-    pub path: Option<PathMatch>,
-    /// Headers by lower-cased name; the first of duplicates wins.
-    pub headers: Vec<(Str, ValueMatch)>,
-    /// Query parameters by name; the first of duplicates wins.
-    pub query: Vec<(Str, ValueMatch)>,
-    /// Method.
-    pub method: Option<Str>,
-}
-
-/// A backend of a route rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BackendRef {
-    /// The object and its port.
-    pub target: RouteRef,
-    /// Weight, default 1.
-    pub weight: u32,
-}
-
-/// A rule of an HTTPRoute.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HttpRule {
-    /// `name`.
-    pub name: Option<Str>,
-    /// Matches, ORed; empty matches everything.
-    pub matches: Vec<HttpMatch>,
-    /// Backends.
-    pub backends: Vec<BackendRef>,
-    /// Paths (relative to the rule) of fields that are valid API but that ambientd does
-    /// not apply yet, such as `filters[0]` or `timeouts`. A rule with such a `filters`
-    /// entry must not forward silently without it.
-    pub unsupported: Vec<Str>,
-}
-
-/// gateway.networking.k8s.io HTTPRoute.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HttpRoute {
-    /// Parents.
-    pub parents: Vec<RouteRef>,
-    /// Hostnames.
-    pub hostnames: Vec<Str>,
-    /// Rules.
-    pub rules: Vec<HttpRule>,
-}
-
 /// gateway.networking.k8s.io ReferenceGrant: every `from` × every `to` counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReferenceGrant {
@@ -551,6 +478,8 @@ pub struct ServiceEntry {
     pub selector: Option<Labels>,
     /// `subjectAltNames`.
     pub subject_alt_names: Vec<Str>,
+    /// `exportTo` as written; empty = the mesh default.
+    pub export_to: Vec<Str>,
     /// `status.addresses`: value and host.
     pub allocated: Vec<(Str, Str)>,
 }
@@ -568,4 +497,26 @@ pub struct MeshConfig {
     pub discovery_selectors: Vec<LabelSelector>,
     /// `serviceEntryVisibility`.
     pub entry_visibility: Option<crate::derived::EntryVisibility>,
+    /// `extensionProviders`, names distinct.
+    pub providers: Vec<ExtensionProvider>,
+    /// `pathNormalization`.
+    pub path_normalization: Option<PathNormalization>,
+    /// `defaultHttpRetryPolicy`.
+    pub default_retries: Option<Retries>,
+    /// `connectTimeout`.
+    pub connect_timeout: Option<std::time::Duration>,
+    /// `tcpKeepalive`.
+    pub tcp_keepalive: Option<TcpKeepalive>,
+    /// `h2UpgradePolicy: UPGRADE`.
+    pub h2_upgrade: bool,
+    /// `localityLbSetting`.
+    pub locality_lb: Option<LocalityLb>,
+    /// `hboneIdleTimeout`.
+    pub hbone_idle_timeout: Option<std::time::Duration>,
+    /// `defaultVirtualServiceExportTo`.
+    pub virtual_service_export_to: Vec<Str>,
+    /// `defaultDestinationRuleExportTo`.
+    pub destination_rule_export_to: Vec<Str>,
+    /// `defaultServiceExportTo`.
+    pub service_export_to: Vec<Str>,
 }

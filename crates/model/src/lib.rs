@@ -17,11 +17,13 @@ pub mod defaults;
 pub mod derived;
 pub mod finding;
 pub mod input;
+pub mod jwks;
 pub mod labels;
 pub mod names;
 pub mod object;
 pub mod parse;
 pub mod proxy;
+pub mod rejection;
 pub mod secret;
 pub mod status;
 

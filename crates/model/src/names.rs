@@ -26,12 +26,24 @@ pub enum Kind {
     GatewayClass,
     /// gateway.networking.k8s.io HTTPRoute.
     HttpRoute,
+    /// gateway.networking.k8s.io GRPCRoute.
+    GrpcRoute,
+    /// gateway.networking.k8s.io TCPRoute.
+    TcpRoute,
+    /// gateway.networking.k8s.io TLSRoute.
+    TlsRoute,
     /// gateway.networking.k8s.io ReferenceGrant.
     ReferenceGrant,
     /// security.istio.io AuthorizationPolicy.
     AuthorizationPolicy,
     /// security.istio.io PeerAuthentication.
     PeerAuthentication,
+    /// security.istio.io RequestAuthentication.
+    RequestAuthentication,
+    /// networking.istio.io VirtualService.
+    VirtualService,
+    /// networking.istio.io DestinationRule.
+    DestinationRule,
     /// networking.istio.io ServiceEntry.
     ServiceEntry,
     /// networking.istio.io WorkloadEntry.
@@ -47,7 +59,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order in which a consistent batch is applied.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 22] = [
         Self::MeshConfig,
         Self::Namespace,
         Self::Node,
@@ -64,6 +76,12 @@ impl Kind {
         Self::AuthorizationPolicy,
         Self::PeerAuthentication,
         Self::HttpRoute,
+        Self::RequestAuthentication,
+        Self::DestinationRule,
+        Self::VirtualService,
+        Self::GrpcRoute,
+        Self::TcpRoute,
+        Self::TlsRoute,
     ];
 
     /// The kind as it stands in YAML.
@@ -77,6 +95,12 @@ impl Kind {
             Self::Gateway => "Gateway",
             Self::GatewayClass => "GatewayClass",
             Self::HttpRoute => "HTTPRoute",
+            Self::GrpcRoute => "GRPCRoute",
+            Self::TcpRoute => "TCPRoute",
+            Self::TlsRoute => "TLSRoute",
+            Self::RequestAuthentication => "RequestAuthentication",
+            Self::VirtualService => "VirtualService",
+            Self::DestinationRule => "DestinationRule",
             Self::ReferenceGrant => "ReferenceGrant",
             Self::AuthorizationPolicy => "AuthorizationPolicy",
             Self::PeerAuthentication => "PeerAuthentication",
@@ -99,11 +123,20 @@ impl Kind {
             | Self::ConfigMap
             | Self::MeshConfig => "",
             Self::EndpointSlice => "discovery.k8s.io",
-            Self::Gateway | Self::GatewayClass | Self::HttpRoute | Self::ReferenceGrant => {
-                "gateway.networking.k8s.io"
+            Self::Gateway
+            | Self::GatewayClass
+            | Self::HttpRoute
+            | Self::GrpcRoute
+            | Self::TcpRoute
+            | Self::TlsRoute
+            | Self::ReferenceGrant => "gateway.networking.k8s.io",
+            Self::AuthorizationPolicy | Self::PeerAuthentication | Self::RequestAuthentication => {
+                "security.istio.io"
             }
-            Self::AuthorizationPolicy | Self::PeerAuthentication => "security.istio.io",
-            Self::ServiceEntry | Self::WorkloadEntry => "networking.istio.io",
+            Self::ServiceEntry
+            | Self::WorkloadEntry
+            | Self::VirtualService
+            | Self::DestinationRule => "networking.istio.io",
         }
     }
 

@@ -6,9 +6,12 @@ use std::sync::Arc;
 use crate::Str;
 use crate::finding::{Finding, ObjectRef};
 use crate::input::{
-    AuthorizationPolicy, EndpointSlice, Gateway, GatewayClass, HttpRoute, MeshConfig, Namespace,
-    Node, PeerAuthentication, Pod, ReferenceGrant, Service, ServiceEntry, WorkloadEntry,
+    AuthorizationPolicy, DestinationRule, EndpointSlice, Gateway, GatewayClass, GrpcRoute,
+    HttpRoute, MeshConfig, Namespace, Node, PeerAuthentication, Pod, ReferenceGrant,
+    RequestAuthentication, Service, ServiceEntry, TcpRoute, TlsRoute, VirtualService,
+    WorkloadEntry,
 };
+use crate::jwks::Jwks;
 use crate::names::{Kind, ObjectKey};
 use crate::secret::{ConfigMap, Secret};
 
@@ -135,6 +138,12 @@ objects! {
     Gateway(Gateway),
     GatewayClass(GatewayClass),
     HttpRoute(HttpRoute),
+    GrpcRoute(GrpcRoute),
+    TcpRoute(TcpRoute),
+    TlsRoute(TlsRoute),
+    RequestAuthentication(RequestAuthentication),
+    VirtualService(VirtualService),
+    DestinationRule(DestinationRule),
     ReferenceGrant(ReferenceGrant),
     AuthorizationPolicy(AuthorizationPolicy),
     PeerAuthentication(PeerAuthentication),
@@ -160,4 +169,8 @@ pub enum Input {
     SourceFindings(Vec<Finding>),
     /// A proxy of this class connected (`true`) or its last one left (`false`).
     Interest(crate::ProxyClass, bool),
+    /// What is known of the key set behind an address; `None` when nobody asks for it any more.
+    Jwks(Str, Option<Arc<Jwks>>),
+    /// What clients of a class refuse of what was sent to them: the complete current list.
+    Rejected(crate::ProxyClass, Vec<crate::rejection::Rejection>),
 }

@@ -5,18 +5,23 @@
 //! why it is no input. Nothing here panics, whatever the document holds.
 
 mod core;
+mod destination_rule;
 mod gateway;
+mod grpc_route;
 mod http_route;
 mod kinds;
+mod l4_route;
 mod mesh;
 mod meta;
 mod networking;
 mod read;
+mod request_authentication;
 mod secret;
 mod security;
 mod suggest;
 #[cfg(test)]
 mod tests;
+mod virtual_service;
 
 use serde_json::{Map, Value};
 
@@ -184,6 +189,14 @@ fn object(
         Kind::GatewayClass => Object::GatewayClass(gateway::gateway_class(doc)),
         Kind::ReferenceGrant => Object::ReferenceGrant(gateway::reference_grant(doc)),
         Kind::HttpRoute => Object::HttpRoute(http_route::http_route(doc)),
+        Kind::GrpcRoute => Object::GrpcRoute(grpc_route::grpc_route(doc)),
+        Kind::TcpRoute => Object::TcpRoute(l4_route::tcp_route(doc)),
+        Kind::TlsRoute => Object::TlsRoute(l4_route::tls_route(doc)),
+        Kind::RequestAuthentication => {
+            Object::RequestAuthentication(request_authentication::request_authentication(doc))
+        }
+        Kind::VirtualService => Object::VirtualService(virtual_service::virtual_service(doc)),
+        Kind::DestinationRule => Object::DestinationRule(destination_rule::destination_rule(doc)),
         Kind::AuthorizationPolicy => {
             Object::AuthorizationPolicy(security::authorization_policy(doc))
         }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::Str;
+use crate::derived::Locality;
 use crate::names::ObjectKey;
 
 /// What an Envoy client is.
@@ -48,6 +49,10 @@ pub struct ProxyClass {
     pub network: Str,
     /// String factory chosen from the extensions that the node reports.
     pub strings: StringFactory,
+    /// The node reports Istio's own extensions, so it gets configuration in proxyv2's form.
+    pub istio: bool,
+    /// Where the proxy runs; endpoints are preferred by it.
+    pub locality: Locality,
     /// Source of the workload certificate.
     pub secrets: SecretSource,
     /// Address to bind 15008 on; `None` means the wildcard address
@@ -63,6 +68,8 @@ impl ProxyClass {
             gateway,
             network: Str::new(),
             strings: StringFactory::default(),
+            istio: false,
+            locality: Locality::default(),
             secrets: SecretSource::default(),
             bind: None,
         }

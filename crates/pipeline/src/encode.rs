@@ -184,6 +184,19 @@ impl Resources {
                 dirty_waypoints.insert(waypoint);
             }
         }
+        for change in changes.route_configs.rows() {
+            let resource = change.new.as_ref().map(|row| envoy::emit::routes(row));
+            let waypoint = change.key.waypoint.clone();
+            let shared = self.waypoints.entry(waypoint.clone()).or_default();
+            if put_resource(
+                &mut shared.routes,
+                ResourceType::Route,
+                &change.key.name,
+                resource,
+            ) {
+                dirty_waypoints.insert(waypoint);
+            }
+        }
         for change in changes.endpoints.rows() {
             let resource = change.new.as_ref().map(|row| envoy::emit::endpoints(row));
             let waypoint = change.key.waypoint.clone();
@@ -246,8 +259,9 @@ impl Resources {
             differs = true;
             self.proxies.insert(class, Arc::new(assembled));
         }
-        self.waypoints
-            .retain(|_, shared| !(shared.clusters.is_empty() && shared.endpoints.is_empty()));
+        self.waypoints.retain(|_, shared| {
+            !(shared.clusters.is_empty() && shared.endpoints.is_empty() && shared.routes.is_empty())
+        });
         differs
     }
 

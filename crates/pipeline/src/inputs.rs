@@ -10,10 +10,14 @@ use std::sync::Arc;
 
 use flow::{Changes, Table, Touched};
 use model::input::{
-    AuthorizationPolicy, EndpointSlice, Gateway, GatewayClass, HttpRoute, MeshConfig, Namespace,
-    Node, PeerAuthentication, Pod, ReferenceGrant, Service, ServiceEntry, WorkloadEntry,
+    AuthorizationPolicy, DestinationRule, EndpointSlice, Gateway, GatewayClass, GrpcRoute,
+    HttpRoute, MeshConfig, Namespace, Node, PeerAuthentication, Pod, ReferenceGrant,
+    RequestAuthentication, Service, ServiceEntry, TcpRoute, TlsRoute, VirtualService,
+    WorkloadEntry,
 };
+use model::jwks::Jwks;
 use model::object::Input;
+use model::rejection::Rejection;
 use model::secret::{ConfigMap, Secret};
 use model::{Finding, Kind, Object, ObjectKey, Parsed, ProxyClass, Str};
 
@@ -29,6 +33,10 @@ macro_rules! inputs {
               pub(crate) $field: Table<ObjectKey, Parsed<$body>>,)+
             /// Classes of connected proxies.
             pub(crate) proxies: Table<ProxyClass, ()>,
+            /// Key sets of token issuers, by [`model::jwks::JwksSource`].
+            pub(crate) jwks: Table<Str, Jwks>,
+            /// What clients refuse.
+            pub(crate) rejections: Table<ProxyClass, Vec<Rejection>>,
             /// Findings that the source raises itself.
             pub(crate) source_findings: Vec<Finding>,
             /// Notes of the rows that have some, so that collecting them costs what there is.
@@ -50,6 +58,10 @@ macro_rules! inputs {
               pub(crate) $field: Changes<ObjectKey, Parsed<$body>>,)+
             /// Changes of connected classes.
             pub(crate) proxies: Changes<ProxyClass, ()>,
+            /// Changes of key sets.
+            pub(crate) jwks: Changes<Str, Jwks>,
+            /// Changes of what clients refuse.
+            pub(crate) rejections: Changes<ProxyClass, Vec<Rejection>>,
             /// Findings of the source or notes of rows changed.
             pub(crate) findings: bool,
         }
@@ -58,6 +70,8 @@ macro_rules! inputs {
         struct Batch {
             $($field: Edits<$body>,)+
             proxies: BTreeMap<ProxyClass, Option<Arc<()>>>,
+            jwks: BTreeMap<Str, Option<Arc<Jwks>>>,
+            rejections: BTreeMap<ProxyClass, Option<Arc<Vec<Rejection>>>>,
         }
 
         impl Inputs {
@@ -67,6 +81,8 @@ macro_rules! inputs {
                 Self {
                     $($field: $table,)+
                     proxies: Table::new("proxies").with_index::<envoy::index::ClassByGateway>(),
+                    jwks: Table::new("jwks"),
+                    rejections: Table::new("rejections"),
                     source_findings: Vec::new(),
                     notes: BTreeMap::new(),
                     waiting: Kind::ALL.into_iter().collect(),
@@ -118,6 +134,8 @@ macro_rules! inputs {
                         self.$field.commit(edits)
                     },)+
                     proxies: self.proxies.commit(batch.proxies),
+                    jwks: self.jwks.commit(batch.jwks),
+                    rejections: self.rejections.commit(batch.rejections),
                     findings: source_findings,
                 };
                 changes.findings |= self.discovery.take_findings_changed();
@@ -134,6 +152,8 @@ macro_rules! inputs {
             pub(crate) fn add_to(&self, touched: &mut Touched) {
                 $(touched.add(&self.$field);)+
                 touched.add(&self.proxies);
+                touched.add(&self.jwks);
+                touched.add(&self.rejections);
             }
         }
     };
@@ -165,6 +185,15 @@ inputs! {
     http_routes: HttpRoute(HttpRoute) = Table::new("http_routes")
         .with_index::<envoy::index::RouteByParent>()
         .with_index::<envoy::index::RouteByBackend>(),
+    grpc_routes: GrpcRoute(GrpcRoute) = Table::new("grpc_routes")
+        .with_index::<envoy::index::RouteByParent>()
+        .with_index::<envoy::index::RouteByBackend>(),
+    tcp_routes: TcpRoute(TcpRoute) = Table::new("tcp_routes"),
+    tls_routes: TlsRoute(TlsRoute) = Table::new("tls_routes"),
+    virtual_services: VirtualService(VirtualService) = Table::new("virtual_services"),
+    destination_rules: DestinationRule(DestinationRule) = Table::new("destination_rules"),
+    request_authentications: RequestAuthentication(RequestAuthentication)
+        = Table::new("request_authentications"),
 }
 
 impl Inputs {
@@ -189,6 +218,13 @@ impl Inputs {
                 }
                 Input::Interest(class, connected) => {
                     batch.proxies.insert(class, connected.then(|| Arc::new(())));
+                }
+                Input::Jwks(source, keys) => {
+                    batch.jwks.insert(source, keys);
+                }
+                Input::Rejected(class, list) => {
+                    let list = (!list.is_empty()).then(|| Arc::new(list));
+                    batch.rejections.insert(class, list);
                 }
             }
         }

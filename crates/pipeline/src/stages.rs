@@ -30,9 +30,10 @@ use envoy::endpoints::{self, EndpointView};
 use envoy::index::WorkloadByService;
 use envoy::ir::{
     AttachmentIr, ChainIr, ClassResource, ClusterIr, DirectIr, EncodedChain, EndpointsIr,
-    ListenerIr, StaticClusterIr, WaypointResource,
+    ListenerIr, RoutesIr, StaticClusterIr, WaypointResource,
 };
 use envoy::listeners::{self, ListenerView};
+use envoy::route_configs::{self, RouteConfigView};
 use envoy::static_clusters::{self, StaticClusterView};
 use flow::{Changes, Derived, Dirty, Reads, Touched};
 use model::derived::Locality;
@@ -91,6 +92,7 @@ pub(crate) struct Stages {
     directs: Stage<WorkloadUid, WorkloadUid, DirectIr>,
     chains: Stage<NamespacedHostname, WaypointResource, ChainIr>,
     encoded: Stage<WaypointResource, WaypointResource, EncodedChain>,
+    pub(crate) route_configs: Stage<NamespacedHostname, WaypointResource, RoutesIr>,
     pub(crate) clusters: Stage<NamespacedHostname, WaypointResource, ClusterIr>,
     pub(crate) endpoints: Stage<NamespacedHostname, WaypointResource, EndpointsIr>,
     pub(crate) listeners: Stage<ProxyClass, ClassResource, ListenerIr>,
@@ -113,6 +115,7 @@ pub(crate) struct DerivedChanges {
     pub(crate) services: Changes<NamespacedHostname, ServiceRow>,
     pub(crate) workloads: Changes<WorkloadUid, WorkloadRow>,
     pub(crate) authorizations: Changes<ObjectKey, AuthorizationRow>,
+    pub(crate) route_configs: Changes<WaypointResource, RoutesIr>,
     pub(crate) clusters: Changes<WaypointResource, ClusterIr>,
     pub(crate) endpoints: Changes<WaypointResource, EndpointsIr>,
     pub(crate) listeners: Changes<ClassResource, ListenerIr>,
@@ -172,6 +175,7 @@ impl Stages {
             directs: Derived::new("directs").with_index::<at::DirectByWaypoint>(),
             chains: Derived::new("chains").with_index::<at::ChainByDestination>(),
             encoded: Derived::new("encoded").with_index::<at::EncodedByWaypoint>(),
+            route_configs: Derived::new("route_configs").with_index::<at::RoutesByDestination>(),
             clusters: Derived::new("clusters")
                 .with_index::<at::ClusterByService>()
                 .with_index::<at::ClusterByWaypoint>(),
@@ -502,10 +506,7 @@ impl Stages {
             ChainView {
                 services: self.services.view(),
                 waypoints,
-                http_routes: inputs.http_routes.view(),
                 policies: inputs.authorization_policies.view(),
-                reference_grants: inputs.reference_grants.view(),
-                namespaces: inputs.namespaces.view(),
                 mesh,
                 proxies,
             }
@@ -519,6 +520,21 @@ impl Stages {
                 chains: self.chains.view()
             }
         );
+        let route_configs = update!(
+            touched,
+            self.route_configs,
+            services.keys().cloned(),
+            route_configs::derive,
+            RouteConfigView {
+                services: self.services.view(),
+                waypoints,
+                http_routes: inputs.http_routes.view(),
+                reference_grants: inputs.reference_grants.view(),
+                namespaces: inputs.namespaces.view(),
+                mesh,
+                proxies,
+            }
+        );
         let clusters = update!(
             touched,
             self.clusters,
@@ -528,6 +544,7 @@ impl Stages {
                 services: self.services.view(),
                 workloads: self.workloads.view(),
                 chains: self.chains.view(),
+                route_configs: self.route_configs.view(),
                 proxies,
             }
         );
@@ -591,6 +608,7 @@ impl Stages {
             services,
             workloads,
             authorizations,
+            route_configs,
             clusters,
             endpoints,
             listeners,

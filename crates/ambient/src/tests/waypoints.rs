@@ -55,6 +55,7 @@ fn a_gateway_is_a_waypoint_with_every_field() {
         listener: Some("mesh".into()),
         service_accounts: vec!["wp".into()],
         binding: None,
+        forwards_identity: false,
     };
     assert_eq!(world.waypoints["a/wp"], expected);
     assert_eq!(world.codes(), Vec::<String>::new());

@@ -11,8 +11,8 @@ use envoy_types::pb::google::protobuf::BoolValue;
 use prost::{Message, Name};
 
 use super::wire::{any, seconds};
-use super::{rbac, route};
-use crate::ir::{ChainBody, ChainIr, RouteIr};
+use super::{cluster, rbac, route};
+use crate::ir::{ChainBody, ChainFilter, ChainIr, RouteSource};
 
 /// Filter state with the original destination.
 pub(super) const LOCAL_IP: &str = "envoy.filters.listener.original_dst.local_ip";
@@ -28,15 +28,16 @@ pub(super) fn message(ir: &ChainIr) -> listener::FilterChain {
             http2,
             grpc_web,
             routes,
+            ..
         } => {
             filters.push(filter(
                 "envoy.filters.network.http_connection_manager",
                 &manager(ir, *http2, *grpc_web, routes),
             ));
         }
-        ChainBody::Tcp { cluster } => {
-            let rbac = |ir| filter("envoy.filters.network.rbac", &rbac::network(ir));
-            filters.extend(ir.authz.iter().map(rbac));
+        ChainBody::Tcp(to) => {
+            filters.extend(ir.filters.iter().filter_map(network_policy));
+            let cluster = to.clusters.first().map_or("", |(cluster, _)| cluster);
             filters.push(tcp_proxy(cluster, cluster, None));
         }
     }
@@ -44,6 +45,22 @@ pub(super) fn message(ir: &ChainIr) -> listener::FilterChain {
         name: ir.name.to_string(),
         filters,
         ..Default::default()
+    }
+}
+
+/// The filter of connections that a policy is.
+fn network_policy(ir: &ChainFilter) -> Option<listener::Filter> {
+    match ir {
+        ChainFilter::Rbac(ir) => Some(filter("envoy.filters.network.rbac", &rbac::network(ir))),
+        ChainFilter::ExtAuthz(_) | ChainFilter::Jwt(_) => None,
+    }
+}
+
+/// The filter of requests that a policy is.
+fn http_policy(ir: &ChainFilter) -> Option<hcm::HttpFilter> {
+    match ir {
+        ChainFilter::Rbac(ir) => Some(http_filter("envoy.filters.http.rbac", &rbac::http(ir))),
+        ChainFilter::ExtAuthz(_) | ChainFilter::Jwt(_) => None,
     }
 }
 
@@ -128,12 +145,18 @@ fn manager(
     ir: &ChainIr,
     http2: bool,
     grpc_web: bool,
-    routes: &[RouteIr],
+    routes: &RouteSource,
 ) -> hcm::HttpConnectionManager {
     use hcm::http_connection_manager::{
         CodecType, PathWithEscapedSlashesAction, RouteSpecifier, Tracing, UpgradeConfig,
     };
-    let config = route::configuration(&ir.name, ir.port, routes);
+    let routes = match routes {
+        RouteSource::Discovery => RouteSpecifier::Rds(hcm::Rds {
+            config_source: Some(cluster::ads()),
+            route_config_name: ir.name.to_string(),
+        }),
+        RouteSource::Inline(routes) => RouteSpecifier::RouteConfig(route::configuration(routes)),
+    };
     let escaped = PathWithEscapedSlashesAction::KeepUnchanged as i32;
     hcm::HttpConnectionManager {
         codec_type: CodecType::Auto as i32,
@@ -154,7 +177,7 @@ fn manager(
         request_id_extension: Some(hcm::RequestIdExtension {
             typed_config: Some(any(&UuidRequestIdConfig::default())),
         }),
-        route_specifier: Some(RouteSpecifier::RouteConfig(config)),
+        route_specifier: Some(routes),
         ..Default::default()
     }
 }
@@ -164,8 +187,7 @@ pub(super) const SERVER_NAME: &str = "istio-envoy";
 
 fn http_filters(ir: &ChainIr, grpc_web: bool) -> Vec<hcm::HttpFilter> {
     use http_filters::{cors, fault, grpc_stats, grpc_web as web};
-    let rbac = |ir| http_filter("envoy.filters.http.rbac", &rbac::http(ir));
-    let mut out: Vec<hcm::HttpFilter> = ir.authz.iter().map(rbac).collect();
+    let mut out: Vec<hcm::HttpFilter> = ir.filters.iter().filter_map(http_policy).collect();
     if grpc_web {
         out.push(http_filter(
             "envoy.filters.http.grpc_web",

@@ -99,6 +99,9 @@ fn discovery(out: &mut cluster::Cluster, ir: &ClusterIr) {
             out.cluster_discovery_type = Some(of_type(DiscoveryType::StrictDns));
             dns(out, targets);
         }
+        Discovery::Dynamic(_) | Discovery::Nobody => {
+            out.cluster_discovery_type = Some(of_type(DiscoveryType::Static));
+        }
         Discovery::LogicalDns(target) => {
             out.cluster_discovery_type = Some(of_type(DiscoveryType::LogicalDns));
             dns(out, std::slice::from_ref(target));
@@ -106,7 +109,8 @@ fn discovery(out: &mut cluster::Cluster, ir: &ClusterIr) {
     }
 }
 
-fn ads() -> core::ConfigSource {
+/// Discovery over the stream that everything else comes from.
+pub(super) fn ads() -> core::ConfigSource {
     use core::config_source::ConfigSourceSpecifier;
     core::ConfigSource {
         initial_fetch_timeout: Some(seconds(0)),

@@ -2,11 +2,10 @@
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
-use model::derived::Locality;
 
 use super::cluster::{ORIGINAL_DST, text_struct};
 use super::wire::{internal, ip_port, socket, uint32};
-use crate::ir::{Direction, EndpointIr, EndpointsIr};
+use crate::ir::{Direction, EndpointGroup, EndpointIr, EndpointsIr, Health};
 
 /// An endpoint at an address, nothing else said.
 pub(super) fn at(address: core::Address) -> endpoint::LbEndpoint {
@@ -22,11 +21,16 @@ pub(super) fn at(address: core::Address) -> endpoint::LbEndpoint {
 
 /// The endpoints of a cluster.
 pub(super) fn assignment(ir: &EndpointsIr) -> endpoint::ClusterLoadAssignment {
-    let group = |(locality, list): (&Locality, &Vec<EndpointIr>)| {
-        let weight = list
-            .iter()
-            .fold(0_u32, |sum, row| sum.saturating_add(row.weight));
+    let group = |group: &EndpointGroup| {
+        let list = &group.endpoints;
+        let sum = || {
+            list.iter()
+                .fold(0_u32, |sum, row| sum.saturating_add(row.weight))
+        };
+        let weight = group.weight.unwrap_or_else(sum);
+        let locality = &group.locality;
         endpoint::LocalityLbEndpoints {
+            priority: group.priority,
             locality: Some(core::Locality {
                 region: locality.region.to_string(),
                 zone: locality.zone.to_string(),
@@ -42,7 +46,7 @@ pub(super) fn assignment(ir: &EndpointsIr) -> endpoint::ClusterLoadAssignment {
     };
     endpoint::ClusterLoadAssignment {
         cluster_name: ir.name.to_string(),
-        endpoints: ir.localities.iter().map(group).collect(),
+        endpoints: ir.groups.iter().map(group).collect(),
         ..Default::default()
     }
 }
@@ -65,10 +69,10 @@ fn lb_endpoint(ir: &EndpointIr, direction: Direction) -> endpoint::LbEndpoint {
     } else {
         socket(&ir.ip.to_string(), ir.port)
     };
-    let health = if ir.healthy {
-        core::HealthStatus::Healthy
-    } else {
-        core::HealthStatus::Unhealthy
+    let health = match ir.health {
+        Health::Healthy => core::HealthStatus::Healthy,
+        Health::Unhealthy => core::HealthStatus::Unhealthy,
+        Health::Draining => core::HealthStatus::Draining,
     };
     endpoint::LbEndpoint {
         health_status: health as i32,

@@ -41,13 +41,14 @@ fn shadow_prefix(ir: &RbacIr) -> String {
         (None, _) => String::new(),
         (Some(_), RbacAction::Allow) => "istio_dry_run_allow_".into(),
         (Some(_), RbacAction::Deny | RbacAction::Log) => "istio_dry_run_deny_".into(),
+        (Some(_), RbacAction::Ask) => "istio_ext_authz_".into(),
     }
 }
 
 fn config(action: RbacAction, rules: &BTreeMap<Str, RbacRuleIr>) -> rbac::Rbac {
     let action = match action {
         RbacAction::Allow => rbac::rbac::Action::Allow,
-        RbacAction::Deny => rbac::rbac::Action::Deny,
+        RbacAction::Deny | RbacAction::Ask => rbac::rbac::Action::Deny,
         RbacAction::Log => rbac::rbac::Action::Log,
     };
     let policy = |rule: &RbacRuleIr| rbac::Policy {
@@ -92,7 +93,13 @@ fn permission(expr: &Expr) -> rbac::Permission {
         Expr::Is(Fact::DestinationIp(net)) => Rule::DestinationIp(cidr(net)),
         Expr::Is(Fact::Sni(condition)) => Rule::RequestedServerName(string(condition, false)),
         // The compiler puts facts about the source among the principals; refuse elsewhere.
-        Expr::Is(Fact::Identity(_) | Fact::SourceIp(_)) => Rule::NotRule(Box::new(any())),
+        Expr::Is(
+            Fact::Identity(_)
+            | Fact::SourceIp(_)
+            | Fact::Claim(..)
+            | Fact::ClaimOrItem(..)
+            | Fact::Metadata(..),
+        ) => Rule::NotRule(Box::new(any())),
     })
 }
 
@@ -119,9 +126,15 @@ fn principal(expr: &Expr) -> rbac::Principal {
             Identifier::Header(header(name, condition, *ignore_case))
         }
         Expr::Is(Fact::Path(condition)) => Identifier::UrlPath(path(condition)),
-        Expr::Is(Fact::PathTemplate(_) | Fact::Port(_) | Fact::DestinationIp(_) | Fact::Sni(_)) => {
-            Identifier::NotId(Box::new(any()))
-        }
+        Expr::Is(
+            Fact::PathTemplate(_)
+            | Fact::Port(_)
+            | Fact::DestinationIp(_)
+            | Fact::Sni(_)
+            | Fact::Claim(..)
+            | Fact::ClaimOrItem(..)
+            | Fact::Metadata(..),
+        ) => Identifier::NotId(Box::new(any())),
     })
 }
 

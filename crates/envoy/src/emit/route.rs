@@ -2,13 +2,17 @@
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::route::v3 as route;
+use envoy_types::pb::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
 use envoy_types::pb::envoy::extensions::retry::host::previous_hosts::v3::PreviousHostsPredicate;
 use envoy_types::pb::google::protobuf::BoolValue;
-use model::{ObjectKey, Str};
+use model::{ObjectRef, Str};
 
 use super::cluster::text_struct;
-use super::wire::{any, regex, seconds, string, uint32};
-use crate::ir::{RouteAction, RouteIr, RoutePath, RouteValue, StrMatch};
+use super::wire::{any, extension, regex, seconds, string, uint32};
+use crate::ir::{
+    ForwardIr, HeaderCondition, RouteAction, RouteIr, RoutePath, RouteValue, RoutesIr, StrMatch,
+    WeightedCluster,
+};
 
 /// Largest body of a direct response.
 const DIRECT_RESPONSE_BYTES_MAX: u32 = 1_048_576;
@@ -17,19 +21,15 @@ const RETRY_ON: &str =
     "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes";
 
 /// The configuration of one chain.
-pub(super) fn configuration(
-    name: &str,
-    port: u16,
-    routes: &[RouteIr],
-) -> route::RouteConfiguration {
+pub(super) fn configuration(ir: &RoutesIr) -> route::RouteConfiguration {
     let host = route::VirtualHost {
-        name: format!("inbound|http|{port}"),
-        domains: vec!["*".into()],
-        routes: routes.iter().map(message).collect(),
+        name: format!("inbound|http|{}", ir.port),
+        domains: vec![ir.domain.to_string()],
+        routes: ir.routes.iter().map(message).collect(),
         ..Default::default()
     };
     route::RouteConfiguration {
-        name: name.into(),
+        name: ir.name.to_string(),
         virtual_hosts: vec![host],
         validate_clusters: Some(BoolValue { value: false }),
         max_direct_response_body_size_bytes: Some(uint32(DIRECT_RESPONSE_BYTES_MAX)),
@@ -40,10 +40,12 @@ pub(super) fn configuration(
 fn message(ir: &RouteIr) -> route::Route {
     use route::route::Action;
     let action = match &ir.action {
-        RouteAction::Forward(clusters) => {
-            Action::Route(forward(clusters, ir.from_object.is_some()))
-        }
-        RouteAction::Respond(status) => Action::DirectResponse(route::DirectResponseAction {
+        RouteAction::Forward(to) => Action::Route(forward(to)),
+        RouteAction::Redirect(_) => Action::DirectResponse(route::DirectResponseAction {
+            status: 500,
+            ..Default::default()
+        }),
+        RouteAction::Respond(status, _) => Action::DirectResponse(route::DirectResponseAction {
             status: u32::from(*status),
             ..Default::default()
         }),
@@ -56,16 +58,16 @@ fn message(ir: &RouteIr) -> route::Route {
             ..Default::default()
         }),
         action: Some(action),
-        metadata: ir.from_object.as_ref().map(origin),
+        metadata: ir.origin.as_ref().map(origin),
         ..Default::default()
     }
 }
 
 /// Which object a route comes from.
-fn origin(route: &ObjectKey) -> core::Metadata {
+fn origin(object: &ObjectRef) -> core::Metadata {
     let path = format!(
         "/apis/gateway.networking.k8s.io/v1/namespaces/{}/http-route/{}",
-        route.ns, route.name
+        object.key.ns, object.key.name
     );
     core::Metadata {
         filter_metadata: [("istio".to_owned(), text_struct(&[("config", &path)]))].into(),
@@ -79,10 +81,19 @@ fn condition(ir: &RouteIr) -> route::RouteMatch {
         RoutePath::Any => PathSpecifier::Prefix("/".into()),
         RoutePath::Exact(path) => PathSpecifier::Path(path.to_string()),
         RoutePath::Prefix(path) => PathSpecifier::PathSeparatedPrefix(path.to_string()),
+        RoutePath::TextPrefix(path) => PathSpecifier::Prefix(path.to_string()),
         RoutePath::Regex(text) => PathSpecifier::SafeRegex(regex(text)),
+        RoutePath::Template(template) => {
+            let config = UriTemplateMatchConfig {
+                path_template: template.to_string(),
+            };
+            PathSpecifier::PathMatchPolicy(extension("uri-template", &config))
+        }
     };
     route::RouteMatch {
-        case_sensitive: Some(BoolValue { value: true }),
+        case_sensitive: Some(BoolValue {
+            value: !ir.ignore_case,
+        }),
         headers: ir.headers.iter().map(header).collect(),
         query_parameters: ir.query.iter().map(query).collect(),
         path_specifier: Some(path),
@@ -90,15 +101,17 @@ fn condition(ir: &RouteIr) -> route::RouteMatch {
     }
 }
 
-fn header((name, value): &(Str, RouteValue)) -> route::HeaderMatcher {
+fn header(ir: &HeaderCondition) -> route::HeaderMatcher {
     use route::header_matcher::HeaderMatchSpecifier;
-    let specifier = match text(value) {
+    let specifier = match text(&ir.value) {
         Some(matcher) => HeaderMatchSpecifier::StringMatch(matcher),
         None => HeaderMatchSpecifier::PresentMatch(true),
     };
     route::HeaderMatcher {
-        name: name.to_string(),
+        name: ir.name.to_string(),
         header_match_specifier: Some(specifier),
+        invert_match: ir.invert,
+        treat_missing_header_as_empty: ir.invert && ir.value != RouteValue::Present,
         ..Default::default()
     }
 }
@@ -120,6 +133,7 @@ fn text(value: &RouteValue) -> Option<envoy_types::pb::envoy::r#type::matcher::v
     use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
     match value {
         RouteValue::Exact(text) => Some(string(&StrMatch::Exact(text.clone()), false)),
+        RouteValue::Prefix(text) => Some(string(&StrMatch::Prefix(text.clone()), false)),
         RouteValue::Regex(text) => Some(matcher::StringMatcher {
             ignore_case: false,
             match_pattern: Some(matcher::string_matcher::MatchPattern::SafeRegex(regex(
@@ -130,21 +144,21 @@ fn text(value: &RouteValue) -> Option<envoy_types::pb::envoy::r#type::matcher::v
     }
 }
 
-fn forward(clusters: &[(Str, u32)], from_object: bool) -> route::RouteAction {
+fn forward(ir: &ForwardIr) -> route::RouteAction {
     use route::route_action::{ClusterNotFoundResponseCode, ClusterSpecifier};
-    let weight = |(name, weight): &(Str, u32)| route::weighted_cluster::ClusterWeight {
-        name: name.to_string(),
-        weight: Some(uint32(*weight)),
+    let weight = |to: &WeightedCluster| route::weighted_cluster::ClusterWeight {
+        name: to.cluster.to_string(),
+        weight: Some(uint32(to.weight)),
         ..Default::default()
     };
-    let specifier = match clusters {
-        [(name, _)] => ClusterSpecifier::Cluster(name.to_string()),
+    let specifier = match ir.clusters.as_slice() {
+        [only] => ClusterSpecifier::Cluster(only.cluster.to_string()),
         several => ClusterSpecifier::WeightedClusters(route::WeightedCluster {
             clusters: several.iter().map(weight).collect(),
             ..Default::default()
         }),
     };
-    let code = if from_object {
+    let code = if ir.missing_is_500 {
         ClusterNotFoundResponseCode::InternalServerError
     } else {
         ClusterNotFoundResponseCode::ServiceUnavailable

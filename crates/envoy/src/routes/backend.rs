@@ -7,6 +7,7 @@ use model::{Kind, NamespacedHostname, ObjectKey, ServiceRow, Str};
 
 use super::RouteTables;
 use crate::attachment::{inbound_name, port_chains};
+use crate::ir::Outbound;
 use crate::reference_grant::is_granted;
 
 /// The cluster that never exists: its share of requests answers 500.
@@ -39,7 +40,7 @@ impl Backend {
         services: View<'_, NamespacedHostname, ServiceRow>,
         reads: &mut Reads,
         waypoint: &ObjectKey,
-    ) -> (Str, Option<(NamespacedHostname, u16)>) {
+    ) -> (Str, Option<Outbound>) {
         let Self::Service(key, port) = self else {
             return (UNKNOWN, None);
         };
@@ -61,7 +62,12 @@ impl Backend {
             };
             return (inbound_name(*port, kind, host), None);
         }
-        (outbound_name(*port, host), Some((key.clone(), *port)))
+        let outbound = Outbound {
+            service: key.clone(),
+            port: *port,
+            subset: Str::new(),
+        };
+        (outbound_name(*port, host), Some(outbound))
     }
 }
 

@@ -2,15 +2,20 @@
 //! spec/envoy-config.md §5.2, §5.3, §5.5.
 
 use std::cmp::Reverse;
+use std::time::Duration;
 
+use bytes::Bytes;
 use flow::Reads;
-use model::Str;
 use model::input::{HttpMatch, HttpRoute, HttpRule, PathMatch, ValueMatch};
+use model::{Kind, ObjectRef, Str};
 
 use super::backend::{Grants, resolve};
 use super::reach::{Reached, by_host};
-use super::{PortRoutes, RouteTables, Site};
-use crate::ir::{RouteAction, RouteIr, RoutePath, RouteValue};
+use super::{RouteTables, Site};
+use crate::ir::{
+    ForwardIr, HeaderCondition, RetryIr, RouteAction, RouteIr, RoutePath, RouteValue, RoutesIr,
+    WeightedCluster,
+};
 use crate::regex;
 
 /// Largest weight that Gateway API allows; larger ones would overflow Envoy's sum.
@@ -119,7 +124,7 @@ pub(super) fn append(
     reads: &mut Reads,
     groups: &[Vec<Reached<'_>>],
     port: u16,
-    out: &mut PortRoutes,
+    out: &mut RoutesIr,
 ) -> usize {
     let before = out.routes.len();
     for group in groups {
@@ -154,7 +159,8 @@ fn precedence(m: &HttpMatch) -> Precedence {
     let (kind, length) = match path(m) {
         RoutePath::Exact(text) => (0, text.len()),
         RoutePath::Prefix(text) => (1, text.len()),
-        RoutePath::Regex(text) => (2, text.len()),
+        RoutePath::TextPrefix(text) => (1, text.len()),
+        RoutePath::Regex(text) | RoutePath::Template(text) => (2, text.len()),
         RoutePath::Any => (3, 0),
     };
     let (headers, query) = (m.headers.len(), m.query.len());
@@ -172,6 +178,9 @@ fn path(m: &HttpMatch) -> RoutePath {
         None => RoutePath::Any,
         Some(PathMatch::Exact(text)) => RoutePath::Exact(text.clone()),
         Some(PathMatch::Regex(text)) => RoutePath::Regex(text.clone()),
+        Some(PathMatch::AnyServiceMethod(method)) => {
+            RoutePath::Template(arcstr::format!("/*/{method}"))
+        }
         Some(PathMatch::Prefix(text)) => match text.trim_end_matches('/') {
             "" => RoutePath::Any,
             text => RoutePath::Prefix(text.into()),
@@ -189,9 +198,9 @@ fn value(value: &ValueMatch) -> RouteValue {
 
 /// What traces call a request: its only destination, else the route object, then the path.
 fn operation(route: &str, path: &str, action: &RouteAction, port: u16) -> Str {
-    if let RouteAction::Forward(clusters) = action
-        && let [(cluster, _)] = clusters.as_slice()
-        && let [_, port, _, host] = cluster.split('|').collect::<Vec<_>>()[..]
+    if let RouteAction::Forward(forward) = action
+        && let [only] = forward.clusters.as_slice()
+        && let [_, port, _, host] = only.cluster.split('|').collect::<Vec<_>>()[..]
     {
         return arcstr::format!("{host}:{port}{path}");
     }
@@ -209,27 +218,33 @@ fn entry(
     let plain = || arcstr::format!("{}.{}.{index}", key.ns, key.name);
     let path = path(m);
     let shown = match &path {
-        RoutePath::Any | RoutePath::Prefix(_) => arcstr::literal!("/*"),
-        RoutePath::Exact(text) | RoutePath::Regex(text) => text.clone(),
+        RoutePath::Any | RoutePath::Prefix(_) | RoutePath::TextPrefix(_) => {
+            arcstr::literal!("/*")
+        }
+        RoutePath::Exact(text) | RoutePath::Regex(text) | RoutePath::Template(text) => text.clone(),
     };
     let pair = |(name, v): &(Str, ValueMatch)| (name.clone(), value(v));
-    let mut headers: Vec<_> = m.headers.iter().map(pair).collect();
-    headers.sort_by(|a, b| a.0.cmp(&b.0));
+    let condition = |(name, value): (Str, RouteValue)| HeaderCondition {
+        name,
+        value,
+        invert: false,
+    };
+    let mut headers: Vec<_> = m.headers.iter().map(pair).map(condition).collect();
+    headers.sort_by(|a, b| a.name.cmp(&b.name));
     let method = m.method.iter().map(|method| {
-        (
+        condition((
             arcstr::literal!(":method"),
             RouteValue::Exact(method.clone()),
-        )
+        ))
     });
     headers.extend(method);
+    let operation = operation(&key.name, &shown, action, port);
+    let name = rule.name.clone().unwrap_or_else(plain);
     RouteIr {
-        name: rule.name.clone().unwrap_or_else(plain),
-        path,
         headers,
         query: m.query.iter().map(pair).collect(),
-        action: action.clone(),
-        operation: operation(&key.name, &shown, action, port),
-        from_object: Some(key.clone()),
+        origin: Some(ObjectRef::new(Kind::HttpRoute, key.clone())),
+        ..RouteIr::new(name, path, action.clone(), operation)
     }
 }
 
@@ -240,7 +255,7 @@ fn action(
     reads: &mut Reads,
     reached: &Reached<'_>,
     rule: &HttpRule,
-    out: &mut PortRoutes,
+    out: &mut RoutesIr,
 ) -> RouteAction {
     let grants = if reached.by_gateway {
         Grants::Checked
@@ -254,11 +269,19 @@ fn action(
         let waypoint = &site.waypoint.key;
         let (name, outbound) = found.cluster(tables.services, reads, waypoint);
         out.outbound.extend(outbound);
-        clusters.push((name, backend.weight.min(WEIGHT_MAX)));
+        clusters.push(WeightedCluster::plain(name, backend.weight.min(WEIGHT_MAX)));
     }
     if clusters.is_empty() {
-        RouteAction::Respond(500)
-    } else {
-        RouteAction::Forward(clusters)
+        return RouteAction::Respond(500, Bytes::new());
     }
+    RouteAction::Forward(Box::new(ForwardIr {
+        clusters,
+        timeout: Duration::ZERO,
+        retry: Some(RetryIr::builtin()),
+        host_rewrite: None,
+        path_rewrite: None,
+        mirrors: Vec::new(),
+        hash: Vec::new(),
+        missing_is_500: true,
+    }))
 }

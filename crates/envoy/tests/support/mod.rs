@@ -418,6 +418,7 @@ pub fn waypoint(key: &ObjectKey) -> WaypointRow {
         listener: Some("mesh".into()),
         service_accounts: vec!["wp".into()],
         binding: None,
+        forwards_identity: false,
     }
 }
 

@@ -153,6 +153,7 @@ fn rule(doc: &mut Doc<'_>, i: usize, wire: HttpRouteRules, ns: &Str) -> Result<H
             .map(|(j, wire)| backend(&format!("{at}.backendRefs[{j}]"), wire, ns))
             .collect::<Result<_, _>>()?,
         unsupported,
+        ..HttpRule::default()
     })
 }
 
@@ -175,6 +176,7 @@ fn backend(at: &str, wire: HttpRouteRulesBackendRefs, ns: &Str) -> Result<Backen
                 .transpose()?,
         },
         weight: weight.unsigned_abs(),
+        filters: Vec::new(),
     })
 }
 

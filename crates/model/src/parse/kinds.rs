@@ -27,10 +27,15 @@ const SECURITY: &str = "security.istio.io";
 
 const V1: &[&str] = &["v1"];
 const GATEWAY_VERSIONS: &[&str] = &["v1", "v1beta1"];
+/// TCPRoute and TLSRoute were alpha for long; the shape is the same.
+const L4_VERSIONS: &[&str] = &["v1", "v1alpha3", "v1alpha2"];
 const SECURITY_VERSIONS: &[&str] = &["v1", "v1beta1"];
 const NETWORKING_VERSIONS: &[&str] = &["v1", "v1beta1", "v1alpha3"];
 
 fn versions(kind: Kind) -> &'static [&'static str] {
+    if matches!(kind, Kind::TcpRoute | Kind::TlsRoute) {
+        return L4_VERSIONS;
+    }
     match kind.group() {
         GATEWAY => GATEWAY_VERSIONS,
         SECURITY => SECURITY_VERSIONS,
@@ -49,39 +54,15 @@ const NOT_SUPPORTED: &[(&str, &str, Severity, &str)] = &[
     ),
     (
         GATEWAY,
-        "GRPCRoute",
-        Severity::Warning,
-        "gRPC requests take the default route",
-    ),
-    (
-        GATEWAY,
         "ListenerSet",
         Severity::Warning,
         "its listeners are not added",
     ),
     (
         GATEWAY,
-        "TCPRoute",
-        Severity::Warning,
-        "connections take the default route",
-    ),
-    (
-        GATEWAY,
-        "TLSRoute",
-        Severity::Warning,
-        "connections take the default route",
-    ),
-    (
-        GATEWAY,
         "UDPRoute",
         Severity::Warning,
         "datagrams are not routed",
-    ),
-    (
-        NETWORKING,
-        "DestinationRule",
-        Severity::Warning,
-        "connection, balancing and TLS settings are the defaults",
     ),
     (
         NETWORKING,
@@ -109,21 +90,9 @@ const NOT_SUPPORTED: &[(&str, &str, Severity, &str)] = &[
     ),
     (
         NETWORKING,
-        "VirtualService",
-        Severity::Warning,
-        "requests take the default route",
-    ),
-    (
-        NETWORKING,
         "WorkloadGroup",
         Severity::Warning,
         "no workload registers through it",
-    ),
-    (
-        SECURITY,
-        "RequestAuthentication",
-        Severity::Error,
-        "tokens are not verified",
     ),
     (
         "telemetry.istio.io",

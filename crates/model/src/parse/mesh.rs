@@ -185,6 +185,7 @@ fn body(doc: &mut Doc<'_>, value: &Value, prefix: &str) -> Result<MeshConfig, In
         entry_visibility: wire
             .service_entry_visibility
             .map(|wire| scope::entry_visibility(doc, &at("serviceEntryVisibility"), wire)),
+        ..MeshConfig::default()
     })
 }
 

@@ -91,10 +91,8 @@ pub(super) fn service_entry(doc: Doc<'_>) -> Arc<Parsed<ServiceEntry>> {
         if let Some(i) = hosts.iter().position(|host| !is_host(host)) {
             return Err(invalid(format!("spec.hosts[{i}]"), "not a host name"));
         }
-        if spec
-            .export_to
-            .is_some_and(|to| !to.is_empty() && !to.iter().any(|ns| ns == "*"))
-        {
+        let export_to = strs(spec.export_to.unwrap_or_default());
+        if !export_to.is_empty() && !export_to.iter().any(|ns| ns == "*") {
             doc.note(
                 "se-exportto-ambient",
                 Severity::Error,
@@ -118,6 +116,7 @@ pub(super) fn service_entry(doc: Doc<'_>) -> Arc<Parsed<ServiceEntry>> {
                 .workload_selector
                 .map(|wire| labels(wire.labels.into_iter().flatten())),
             subject_alt_names: strs(spec.subject_alt_names.unwrap_or_default()),
+            export_to,
             allocated: allocated
                 .into_iter()
                 .map(|a| {

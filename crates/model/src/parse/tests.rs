@@ -604,10 +604,12 @@ fn routes_are_read_whole_and_what_is_not_applied_is_named() {
                     BackendRef {
                         target: reference("", "Service", "ns", "b", Some(80)),
                         weight: 1,
+                        filters: Vec::new(),
                     },
                     BackendRef {
                         target: reference("", "Service", "o", "c", None),
                         weight: 0,
+                        filters: Vec::new(),
                     },
                 ],
                 unsupported: strs(&[
@@ -616,6 +618,7 @@ fn routes_are_read_whole_and_what_is_not_applied_is_named() {
                     "timeouts",
                     "retry",
                 ]),
+                ..HttpRule::default()
             },
             HttpRule::default(),
         ],
@@ -751,6 +754,7 @@ fn entries_are_read_whole() {
         endpoints: vec![endpoint.clone()],
         selector: Some(pairs(&[("c", "d")])),
         subject_alt_names: strs(&["spiffe://x"]),
+        export_to: Vec::new(),
         allocated: vec![(s("240.240.0.1"), s("a.example"))],
     };
     assert_eq!(object(&value), Object::ServiceEntry(row(expected)));

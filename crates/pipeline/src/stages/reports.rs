@@ -210,6 +210,7 @@ notes!(
     directs,
     chains,
     encoded,
+    route_configs,
     clusters,
     endpoints,
     listeners,

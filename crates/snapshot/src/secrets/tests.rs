@@ -27,6 +27,7 @@ fn waypoint(at: &str, accounts: &[&str]) -> (ObjectKey, Arc<WaypointRow>) {
         listener: None,
         service_accounts: accounts.iter().map(|sa| Str::from(*sa)).collect(),
         binding: None,
+        forwards_identity: false,
     };
     (key(at), Arc::new(row))
 }

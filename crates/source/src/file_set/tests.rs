@@ -57,7 +57,9 @@ impl Mirror {
                         })
                         .collect();
                 }
-                Input::Interest(..) => panic!("a directory has no clients"),
+                Input::Interest(..) | Input::Jwks(..) | Input::Rejected(..) => {
+                    panic!("a directory has no clients")
+                }
             }
         }
     }
@@ -88,7 +90,9 @@ fn batch(set: &mut FileSet) -> Vec<String> {
             let codes: Vec<_> = findings.iter().map(|finding| finding.code).collect();
             format!("findings {}", codes.join(","))
         }
-        Input::Interest(..) => panic!("a directory has no clients"),
+        Input::Interest(..) | Input::Jwks(..) | Input::Rejected(..) => {
+            panic!("a directory has no clients")
+        }
     };
     set.changes().into_iter().map(show).collect()
 }

@@ -44,6 +44,8 @@ fn switch<'f>(features: &'f mut Features, name: &str) -> Result<&'f mut bool> {
         "ip_autoallocate" => &mut features.ip_autoallocate,
         "entries_select_pods" => &mut features.entries_select_pods,
         "services_select_entries" => &mut features.services_select_entries,
+        "foreign_hosts" => &mut features.foreign_hosts,
+        "many_authorizers" => &mut features.many_authorizers,
         other => bail!("{other} is no switch"),
     })
 }

@@ -47,6 +47,7 @@ fn world(secrets: &str, granted: &str) -> Arc<Snapshot> {
         listener: None,
         service_accounts: vec!["gw".into()],
         binding: None,
+        forwards_identity: false,
     };
     let classes = ["gw", "other"].map(|name| {
         let class = ProxyClass::waypoint(ObjectKey::new("a", name));
