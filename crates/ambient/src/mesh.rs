@@ -24,6 +24,9 @@ pub struct MeshDefaults {
     pub revision: Str,
     /// Switches.
     pub features: Features,
+    /// A key set that no token satisfies, new in each process; empty for none.
+    /// See [`MeshRow::nobody_jwks`].
+    pub nobody_jwks: Str,
 }
 
 impl Default for MeshDefaults {
@@ -34,6 +37,7 @@ impl Default for MeshDefaults {
             domain: Str::from(defaults::CLUSTER_DOMAIN),
             revision: Str::new(),
             features: Features::default(),
+            nobody_jwks: Str::new(),
         }
     }
 }
@@ -60,6 +64,7 @@ pub fn derive(_: &(), view: &MeshView<'_>, reads: &mut Reads) -> Output<(), Mesh
         domain: view.defaults.domain.clone(),
         cluster_id: view.defaults.cluster_id.clone(),
         features: view.defaults.features,
+        nobody_jwks: view.defaults.nobody_jwks.clone(),
         ..MeshRow::default()
     };
     let system = ObjectKey::cluster(view.defaults.system_namespace.clone());

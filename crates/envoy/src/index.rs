@@ -5,7 +5,9 @@
 
 use flow::Index;
 use model::census::CensusKey;
-use model::input::{AuthorizationPolicy, HttpRoute, ReferenceGrant};
+use model::input::{
+    AuthorizationPolicy, HttpRoute, ReferenceGrant, RequestAuthentication, TargetRef,
+};
 use model::labels::LABEL_GATEWAY_NAME;
 use model::{
     NamespacedHostname, ObjectKey, ObjectRef, Parsed, ProxyClass, ServiceRow, WaypointRow,
@@ -56,6 +58,20 @@ impl Target {
     /// From its parts.
     pub fn new(kind: TargetKind, key: ObjectKey) -> Self {
         Self { kind, key }
+    }
+
+    /// The object that a policy of this key is attached to; `None` when it is in another
+    /// namespace or of a kind that waypoints do not look at.
+    pub fn of_policy(policy: &ObjectKey, target: &TargetRef) -> Option<Self> {
+        let ns = target.ns.as_deref().unwrap_or_default();
+        if !ns.is_empty() && ns != policy.ns {
+            return None;
+        }
+        let kind = TargetKind::of(&target.group, &target.kind)?;
+        Some(Self::new(
+            kind,
+            ObjectKey::new(policy.ns.clone(), target.name.clone()),
+        ))
     }
 
     /// The object behind a service.
@@ -186,16 +202,8 @@ impl Index<ObjectKey, Parsed<AuthorizationPolicy>> for PolicyByTarget {
     type At = Target;
     fn keys(key: &ObjectKey, row: &Parsed<AuthorizationPolicy>, emit: &mut dyn FnMut(&Target)) {
         for target in row.ok().into_iter().flat_map(|policy| &policy.targets) {
-            if target
-                .ns
-                .as_ref()
-                .is_some_and(|ns| !ns.is_empty() && *ns != key.ns)
-            {
-                continue;
-            }
-            if let Some(kind) = TargetKind::of(&target.group, &target.kind) {
-                let object = ObjectKey::new(key.ns.clone(), target.name.clone());
-                emit(&Target::new(kind, object));
+            if let Some(target) = Target::of_policy(key, target) {
+                emit(&target);
             }
         }
     }
@@ -210,6 +218,30 @@ impl Index<ObjectKey, Parsed<AuthorizationPolicy>> for UntargetedPolicyByNamespa
         if row.ok().is_some_and(|policy| policy.targets.is_empty()) {
             emit(&key.ns);
         }
+    }
+}
+
+/// RequestAuthentications by target. For the table of RequestAuthentications.
+pub struct RequestAuthenticationByTarget;
+
+impl Index<ObjectKey, Parsed<RequestAuthentication>> for RequestAuthenticationByTarget {
+    type At = Target;
+    fn keys(key: &ObjectKey, row: &Parsed<RequestAuthentication>, emit: &mut dyn FnMut(&Target)) {
+        for target in row.ok().into_iter().flat_map(|spec| &spec.targets) {
+            if let Some(target) = Target::of_policy(key, target) {
+                emit(&target);
+            }
+        }
+    }
+}
+
+/// RequestAuthentications by the sources of their keys. For the table of RequestAuthentications.
+pub struct AuthenticationBySource;
+
+impl Index<ObjectKey, Parsed<RequestAuthentication>> for AuthenticationBySource {
+    type At = str;
+    fn keys(_: &ObjectKey, row: &Parsed<RequestAuthentication>, emit: &mut dyn FnMut(&str)) {
+        crate::authn::wanted::sources(row).for_each(|source| emit(&source));
     }
 }
 

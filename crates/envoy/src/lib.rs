@@ -20,6 +20,7 @@
 //!   a value that Envoy would refuse voids its own route, never the listener.
 
 pub mod attachment;
+pub mod authn;
 mod authz;
 pub mod bootstrap;
 pub mod chains;

@@ -34,6 +34,9 @@ pub struct MeshRow {
     pub traffic: MeshTraffic,
     /// Switches of the installation.
     pub features: Features,
+    /// See [`crate::jwks::Jwks::nobody`]: stands in while a source has no row at all. Empty when
+    /// the installation has none; then what needs it refuses everything.
+    pub nobody_jwks: Str,
 }
 
 /// What mesh config says of traffic at waypoints and gateways, defaults applied.
@@ -178,6 +181,7 @@ impl Default for MeshRow {
             entry_visibility: None,
             traffic: MeshTraffic::default(),
             features: Features::default(),
+            nobody_jwks: Str::new(),
         }
     }
 }

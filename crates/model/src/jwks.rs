@@ -1,6 +1,8 @@
 //! Key sets of token issuers, as table input: the control plane fetches them, stages read them.
 //! Source: spec/policy-and-traffic.md §2.2.
 
+use std::time::Duration;
+
 use crate::Str;
 
 /// What is known of the key set behind a `jwksUri` (or behind an issuer whose discovery
@@ -43,4 +45,15 @@ impl JwksSource {
         };
         Self { key }
     }
+}
+
+/// A key set that some RequestAuthentication needs and the control plane must fetch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Where it is; `None` when discovery at the issuer must find that out.
+    pub uri: Option<Str>,
+    /// The issuer; the first in order when several rules share the address.
+    pub issuer: Str,
+    /// Limit of a fetch, the longest that a rule states; `None` = the default.
+    pub timeout: Option<Duration>,
 }

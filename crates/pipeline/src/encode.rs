@@ -6,6 +6,7 @@ use std::sync::Arc;
 use envoy::emit::Resource;
 use flow::Changes;
 use imbl::OrdMap;
+use model::jwks::Wanted;
 use model::status::{StatusKey, StatusRow};
 use model::{Finding, MeshRow, ObjectKey, ProxyClass, Str, WaypointRow, WorkloadRow};
 use prost::Message as _;
@@ -30,6 +31,7 @@ pub(crate) struct Resources {
     proxies: OrdMap<ProxyClass, Arc<ProxyResources>>,
     statuses: OrdMap<StatusKey, Arc<StatusRow>>,
     waypoint_rows: OrdMap<ObjectKey, Arc<WaypointRow>>,
+    jwks_wanted: OrdMap<Str, Arc<Wanted>>,
     mesh: Arc<MeshRow>,
     pods: PodFacts,
     secrets: SecretStore,
@@ -45,6 +47,7 @@ impl Resources {
             differs |= follow(&mut self.statuses, changed);
         }
         differs |= follow(&mut self.waypoint_rows, &changes.waypoints);
+        differs |= follow(&mut self.jwks_wanted, &changes.jwks_wanted);
         differs |= self.update_secrets(changes);
         if let Some(row) = changes.mesh.rows().last() {
             self.mesh = row.new.clone().unwrap_or_default();
@@ -69,6 +72,7 @@ impl Resources {
             findings,
             statuses: self.statuses.clone(),
             waypoints: self.waypoint_rows.clone(),
+            jwks_wanted: self.jwks_wanted.clone(),
             mesh: Arc::clone(&self.mesh),
             pods: self.pods.clone(),
             secrets: self.secrets.clone(),

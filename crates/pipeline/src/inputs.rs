@@ -193,7 +193,9 @@ inputs! {
     virtual_services: VirtualService(VirtualService) = Table::new("virtual_services"),
     destination_rules: DestinationRule(DestinationRule) = Table::new("destination_rules"),
     request_authentications: RequestAuthentication(RequestAuthentication)
-        = Table::new("request_authentications"),
+        = Table::new("request_authentications")
+            .with_index::<envoy::index::RequestAuthenticationByTarget>()
+            .with_index::<envoy::index::AuthenticationBySource>(),
 }
 
 impl Inputs {

@@ -22,6 +22,7 @@ use ambient::status;
 use ambient::waypoint::{self, WaypointView};
 use ambient::workload::{self, WorkloadSource, WorkloadView};
 use envoy::attachment::{self, AttachmentView};
+use envoy::authn::wanted::{self, JwksWantedView};
 use envoy::chains::{self, ChainView};
 use envoy::clusters::{self, ClusterView};
 use envoy::credentials::{GrantByAuthority, GrantByCertificate, GrantByConfigMap};
@@ -37,11 +38,12 @@ use envoy::route_configs::{self, RouteConfigView};
 use envoy::static_clusters::{self, StaticClusterView};
 use flow::{Changes, Derived, Dirty, Reads, Touched};
 use model::derived::Locality;
+use model::jwks::Wanted;
 use model::secret::{CredentialGrants, Material, MaterialKey};
 use model::status::{StatusKey, StatusRow};
 use model::{
     AuthorizationRow, Finding, MeshRow, NamespacedHostname, ObjectKey, PodFact, ProxyClass,
-    ServiceRow, WaypointRow, WorkloadRow, WorkloadUid,
+    ServiceRow, Str, WaypointRow, WorkloadRow, WorkloadUid,
 };
 
 use crate::inputs::{InputChanges, Inputs};
@@ -97,6 +99,7 @@ pub(crate) struct Stages {
     pub(crate) endpoints: Stage<NamespacedHostname, WaypointResource, EndpointsIr>,
     pub(crate) listeners: Stage<ProxyClass, ClassResource, ListenerIr>,
     pub(crate) static_clusters: Stage<ProxyClass, ClassResource, StaticClusterIr>,
+    jwks_wanted: Stage<Str, Str, Wanted>,
     grants: Stage<ObjectKey, ObjectKey, CredentialGrants>,
     materials: Stage<MaterialKey, MaterialKey, Material>,
     route_findings: Stage<ObjectKey, (), ()>,
@@ -123,6 +126,7 @@ pub(crate) struct DerivedChanges {
     pub(crate) credentials: CredentialChanges,
     pub(crate) proxies: Vec<(ProxyClass, bool)>,
     pub(crate) statuses: Vec<Changes<StatusKey, StatusRow>>,
+    pub(crate) jwks_wanted: Changes<Str, Wanted>,
     pub(crate) waypoints: Changes<ObjectKey, WaypointRow>,
     pub(crate) mesh: Changes<(), MeshRow>,
     pub(crate) pods: Changes<ObjectKey, PodFact>,
@@ -182,6 +186,7 @@ impl Stages {
             endpoints: Derived::new("endpoints"),
             listeners: Derived::new("listeners"),
             static_clusters: Derived::new("static_clusters"),
+            jwks_wanted: Derived::new("jwks_wanted"),
             grants: Derived::new("grants")
                 .with_index::<GrantByCertificate>()
                 .with_index::<GrantByAuthority>()
@@ -585,6 +590,15 @@ impl Stages {
                 mesh
             }
         );
+        let jwks_wanted = update!(
+            touched,
+            self.jwks_wanted,
+            named_sources(changed),
+            wanted::derive,
+            JwksWantedView {
+                authentications: inputs.request_authentications.view()
+            }
+        );
         let credentials = self.update_credentials(inputs, changed, &mut touched);
         self.update_findings(inputs, changed, &services, &workloads, &mut touched);
         let statuses = self.update_statuses(inputs, changed, &mut touched);
@@ -616,10 +630,19 @@ impl Stages {
             credentials,
             proxies,
             statuses,
+            jwks_wanted,
             waypoints: waypoint_changes,
             mesh: mesh_changes,
             pods,
             notes,
         }
     }
+}
+
+/// Sources of keys that changed RequestAuthentications name now; those that they named before
+/// are touched.
+fn named_sources(changed: &InputChanges) -> impl Iterator<Item = Str> + '_ {
+    let rows = changed.request_authentications.rows().iter();
+    rows.filter_map(|change| change.new.as_deref())
+        .flat_map(wanted::sources)
 }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use imbl::OrdMap;
+use model::jwks::Wanted;
 use model::status::{StatusKey, StatusRow};
-use model::{Finding, MeshRow, ObjectKey, ProxyClass, WaypointRow};
+use model::{Finding, MeshRow, ObjectKey, ProxyClass, Str, WaypointRow};
 
 use crate::{AddressIndex, LazyWorkloads, PodFacts, ResourceMap, ResourceType, SecretStore};
 
@@ -66,6 +67,9 @@ pub struct Snapshot {
     pub statuses: OrdMap<StatusKey, Arc<StatusRow>>,
     /// Gateways that can be named as waypoints, those without address included.
     pub waypoints: OrdMap<ObjectKey, Arc<WaypointRow>>,
+    /// Key sets of token issuers that configuration needs, by [`model::jwks::JwksSource::key`].
+    /// No client sees it.
+    pub jwks_wanted: OrdMap<Str, Arc<Wanted>>,
     /// Mesh-wide settings in force.
     pub mesh: Arc<MeshRow>,
     /// What identity checks must know of pods. No client sees it.
@@ -86,6 +90,7 @@ impl Default for Snapshot {
             findings: Arc::from([]),
             statuses: OrdMap::new(),
             waypoints: OrdMap::new(),
+            jwks_wanted: OrdMap::new(),
             mesh: Arc::default(),
             pods: PodFacts::default(),
             secrets: SecretStore::default(),

@@ -215,6 +215,7 @@ notes!(
     endpoints,
     listeners,
     static_clusters,
+    jwks_wanted,
     grants,
     materials,
     route_findings,
