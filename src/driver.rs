@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use model::ProxyClass;
 use model::object::Input;
 use pipeline::Pipeline;
 use snapshot::Snapshot;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+use xds::Report;
 
 /// When collected changes are applied.
 #[derive(Clone, Copy, Debug)]
@@ -28,8 +28,8 @@ pub struct Debounce {
 pub struct Channels {
     /// Batches of a source.
     pub inputs: mpsc::Receiver<Vec<Input>>,
-    /// Connecting and leaving proxy classes.
-    pub interest: mpsc::Receiver<(ProxyClass, bool)>,
+    /// Connecting and leaving proxy classes, and what they refuse.
+    pub interest: mpsc::Receiver<Report>,
     /// Where snapshots go; `None` until the first one.
     pub snapshots: watch::Sender<Option<Arc<Snapshot>>>,
 }
@@ -87,9 +87,10 @@ fn apply(
 async fn next_event(channels: &mut Channels) -> Option<(Vec<Input>, bool)> {
     tokio::select! {
         biased;
-        Some((class, connected)) = channels.interest.recv() => {
-            Some((vec![Input::Interest(class, connected)], true))
-        }
+        Some(report) = channels.interest.recv() => Some(match report {
+            Report::Interest(class, connected) => (vec![Input::Interest(class, connected)], true),
+            Report::Rejected(class, list) => (vec![Input::Rejected(class, list)], false),
+        }),
         batch = channels.inputs.recv() => {
             let batch = batch?;
             let urgent = batch.iter().any(|input| matches!(input, Input::Resync(..)));
@@ -131,7 +132,7 @@ async fn next_batch(
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-    use model::{Kind, ObjectKey};
+    use model::{Kind, ObjectKey, ProxyClass};
 
     use super::*;
 
@@ -142,7 +143,7 @@ mod tests {
 
     struct Ends {
         inputs: mpsc::Sender<Vec<Input>>,
-        interest: mpsc::Sender<(ProxyClass, bool)>,
+        interest: mpsc::Sender<Report>,
         channels: Channels,
     }
 
@@ -220,7 +221,7 @@ mod tests {
         let interest = ends.interest.clone();
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(5)).await;
-            interest.send((class, true)).await.unwrap();
+            interest.send(Report::Interest(class, true)).await.unwrap();
         });
         assert_eq!(next_after_apply(&mut ends).await, (2, 5));
     }

@@ -31,7 +31,7 @@ pub use identity::IdentityPolicy;
 pub use metrics::Metrics;
 pub use response::Response;
 pub use server::{Limits, ServerConfig, ServerError, serve, tls_config};
-pub use service::{AdsService, Deps};
+pub use service::{AdsService, Deps, Report};
 pub use session::{
     Effect, Effects, Flavour, Limits as SessionLimits, Observation, Request, Session, TypeStatus,
 };

@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 
 use authn::{Authenticator, AuthnError, Caller, Peer};
 use futures::future::BoxFuture;
-use model::ProxyClass;
 use prost::Message;
 use proto::discovery::{DeltaDiscoveryRequest, DiscoveryRequest};
 use snapshot::{DeltaCache, Snapshot};
@@ -35,6 +34,7 @@ use crate::response::Response;
 use crate::session::Request;
 use crate::wire::{AdsCodec, DECODE_BYTES_MAX, ENCODE_BYTES_MAX};
 use interest::Interests;
+pub use interest::Report;
 use limiter::Limiter;
 use shares::Shares;
 
@@ -61,9 +61,8 @@ pub struct Deps {
     pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     /// Understands nodes.
     pub node_reader: Arc<dyn NodeReader>,
-    /// Told when the first proxy of a class connects (`true`) and when the last one
-    /// leaves (`false`).
-    pub interest: mpsc::Sender<(ProxyClass, bool)>,
+    /// Told which classes of proxies are connected and what they refuse.
+    pub interest: mpsc::Sender<Report>,
     /// Where open streams are listed.
     pub connections: Arc<Connections>,
     /// Where events are counted.

@@ -14,10 +14,12 @@ mod push;
 #[cfg(test)]
 mod secret_tests;
 mod subscription;
+mod verdict;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use model::rejection::Rejection;
 use model::{ProxyClass, Str};
 use proto::discovery::{DeltaDiscoveryRequest, DiscoveryRequest, Status};
 use snapshot::{DeltaCache, ResourceMap, ResourceType, SecretAccess, Snapshot};
@@ -325,7 +327,7 @@ impl Session {
                 now_ms,
                 ty,
                 nonce,
-                request.error_detail.as_ref(),
+                (request.error_detail.as_ref(), push::is_of_proxies(ty)),
                 effects,
             ) {
                 sub.change_delta(ty, &request);
@@ -394,12 +396,26 @@ impl Session {
             now_ms,
             ty,
             nonce,
-            request.error_detail.as_ref(),
+            (request.error_detail.as_ref(), is_named && push::is_of_proxies(ty)),
             effects,
         ) && is_named
         {
             sub.change_sotw(request.resource_names);
         }
+    }
+
+    /// What the client refuses of what it should have: the resources to blame, with its words.
+    pub fn rejections(&self) -> Vec<Rejection> {
+        let mut out = Vec::new();
+        for (ty, sub) in &self.subscriptions {
+            let refused = sub.verdicts.refused(&sub.sent);
+            out.extend(refused.map(|(name, text)| Rejection {
+                type_url: Str::from(ty.type_url()),
+                name: name.clone(),
+                text: text.clone(),
+            }));
+        }
+        out
     }
 
     fn next_nonce(&mut self) -> String {
@@ -415,7 +431,7 @@ fn take_verdict(
     now_ms: u64,
     ty: ResourceType,
     nonce: &str,
-    error: Option<&Status>,
+    (error, can_split): (Option<&Status>, bool),
     effects: &mut Effects,
 ) -> bool {
     if !nonce.is_empty() && nonce != sub.nonce_sent() {
@@ -424,7 +440,7 @@ fn take_verdict(
     }
     if let Some(error) = error {
         let message = bounded(&error.message, LAST_ERROR_BYTES_MAX).to_owned();
-        sub.nack(nonce, message.clone());
+        sub.nack(ty, nonce, &error.message, can_split);
         effects.push(Effect::Observe(Observation::Nacked { ty, message }));
     } else if let Some(elapsed_ms) = sub.ack(nonce, now_ms) {
         effects.push(Effect::Observe(Observation::Acked { ty, elapsed_ms }));

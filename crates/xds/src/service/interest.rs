@@ -1,8 +1,9 @@
-//! Which classes of proxies are connected.
+//! Which classes of proxies are connected, and what they refuse.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::ProxyClass;
+use model::rejection::Rejection;
 use tokio::sync::{Mutex, mpsc};
 
 /// Classes at once of one gateway. Most of what makes a class is what nodes say of themselves.
@@ -10,17 +11,32 @@ const CLASSES_PER_GATEWAY_MAX: usize = 16;
 /// Classes at once.
 const CLASSES_MAX: usize = 4096;
 
-/// Counts the streams of each class and reports the first and the last.
+/// Rejections of one class that are reported.
+const REJECTIONS_MAX: usize = 256;
+
+/// What is told of clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// The first proxy of a class connected (`true`), or its last one left (`false`).
+    Interest(ProxyClass, bool),
+    /// What proxies of a class refuse now: the complete list.
+    Rejected(ProxyClass, Vec<Rejection>),
+}
+
+/// Counts the streams of each class and reports the first and the last, and what they refuse.
 pub(super) struct Interests {
     /// Held while reporting, so that reports of one class keep their order.
     counts: Mutex<BTreeMap<ProxyClass, usize>>,
-    reports: mpsc::Sender<(ProxyClass, bool)>,
+    /// Per class and stream, where there is anything.
+    rejections: Mutex<BTreeMap<ProxyClass, BTreeMap<u64, Vec<Rejection>>>>,
+    reports: mpsc::Sender<Report>,
 }
 
 impl Interests {
-    pub(super) fn new(reports: mpsc::Sender<(ProxyClass, bool)>) -> Self {
+    pub(super) fn new(reports: mpsc::Sender<Report>) -> Self {
         Self {
             counts: Mutex::default(),
+            rejections: Mutex::default(),
             reports,
         }
     }
@@ -39,9 +55,28 @@ impl Interests {
         *count += 1;
         if *count == 1 {
             // An error means that the process is ending.
-            let _ = self.reports.send((class, true)).await;
+            let _ = self.reports.send(Report::Interest(class, true)).await;
         }
         true
+    }
+
+    /// Tells what a stream refuses now; nothing once it ends.
+    pub(super) async fn reject(&self, class: &ProxyClass, stream: u64, list: Vec<Rejection>) {
+        let mut all = self.rejections.lock().await;
+        let of_class = all.entry(class.clone()).or_default();
+        let changed = if list.is_empty() {
+            of_class.remove(&stream).is_some()
+        } else {
+            of_class.insert(stream, list.clone()) != Some(list)
+        };
+        let together: BTreeSet<&Rejection> = of_class.values().flatten().collect();
+        let told = together.into_iter().take(REJECTIONS_MAX).cloned().collect();
+        if of_class.is_empty() {
+            all.remove(class);
+        }
+        if changed {
+            let _ = self.reports.send(Report::Rejected(class.clone(), told)).await;
+        }
     }
 
     pub(super) async fn lower(&self, class: ProxyClass) {
@@ -52,7 +87,7 @@ impl Interests {
         *count -= 1;
         if *count == 0 {
             counts.remove(&class);
-            let _ = self.reports.send((class, false)).await;
+            let _ = self.reports.send(Report::Interest(class, false)).await;
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use authn::{Caller, Peer};
+use model::rejection::Rejection;
 use snapshot::Snapshot;
 use tokio::sync::{mpsc, watch};
 use tonic::{Code, Status, Streaming};
@@ -186,11 +187,13 @@ async fn serve<R: AdsRequest>(
         session,
         responses: responses.clone(),
         snapshots: deps.snapshots.clone(),
+        rejections: Vec::new(),
     };
     let class = task.session.client().class.clone();
     // A task of its own, so that the bookkeeping below happens however it ends.
     let served = tokio::spawn(task.serve(first, requests).instrument(span)).await;
     if let Some(class) = class {
+        shared.interests.reject(&class, number, Vec::new()).await;
         shared.interests.lower(class).await;
     }
     deps.connections.close(number);
@@ -208,6 +211,8 @@ struct Task {
     session: Session,
     responses: Responses,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// What was last told of what the client refuses.
+    rejections: Vec<Rejection>,
 }
 
 impl Task {
@@ -298,6 +303,15 @@ impl Task {
             .deps
             .connections
             .update(self.number, self.session.status());
+        let verdict = |effect: &Effect| {
+            matches!(
+                effect,
+                Effect::Observe(Observation::Acked { .. } | Observation::Nacked { .. })
+            )
+        };
+        if effects.iter().any(verdict) {
+            self.tell_rejections().await;
+        }
         for effect in effects {
             match effect {
                 Effect::Send(response) => self.send(response, started).await?,
@@ -312,6 +326,18 @@ impl Task {
             }
         }
         Ok(())
+    }
+
+    async fn tell_rejections(&mut self) {
+        let list = self.session.rejections();
+        if list == self.rejections {
+            return;
+        }
+        self.rejections.clone_from(&list);
+        if let Some(class) = self.session.client().class.clone() {
+            let interests = &self.shared.interests;
+            interests.reject(&class, self.number, list).await;
+        }
     }
 
     async fn send(&self, response: Response, started: Instant) -> Result<(), End> {

@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use authn::{AuthenticatorConfig, DevIssuer, PodRef, TokenRequest};
 use ca::DevCa;
 use hyper_util::rt::TokioIo;
-use model::SpiffeId;
+use model::{ProxyClass, SpiffeId};
 use prometheus::Registry;
 use proto::core::Node;
 use proto::discovery::DeltaDiscoveryResponse;
@@ -78,7 +78,7 @@ struct World {
     /// How far the clock that tokens are read by is ahead, seconds.
     ahead: Arc<AtomicU64>,
     snapshots: watch::Sender<Option<Arc<Snapshot>>>,
-    interest: mpsc::Receiver<(ProxyClass, bool)>,
+    interest: mpsc::Receiver<Report>,
     connections: Arc<Connections>,
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
@@ -717,7 +717,7 @@ async fn class_is_reported_with_its_first_and_last_stream() {
     }
     world.until(|all| all.len() == 2).await;
     let class = envoy("app", "wp").class.unwrap();
-    assert_eq!(world.interest.recv().await, Some((class.clone(), true)));
+    assert_eq!(world.interest.recv().await, Some(Report::Interest(class.clone(), true)));
     // The answer comes with the translation, not before.
     world
         .snapshots
@@ -732,7 +732,7 @@ async fn class_is_reported_with_its_first_and_last_stream() {
         assert_eq!(ads.next().await.0, ["c"]);
     }
     drop(streams);
-    assert_eq!(world.interest.recv().await, Some((class, false)));
+    assert_eq!(world.interest.recv().await, Some(Report::Interest(class, false)));
     assert!(world.interest.try_recv().is_err());
 }
 

@@ -89,6 +89,8 @@ struct Watch {
     owed: BTreeSet<String>,
     /// Names that may be sent though they did not change.
     may_repeat: BTreeSet<String>,
+    /// What the response in flight has.
+    sent: BTreeSet<String>,
     answered: bool,
 }
 
@@ -166,6 +168,7 @@ impl Model {
             .expect("a response for a type never asked for");
         assert_eq!(watch.in_flight, None, "two {ty:?} responses in flight");
         watch.in_flight = Some(decoded.nonce);
+        watch.sent = decoded.resources.iter().map(|r| r.name.clone()).collect();
         let is_first = !std::mem::replace(&mut watch.answered, true);
         let held = self.held.entry(ty).or_default();
         for resource in &decoded.resources {
@@ -321,6 +324,14 @@ impl Model {
             .get_mut(&ty)
             .and_then(|watch| watch.in_flight.take());
         let Some(response_nonce) = nonce else { return };
+        if let Some(watch) = self.watches.get_mut(&ty)
+            && !accepts
+            && watch.sent.len() > 1
+            && !matches!(ty, Address | Authorization)
+        {
+            // Which of them is to blame is found out by sending them again.
+            watch.may_repeat.append(&mut watch.sent);
+        }
         let error_detail = (!accepts).then(Status::default);
         self.request(DeltaDiscoveryRequest {
             response_nonce,

@@ -44,6 +44,11 @@ const PROXY: [(ResourceType, Part); 8] = [
     (ResourceType::Endpoint, Part::Removals),
 ];
 
+/// Whether resources of a type are configuration of Envoy.
+pub(super) fn is_of_proxies(ty: ResourceType) -> bool {
+    PROXY.iter().any(|(proxy, _)| *proxy == ty)
+}
+
 /// The next response of a type and the state it leads to.
 pub(super) struct Next {
     pub(super) payload: Payload,
@@ -161,7 +166,9 @@ impl Session {
             limits: self.limits,
         };
         let names_addresses = matches!(ty, ResourceType::Address | ResourceType::Workload);
-        let next = if ty == ResourceType::Secret {
+        let next = if let Some(next) = next_of_suspects(sub, &context) {
+            Some(next)
+        } else if ty == ResourceType::Secret {
             // Also of a wildcard: nobody gets what he did not name.
             next_of_named(sub, &context)
         } else if sub.wildcard {
@@ -192,6 +199,7 @@ impl Session {
             // It was compared with what was held before; and all empty maps look the same.
             sub.settled = None;
             sub.is_turn_of_rest = next.is_urgent;
+            sub.in_flight_changed = Arc::clone(&next.changed);
             sub.note_sent(&nonce, now_ms);
         }
         if ty == ResourceType::Cluster {
@@ -330,7 +338,8 @@ fn next_of_all(sub: &mut Subscription, context: &Context<'_>) -> Option<Next> {
     let payload = match context.flavour {
         Flavour::Sotw => {
             // Frames of removed resources that a snapshot held are still whole.
-            let chunks = sent.iter().map(|resource| resource.framed_sotw()).collect();
+            let chunks = sub.acceptable(&sent).map(|resource| resource.framed_sotw());
+            let chunks = chunks.collect();
             Payload::Own {
                 chunks,
                 removed: Vec::new(),
@@ -363,6 +372,34 @@ fn next_of_all(sub: &mut Subscription, context: &Context<'_>) -> Option<Next> {
         is_whole: true,
         is_urgent: false,
         changed: Arc::clone(&delta.changed),
+    })
+}
+
+/// A part of a rejected response, alone, so that it becomes clear which resource is to blame.
+fn next_of_suspects(sub: &mut Subscription, context: &Context<'_>) -> Option<Next> {
+    if sub.verdicts.is_clean() || context.part == Part::Removals {
+        return None;
+    }
+    let (held, _) = held(sub, context);
+    let mut group = sub.verdicts.next_group(&held, context.target);
+    group.retain(|one| sub.wants(one.name()));
+    if group.is_empty() {
+        return None;
+    }
+    let mut sent = held;
+    for resource in &group {
+        sent.insert(Arc::clone(resource));
+    }
+    Some(Next {
+        payload: Payload::Own {
+            chunks: group.iter().map(|one| frame(one, context)).collect(),
+            removed: Vec::new(),
+        },
+        sent,
+        shared: false,
+        is_whole: false,
+        is_urgent: false,
+        changed: group.into(),
     })
 }
 

@@ -1,13 +1,15 @@
 //! What a client wants of one type, and what it holds.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use model::Str;
 use proto::discovery::DeltaDiscoveryRequest;
-use snapshot::{ResourceMap, ResourceType};
+use snapshot::{EncodedResource, ResourceMap, ResourceType};
 
-use super::NAMES_MAX;
+use super::{LAST_ERROR_BYTES_MAX, NAMES_MAX, bounded};
 use super::on_demand::OnDemand;
+use super::verdict::Verdicts;
 
 /// The state of one type on one stream, for debug pages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,6 +62,12 @@ pub(super) struct Subscription {
     pub(super) is_turn_of_rest: bool,
     /// For clients that ask for addresses by name.
     pub(super) on_demand: OnDemand,
+    /// What the response in flight changes.
+    pub(super) in_flight_changed: Arc<[Arc<EncodedResource>]>,
+    /// What the client is known to have accepted.
+    accepted: ResourceMap,
+    /// What was rejected, and what is left of it to try alone.
+    pub(super) verdicts: Verdicts,
     /// When the response was sent that is not yet acknowledged.
     pub(super) in_flight_since_ms: Option<u64>,
     /// Since when something is ready to be sent but has to wait.
@@ -286,18 +294,62 @@ impl Subscription {
         }
         self.last_error = None;
         nonce.clone_into(&mut self.nonce_acked);
+        let changed = std::mem::take(&mut self.in_flight_changed);
+        self.verdicts.accept(&changed);
+        self.settle_accepted();
         self.in_flight_since_ms
             .take()
             .map(|since| now_ms.saturating_sub(since))
     }
 
     /// Notes a rejection. What was rejected counts as sent: the same bytes would be
-    /// rejected again.
-    pub(super) fn nack(&mut self, nonce: &str, message: String) {
-        self.last_error = Some(message);
-        if !nonce.is_empty() {
-            self.in_flight_since_ms = None;
+    /// rejected again. Where the response had several resources and it is not clear which of them
+    /// is meant, they are sent again in halves, so that only the bad one is left out.
+    pub(super) fn nack(&mut self, ty: ResourceType, nonce: &str, text: &str, can_split: bool) {
+        let kept = bounded(text, LAST_ERROR_BYTES_MAX);
+        self.last_error = Some(kept.to_owned());
+        if nonce.is_empty() {
+            return;
         }
+        self.in_flight_since_ms = None;
+        let changed = std::mem::take(&mut self.in_flight_changed);
+        let again = self.verdicts.reject(ty, &changed, text, kept, can_split);
+        if again.is_empty() {
+            self.settle_accepted();
+        }
+        for name in again {
+            self.resend(&name);
+        }
+    }
+
+    /// What the client has now: what it was sent, but the older version of what it refused.
+    fn settle_accepted(&mut self) {
+        if self.verdicts.is_clean() {
+            self.accepted = self.sent.clone();
+            return;
+        }
+        let mut accepted = self.sent.clone();
+        for resource in self.sent.iter().filter(|one| self.verdicts.is_refused(one)) {
+            match self.accepted.get(resource.name()) {
+                Some(older) => accepted.insert(Arc::clone(older)),
+                None => accepted.remove(resource.name()),
+            };
+        }
+        self.accepted = accepted;
+    }
+
+    /// The state of the world without what was refused: its older version stands there instead.
+    pub(super) fn acceptable<'a>(
+        &'a self,
+        world: &'a ResourceMap,
+    ) -> impl Iterator<Item = &'a Arc<EncodedResource>> {
+        world.iter().filter_map(|resource| {
+            if self.verdicts.is_refused(resource) {
+                self.accepted.get(resource.name())
+            } else {
+                Some(resource)
+            }
+        })
     }
 
     /// Notes a response.
