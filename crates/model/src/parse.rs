@@ -6,6 +6,7 @@
 
 mod core;
 mod destination_rule;
+mod duration;
 mod gateway;
 mod grpc_route;
 mod http_route;
