@@ -306,7 +306,9 @@ impl World {
             .unwrap()
             .last()
             .unwrap()["typedConfig"];
-        let hosts = hcm["routeConfig"]["virtualHosts"].as_array().unwrap();
+        let name = hcm["rds"]["routeConfigName"].as_str().unwrap();
+        let all = Self::of(&self.waypoints[waypoint], ResourceType::Route);
+        let hosts = all[name]["virtualHosts"].as_array().unwrap();
         assert_eq!(hosts.len(), 1, "{chain}");
         let routes = hosts[0]["routes"].as_array().unwrap().iter();
         routes

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ambientd_envoy as envoy;
 use envoy::ir::{
-    ClassResource, Discovery, ListenerIr, MainIr, PortTarget, RangeTarget, WaypointResource,
+    ClassResource, Discovery, Health, ListenerIr, MainIr, PortTarget, RangeTarget, WaypointResource,
 };
 use model::derived::{AppProtocol, BoundWaypoint, Locality};
 use model::input::{
@@ -54,7 +54,7 @@ fn main_internal(world: &World) -> MainIr {
 fn a_service_without_routes_forwards_to_itself() {
     let world = world();
     assert_eq!(
-        shown(world.derive().chain(CHAIN)),
+        shown(world.derive().routes(CHAIN)),
         [format!("default * -> {CHAIN}@1")]
     );
 }
@@ -93,7 +93,7 @@ fn own_routes_are_sorted_by_precedence_and_have_no_fallback() {
     let v2 = "inbound-vip|80|http|v2.app.svc.cluster.local@1";
     let derived = world.derive();
     assert_eq!(
-        shown(derived.chain(CHAIN)),
+        shown(derived.routes(CHAIN)),
         [
             format!("app.r.3 =/x -> {v2}"),
             format!("app.r.4 /a/long/* -> {v2}"),
@@ -103,9 +103,7 @@ fn own_routes_are_sorted_by_precedence_and_have_no_fallback() {
             format!("app.r.0 * -> {CHAIN}@1"),
         ]
     );
-    let envoy::ir::ChainBody::Http { routes, .. } = &derived.chain(CHAIN).body else {
-        panic!()
-    };
+    let routes = &derived.routes(CHAIN).routes;
     assert_eq!(
         (routes[2].headers.len(), routes[3].headers.len()),
         (1, 0),
@@ -143,9 +141,7 @@ fn a_route_is_traced_by_its_object_when_it_has_no_single_destination() {
         let rules = vec![rule(vec![prefix("/a")], backends)];
         world.route(&key("r"), route(parent, rules));
         let derived = world.derive();
-        let envoy::ir::ChainBody::Http { routes, .. } = &derived.chain(CHAIN).body else {
-            panic!()
-        };
+        let routes = &derived.routes(CHAIN).routes;
         assert_eq!(routes[0].operation, expected);
     }
 }
@@ -172,7 +168,7 @@ fn weights_failures_and_destinations_answer_as_the_api_says() {
         route(reference("Service", "app", "web", None), rules),
     );
     let derived = world.derive();
-    let mut lines = shown(derived.chain(CHAIN));
+    let mut lines = shown(derived.routes(CHAIN));
     lines.sort();
     assert_eq!(
         lines,
@@ -207,7 +203,7 @@ fn gateway_routes_fall_through_and_yield_to_own_routes() {
     let v2 = "inbound-vip|80|http|v2.app.svc.cluster.local";
     let shared = format!("app.shared.0 /a/* -> {v2}@1");
     assert_eq!(
-        shown(world.derive().chain(CHAIN)),
+        shown(world.derive().routes(CHAIN)),
         [shared.clone(), format!("default * -> {CHAIN}@1")]
     );
 
@@ -217,11 +213,11 @@ fn gateway_routes_fall_through_and_yield_to_own_routes() {
     );
     let derived = world.derive();
     assert_eq!(
-        shown(derived.chain(CHAIN)),
+        shown(derived.routes(CHAIN)),
         [format!("app.own.0 /a/* -> {v2}@1")]
     );
     assert_eq!(
-        shown(derived.chain(v2)),
+        shown(derived.routes(v2)),
         [shared, format!("default * -> {v2}@1")]
     );
 
@@ -231,7 +227,7 @@ fn gateway_routes_fall_through_and_yield_to_own_routes() {
     };
     world.route(&key("shared"), narrowed);
     let derived = world.derive();
-    assert_eq!(shown(derived.chain(v2)), [format!("default * -> {v2}@1")]);
+    assert_eq!(shown(derived.routes(v2)), [format!("default * -> {v2}@1")]);
     assert_eq!(derived.codes(&key("shared")), ["route-parent-waypoint"]);
 }
 
@@ -274,7 +270,7 @@ fn only_gateway_parents_need_a_grant() {
         }
         let derived = world.derive();
         assert_eq!(
-            shown(derived.chain(CHAIN))[0],
+            shown(derived.routes(CHAIN))[0],
             format!("app.r.0 /a/* -> {expected}")
         );
         let missing = kind == "Gateway" && !granted;
@@ -310,7 +306,7 @@ fn a_route_with_a_hard_error_contributes_nothing_and_says_so() {
             route(reference("Service", "app", "web", None), vec![good(), bad]),
         );
         let derived = world.derive();
-        let own = shown(derived.chain(CHAIN))
+        let own = shown(derived.routes(CHAIN))
             .iter()
             .any(|line| line.starts_with("app.r"));
         assert_eq!(own, applies, "{code}");
@@ -333,7 +329,7 @@ fn routes_of_a_third_namespace_and_of_other_ports_do_not_apply() {
     );
     let derived = world.derive();
     assert_eq!(
-        shown(derived.chain(CHAIN)),
+        shown(derived.routes(CHAIN)),
         [format!("default * -> {CHAIN}@1")]
     );
     assert_eq!(derived.codes(&consumer), ["route-foreign-namespace"]);
@@ -466,30 +462,25 @@ fn endpoints_are_tunnelled_grouped_and_never_terminating() {
     });
     let derived = world.derive();
     let row = &derived.endpoints[&WaypointResource::new(waypoint_key(), CHAIN)];
+    let (up, down) = (Health::Healthy, Health::Unhealthy);
     let shown: Vec<_> = row
-        .localities
+        .groups
         .iter()
-        .flat_map(|(at, list)| list.iter().map(move |e| (at.clone(), e)))
-        .map(|(at, e)| (at, e.ip.to_string(), e.port, e.tunnel, e.healthy))
+        .flat_map(|group| group.endpoints.iter().map(|e| (group.locality.clone(), e)))
+        .map(|(at, e)| (at, e.ip.to_string(), e.port, e.tunnel, e.health))
         .collect();
     assert_eq!(
         shown,
         [
-            (Locality::default(), "10.0.0.1".to_owned(), 8080, true, true),
-            (
-                Locality::default(),
-                "10.0.0.2".to_owned(),
-                8080,
-                false,
-                true
-            ),
-            (zone, "fd00::4".to_owned(), 8080, true, false),
+            (Locality::default(), "10.0.0.1".to_owned(), 8080, true, up),
+            (Locality::default(), "10.0.0.2".to_owned(), 8080, false, up),
+            (zone, "fd00::4".to_owned(), 8080, true, down),
         ]
     );
     let empty = "inbound-vip|80|http|v2.app.svc.cluster.local";
     let row = &derived.endpoints[&WaypointResource::new(waypoint_key(), empty)];
     assert!(
-        row.localities.is_empty(),
+        row.groups.is_empty(),
         "an EDS cluster always has its answer"
     );
 }
@@ -524,6 +515,8 @@ fn clusters_follow_the_resolution_of_the_service() {
             Discovery::OriginalDst => "original",
             Discovery::StrictDns(_) => "strict",
             Discovery::LogicalDns(_) => "logical",
+            Discovery::Dynamic(_) => "dynamic",
+            Discovery::Nobody => "nobody",
         });
         assert_eq!(kind, expected, "{resolution:?}");
     }
@@ -589,7 +582,7 @@ fn policies_attach_by_target_and_nothing_else() {
     ] {
         let mut world = world();
         world.policy(&ObjectKey::new(ns, "p"), policy.clone());
-        let attached = !world.derive().chain(CHAIN).authz.is_empty();
+        let attached = !world.derive().chain(CHAIN).filters.is_empty();
         assert_eq!(attached, attaches, "{ns} {:?}", policy.targets);
     }
 }
@@ -598,11 +591,14 @@ fn policies_attach_by_target_and_nothing_else() {
 fn direct_chains_take_the_policies_of_the_whole_waypoint_only() {
     let mut world = world();
     world.policy(&key("s"), with_target("Service", "web"));
-    assert!(main_internal(&world).direct.http.authz.is_empty());
+    assert!(main_internal(&world).direct.http.filters.is_empty());
     world.policy(&key("g"), with_target("Gateway", "wp"));
     let main = main_internal(&world);
     assert_eq!(
-        (main.direct.http.authz.len(), main.direct.tcp.authz.len()),
+        (
+            main.direct.http.filters.len(),
+            main.direct.tcp.filters.len()
+        ),
         (1, 1)
     );
 }

@@ -207,7 +207,25 @@ fn json_of(resource: &Resource) -> Value {
     proto::json::to_json(resource.type_url, &resource.bytes).unwrap()
 }
 
-/// The resources as a static configuration: EDS becomes a file per cluster.
+/// Puts routes where route discovery would fetch them; how many.
+fn inline(value: &mut Value, routes: &[Value]) -> usize {
+    match value {
+        Value::Object(map) => {
+            let mut count = 0;
+            if let Some(rds) = map.remove("rds") {
+                let own = |r: &&Value| r["name"] == rds["routeConfigName"];
+                let own = routes.iter().find(own).expect("a chain has its routes");
+                map.insert("routeConfig".to_owned(), own.clone());
+                count += 1;
+            }
+            count + map.values_mut().map(|v| inline(v, routes)).sum::<usize>()
+        }
+        Value::Array(list) => list.iter_mut().map(|v| inline(v, routes)).sum(),
+        _ => 0,
+    }
+}
+
+/// The resources as a static configuration: EDS becomes an inline assignment, RDS inline routes.
 fn configuration(dir: &std::path::Path, world: &World, class: &ProxyClass) -> Value {
     let path = |name: &str| dir.join(name).display().to_string();
     let certified = rcgen::generate_simple_self_signed(vec!["wp.test".to_owned()]).unwrap();
@@ -263,7 +281,11 @@ fn configuration(dir: &std::path::Path, world: &World, class: &ProxyClass) -> Va
     let own = config["static_resources"]["clusters"].as_array();
     clusters.extend(own.cloned().unwrap());
     config["static_resources"]["clusters"] = json!(clusters);
-    config["static_resources"]["listeners"] = resources.listeners.iter().map(json_of).collect();
+    let mut listeners: Vec<Value> = resources.listeners.iter().map(json_of).collect();
+    let routes: Vec<Value> = resources.routes.iter().map(json_of).collect();
+    let inlined: usize = listeners.iter_mut().map(|l| inline(l, &routes)).sum();
+    assert_eq!(inlined, routes.len(), "every chain has its routes");
+    config["static_resources"]["listeners"] = json!(listeners);
     config
 }
 
@@ -330,7 +352,13 @@ fn equal_worlds_give_equal_bytes() {
     let class = ProxyClass::waypoint(waypoint_key());
     let bytes = || {
         let resources = full_world().derive().resources(&class);
-        [resources.clusters, resources.endpoints, resources.listeners].concat()
+        [
+            resources.clusters,
+            resources.endpoints,
+            resources.listeners,
+            resources.routes,
+        ]
+        .concat()
     };
     let first = bytes();
     for _ in 0..5 {
@@ -366,6 +394,7 @@ fn every_emitted_message_has_a_known_type_and_no_istio_extension() {
         .iter()
         .chain(&resources.endpoints)
         .chain(&resources.listeners)
+        .chain(&resources.routes)
     {
         look(&json_of(resource));
     }

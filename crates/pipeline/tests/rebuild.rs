@@ -89,7 +89,9 @@ impl Served {
             mesh: _,
             pods,
             secrets,
+            jwks_wanted,
         } = snapshot;
+        unserved.insert("key sets".to_owned(), format!("{jwks_wanted:?}"));
         unserved.insert("pods".to_owned(), format!("{pods:?}"));
         let index = format!("{:?}", snapshot.address_index);
         unserved.insert("address index".to_owned(), index);

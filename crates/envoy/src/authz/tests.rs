@@ -9,7 +9,7 @@ use model::Meta;
 use model::input::{AuthzOperation, AuthzSource, Values};
 
 use super::*;
-use crate::ir::{Fact, StrMatch};
+use crate::ir::{ChainFilter, Fact, RbacIr, StrMatch};
 
 fn mesh() -> MeshRow {
     MeshRow {
@@ -89,7 +89,27 @@ fn show(expr: &Expr) -> String {
         Expr::Is(Fact::Sni(m)) => format!("sni{}", text(m)),
         Expr::Is(Fact::Identity(m)) => format!("id{}", text(m)),
         Expr::Is(Fact::SourceIp(net)) => format!("src={net}"),
+        Expr::Is(Fact::Claim(path, m)) => format!("claim[{}]{}", path.join("."), texts(m)),
+        Expr::Is(Fact::ClaimOrItem(path, m)) => format!("item[{}]{}", path.join("."), texts(m)),
+        Expr::Is(Fact::Metadata(filter, key, m, list)) => {
+            format!("{}[{filter}.{key}]{}", if *list { "items" } else { "meta" }, texts(m))
+        }
     }
+}
+
+fn texts(all: &[StrMatch]) -> String {
+    all.iter().map(text).collect::<Vec<_>>().join(",")
+}
+
+/// The RBAC filters among them.
+fn rbac(filters: &[ChainFilter]) -> Vec<&RbacIr> {
+    let mut all = Vec::new();
+    for filter in filters {
+        if let ChainFilter::Rbac(rbac) = filter {
+            all.push(rbac);
+        }
+    }
+    all
 }
 
 fn text(m: &StrMatch) -> String {
@@ -106,7 +126,7 @@ fn text(m: &StrMatch) -> String {
 fn rules(action: Action, rules: Vec<AuthzRule>, layer: Layer) -> Vec<String> {
     let policy = parsed("p", policy(action, rules));
     let filters = compile(&[&policy], &mesh(), layer);
-    let [filter] = &filters[..] else {
+    let [filter] = rbac(&filters)[..] else {
         panic!("{filters:?}")
     };
     let shown = |list: &[Expr]| list.iter().map(show).collect::<Vec<_>>().join(" or ");
@@ -292,7 +312,7 @@ fn filters_come_in_order_and_dry_run_never_enforces() {
         map.as_ref()
             .map(|map| map.keys().map(|key| key.to_string()).collect())
     };
-    let shown: Vec<_> = filters
+    let shown: Vec<_> = rbac(&filters)
         .iter()
         .map(|f| (f.action, keys(&f.rules), keys(&f.shadow)))
         .collect();
@@ -316,5 +336,5 @@ fn an_allow_whose_rules_all_fell_away_still_refuses() {
         rules: Some(BTreeMap::new()),
         shadow: None,
     };
-    assert_eq!(filters, [expected]);
+    assert_eq!(filters, [ChainFilter::Rbac(expected)]);
 }

@@ -9,10 +9,11 @@ use ambientd_envoy as envoy;
 use envoy::emit::{self, Resource};
 use envoy::ir::{
     AttachmentIr, ChainIr, ClassResource, ClusterIr, DirectIr, EncodedChain, EndpointsIr,
-    ListenerIr, StaticClusterIr, WaypointResource,
+    ListenerIr, RoutesIr, StaticClusterIr, WaypointResource,
 };
 use envoy::{
-    attachment, chains, clusters, encoded, endpoints, findings, index, listeners, static_clusters,
+    attachment, chains, clusters, encoded, endpoints, findings, index, listeners, route_configs,
+    static_clusters,
 };
 use flow::{Derived, Key, Row, Table};
 use model::census::{CensusKey, Served};
@@ -45,6 +46,7 @@ pub struct World {
 pub struct Derivation {
     pub attachments: BTreeMap<NamespacedHostname, AttachmentIr>,
     pub chains: BTreeMap<WaypointResource, ChainIr>,
+    pub routes: BTreeMap<WaypointResource, RoutesIr>,
     pub clusters: BTreeMap<WaypointResource, ClusterIr>,
     pub endpoints: BTreeMap<WaypointResource, EndpointsIr>,
     pub listeners: BTreeMap<ClassResource, ListenerIr>,
@@ -57,6 +59,7 @@ pub struct Resources {
     pub clusters: Vec<Resource>,
     pub endpoints: Vec<Resource>,
     pub listeners: Vec<Resource>,
+    pub routes: Vec<Resource>,
 }
 
 fn fill<K: Key, V: Row + Clone>(mut table: Table<K, V>, rows: &BTreeMap<K, V>) -> Table<K, V> {
@@ -222,8 +225,19 @@ impl World {
             chains::ChainView {
                 services: services.view(),
                 waypoints: waypoints.view(),
-                http_routes: http_routes.view(),
                 policies: policies.view(),
+                mesh: mesh.view(),
+                proxies: proxies.view(),
+            }
+        );
+        let route_configs = stage!(
+            Derived::new("routes").with_index::<i::RoutesByDestination>(),
+            services,
+            route_configs::derive,
+            route_configs::RouteConfigView {
+                services: services.view(),
+                waypoints: waypoints.view(),
+                http_routes: http_routes.view(),
                 reference_grants: reference_grants.view(),
                 namespaces: namespaces.view(),
                 mesh: mesh.view(),
@@ -246,6 +260,7 @@ impl World {
                 services: services.view(),
                 workloads: workloads.view(),
                 chains: chains.view(),
+                route_configs: route_configs.view(),
                 proxies: proxies.view(),
             }
         );
@@ -350,6 +365,7 @@ impl World {
         Derivation {
             attachments: rows(&attachments),
             chains: rows(&chains),
+            routes: rows(&route_configs),
             clusters: rows(&clusters),
             endpoints: rows(&endpoints),
             listeners: rows(&listeners),
@@ -379,7 +395,12 @@ impl Derivation {
             .iter()
             .filter(|(key, _)| key.waypoint == *waypoint);
         let listeners = self.listeners.iter().filter(|(key, _)| key.class == *class);
+        let routes = self
+            .routes
+            .iter()
+            .filter(|(key, _)| key.waypoint == *waypoint);
         Resources {
+            routes: routes.map(|(_, row)| emit::routes(row)).collect(),
             clusters,
             endpoints: endpoints.map(|(_, row)| emit::endpoints(row)).collect(),
             listeners: listeners.map(|(_, row)| emit::listener(row)).collect(),
@@ -398,6 +419,11 @@ impl Derivation {
     /// A chain of the one waypoint.
     pub fn chain(&self, name: &str) -> &ChainIr {
         &self.chains[&WaypointResource::new(waypoint_key(), name)]
+    }
+
+    /// The routes of a chain of the one waypoint.
+    pub fn routes(&self, name: &str) -> &RoutesIr {
+        &self.routes[&WaypointResource::new(waypoint_key(), name)]
     }
 }
 
@@ -474,10 +500,12 @@ pub fn unbound(ns: &str, name: &str, vip: &str, ports: Vec<PortRow>) -> ServiceR
         ingress_use_waypoint: false,
         distribution: model::derived::Distribution::Any,
         publish_not_ready: false,
+        persistent_session: false,
         ip_families: Vec::new(),
         needs_waypoint: None,
         subject_alt_names: Vec::new(),
         canonical: true,
+        export_to: vec!["*".into()],
     }
 }
 
@@ -554,6 +582,7 @@ pub fn backend(ns: &str, name: &str, port: u16, weight: u32) -> BackendRef {
     BackendRef {
         target: reference("Service", ns, name, Some(port)),
         weight,
+        filters: Vec::new(),
     }
 }
 
@@ -591,26 +620,27 @@ pub fn target(kind: &str, name: &str) -> TargetRef {
 }
 
 /// One string per route: name, what it matches, where it goes.
-pub fn shown(chain: &ChainIr) -> Vec<String> {
-    use envoy::ir::{ChainBody, RouteAction, RoutePath};
-    let ChainBody::Http { routes, .. } = &chain.body else {
-        panic!("not HTTP: {}", chain.name)
-    };
+pub fn shown(routes: &RoutesIr) -> Vec<String> {
+    use envoy::ir::{RouteAction, RoutePath};
     let one = |route: &envoy::ir::RouteIr| {
         let path = match &route.path {
             RoutePath::Any => "*".to_owned(),
             RoutePath::Exact(path) => format!("={path}"),
             RoutePath::Prefix(path) => format!("{path}/*"),
+            RoutePath::TextPrefix(path) => format!("{path}*"),
             RoutePath::Regex(path) => format!("~{path}"),
+            RoutePath::Template(path) => format!("{{{path}}}"),
         };
         let action = match &route.action {
-            RouteAction::Respond(status) => status.to_string(),
-            RouteAction::Forward(list) => {
-                let one = |(name, weight): &(Str, u32)| format!("{name}@{weight}");
-                list.iter().map(one).collect::<Vec<_>>().join(" ")
+            RouteAction::Respond(status, _) => status.to_string(),
+            RouteAction::Redirect(to) => format!("redirect {}", to.status),
+            RouteAction::Forward(to) => {
+                let clusters = to.clusters.iter();
+                let shown = clusters.map(|c| format!("{}@{}", c.cluster, c.weight));
+                shown.collect::<Vec<_>>().join(" ")
             }
         };
         format!("{} {path} -> {action}", route.name)
     };
-    routes.iter().map(one).collect()
+    routes.routes.iter().map(one).collect()
 }

@@ -22,7 +22,7 @@ use crate::world::{Edit, World};
 const CASES: u64 = 20_000;
 
 /// What is written first, and how much of it at most.
-const EARLY: [(Kind, u64); 13] = [
+const EARLY: [(Kind, u64); 19] = [
     (Kind::Namespace, 3),
     (Kind::MeshConfig, 1),
     (Kind::Node, 1),
@@ -36,10 +36,16 @@ const EARLY: [(Kind, u64); 13] = [
     (Kind::AuthorizationPolicy, 2),
     (Kind::PeerAuthentication, 2),
     (Kind::HttpRoute, 1),
+    (Kind::GrpcRoute, 1),
+    (Kind::TcpRoute, 1),
+    (Kind::TlsRoute, 1),
+    (Kind::VirtualService, 1),
+    (Kind::DestinationRule, 1),
+    (Kind::RequestAuthentication, 1),
 ];
 
 /// What is edited then, as often as it stands here.
-const EDITED: [Kind; 20] = [
+const EDITED: [Kind; 23] = [
     Kind::Pod,
     Kind::Pod,
     Kind::Pod,
@@ -60,6 +66,9 @@ const EDITED: [Kind; 20] = [
     Kind::Node,
     Kind::GatewayClass,
     Kind::MeshConfig,
+    Kind::VirtualService,
+    Kind::DestinationRule,
+    Kind::RequestAuthentication,
 ];
 
 /// Random numbers that a seed determines.
@@ -309,6 +318,7 @@ fn equal(a: &Snapshot, b: &Snapshot) -> bool {
         && a.mesh == b.mesh
         && a.pods == b.pods
         && a.secrets == b.secrets
+        && a.jwks_wanted == b.jwks_wanted
         && a.proxies.is_empty()
         && b.proxies.is_empty()
 }

@@ -2,6 +2,11 @@
 //! references dangle. The first answer to every question is the plain one: a case that
 //! fails shrinks towards plain objects.
 
+#[path = "traffic.rs"]
+mod traffic;
+
+pub(crate) use traffic::{jwks, jwks_source, rejections};
+
 use ambientd_pipeline::MeshDefaults;
 use model::derived::Features;
 use model::proxy::{SecretSource, StringFactory};
@@ -149,6 +154,11 @@ pub(crate) fn document(kind: Kind, slot: usize, c: &mut Choices<'_>) -> Value {
         Kind::AuthorizationPolicy => authorization_policy(&mut meta, c),
         Kind::PeerAuthentication => peer_authentication(c),
         Kind::HttpRoute => http_route(c),
+        Kind::GrpcRoute => traffic::grpc_route(c),
+        Kind::TcpRoute | Kind::TlsRoute => traffic::l4_route(kind, c),
+        Kind::VirtualService => traffic::virtual_service(&mut meta, c),
+        Kind::DestinationRule => traffic::destination_rule(c),
+        Kind::RequestAuthentication => traffic::request_authentication(c),
     };
     match c.below(6) {
         4 => meta["creationTimestamp"] = json!("2024-01-01T00:00:00Z"),
@@ -182,6 +192,7 @@ pub(crate) fn document(kind: Kind, slot: usize, c: &mut Choices<'_>) -> Value {
         "gateway.networking.k8s.io" if kind == Kind::ReferenceGrant => {
             format!("{}/v1beta1", kind.group())
         }
+        group if matches!(kind, Kind::TcpRoute | Kind::TlsRoute) => format!("{group}/v1alpha2"),
         group => format!("{group}/v1"),
     };
     doc["apiVersion"] = json!(version);
@@ -499,7 +510,7 @@ fn config_map(c: &mut Choices<'_>) -> Value {
 }
 
 fn reference_grant(c: &mut Choices<'_>) -> Value {
-    let kind = c.of(&["HTTPRoute", "HTTPRoute", "GRPCRoute"]);
+    let kind = c.of(&["HTTPRoute", "HTTPRoute", "GRPCRoute", "TCPRoute"]);
     let mut to = json!({ "group": "", "kind": "Service" });
     if c.rarely(3) {
         to["name"] = json!(c.of(&NAMES));
@@ -571,7 +582,16 @@ fn rule(c: &mut Choices<'_>) -> Value {
     if c.below(3) > 0 {
         rule["matches"] = Value::Array(c.many(2, http_match));
     }
-    match c.below(10) {
+    match c.below(12) {
+        10 => rule["retry"] = json!({ "codes": [503], "attempts": c.of(&[1, 3]) }),
+        11 => {
+            let to = json!({ "name": c.of(&NAMES), "port": 80 });
+            let mirror = json!({ "backendRef": to, "percent": c.of(&[10, 100]) });
+            rule["filters"] = json!([
+                { "type": "RequestMirror", "requestMirror": mirror },
+                { "type": "URLRewrite", "urlRewrite": { "hostname": "other.example.com" } },
+            ]);
+        }
         8 => {
             rule["filters"] = json!([{ "type": "RequestHeaderModifier", "requestHeaderModifier": { "set": [{ "name": "x", "value": "y" }] } }]);
         }

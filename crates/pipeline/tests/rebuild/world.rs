@@ -1,17 +1,20 @@
 //! Random edits, the world that they lead to, and the batches that tell of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use model::jwks::Jwks;
 use model::object::Input;
 use model::parse::{Recognised, recognise};
-use model::{Finding, Kind, Object, ObjectKey, ObjectRef, ProxyClass, Severity};
+use model::rejection::Rejection;
+use model::{Finding, Kind, Object, ObjectKey, ObjectRef, ProxyClass, Severity, Str};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::objects::{self, Choices};
 
 /// Kinds as often as they should be edited.
-const EDITED: [Kind; 27] = [
+const EDITED: [Kind; 38] = [
     Kind::Service,
     Kind::Service,
     Kind::Service,
@@ -39,6 +42,17 @@ const EDITED: [Kind; 27] = [
     Kind::ReferenceGrant,
     Kind::Node,
     Kind::GatewayClass,
+    Kind::VirtualService,
+    Kind::VirtualService,
+    Kind::VirtualService,
+    Kind::DestinationRule,
+    Kind::DestinationRule,
+    Kind::DestinationRule,
+    Kind::RequestAuthentication,
+    Kind::RequestAuthentication,
+    Kind::GrpcRoute,
+    Kind::TcpRoute,
+    Kind::TlsRoute,
 ];
 
 /// One edit.
@@ -54,6 +68,10 @@ pub(crate) enum Edit {
     Interest(u8, bool),
     /// The source reports something of its own.
     SourceFindings(bool),
+    /// Something becomes known of a key set, or nobody asks for it any more.
+    Jwks(u8, u8),
+    /// Clients of a class refuse something, or nothing any more.
+    Rejected(u8, u8),
 }
 
 impl Edit {
@@ -86,10 +104,12 @@ fn edits() -> impl Strategy<Value = Edit> {
     prop_oneof![
         10 => writes(),
         3 => (kinds(), any::<u8>()).prop_map(|(kind, slot)| Edit::Delete(kind, slot)),
-        1 => (0..14_usize, any::<u16>()).prop_map(|(at, mask)| Edit::Resync(Kind::ALL[at], mask)),
+        1 => (0..Kind::ALL.len(), any::<u16>()).prop_map(|(at, mask)| Edit::Resync(Kind::ALL[at], mask)),
         2 => (any::<u8>(), prop::bool::weighted(0.7)).prop_map(|(class, on)| Edit::Interest(class, on)),
         1 => vec(any::<u8>(), 0..4).prop_map(|c| Edit::Write(Kind::MeshConfig, 0, c)),
         1 => any::<bool>().prop_map(Edit::SourceFindings),
+        1 => any::<(u8, u8)>().prop_map(|(at, what)| Edit::Jwks(at, what)),
+        1 => any::<(u8, u8)>().prop_map(|(class, what)| Edit::Rejected(class, what)),
     ]
 }
 
@@ -108,7 +128,7 @@ pub(crate) struct Run {
 
 /// What every run starts with: all slots of kinds without which no other has an effect, and
 /// some routes and policies, since they need a good target on top.
-const FOUNDATIONS: [(Kind, usize); 7] = [
+const FOUNDATIONS: [(Kind, usize); 10] = [
     (Kind::Namespace, 9),
     (Kind::GatewayClass, 9),
     (Kind::Gateway, 9),
@@ -116,6 +136,9 @@ const FOUNDATIONS: [(Kind, usize); 7] = [
     (Kind::Pod, 9),
     (Kind::HttpRoute, 5),
     (Kind::AuthorizationPolicy, 5),
+    (Kind::VirtualService, 3),
+    (Kind::DestinationRule, 4),
+    (Kind::RequestAuthentication, 3),
 ];
 
 fn foundations() -> impl Strategy<Value = Vec<Edit>> {
@@ -157,6 +180,8 @@ pub(crate) struct World {
     objects: BTreeMap<Kind, BTreeMap<ObjectKey, Object>>,
     classes: BTreeSet<ProxyClass>,
     source_findings: Vec<Finding>,
+    jwks: BTreeMap<Str, Arc<Jwks>>,
+    rejected: BTreeMap<ProxyClass, Vec<Rejection>>,
 }
 
 impl World {
@@ -204,6 +229,26 @@ impl World {
                 };
                 Input::SourceFindings(self.source_findings.clone())
             }
+            Edit::Jwks(at, what) => {
+                let source = objects::jwks_source(*at);
+                let known = objects::jwks(*what).map(Arc::new);
+                match &known {
+                    Some(known) => self.jwks.insert(source.clone(), Arc::clone(known)),
+                    None => self.jwks.remove(&source),
+                };
+                Input::Jwks(source, known)
+            }
+            Edit::Rejected(at, what) => {
+                let classes = objects::classes();
+                let class = classes[usize::from(*at) % classes.len()].clone();
+                let list = objects::rejections(*what);
+                if list.is_empty() {
+                    self.rejected.remove(&class);
+                } else {
+                    self.rejected.insert(class.clone(), list.clone());
+                }
+                Input::Rejected(class, list)
+            }
         }
     }
 
@@ -236,6 +281,10 @@ impl World {
                 .rev()
                 .map(|class| Input::Interest(class.clone(), true)),
         );
+        let known = self.jwks.iter();
+        batch.extend(known.map(|(at, row)| Input::Jwks(at.clone(), Some(Arc::clone(row)))));
+        let refused = self.rejected.iter();
+        batch.extend(refused.map(|(class, list)| Input::Rejected(class.clone(), list.clone())));
         batch
     }
 }
