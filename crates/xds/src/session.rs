@@ -396,7 +396,10 @@ impl Session {
             now_ms,
             ty,
             nonce,
-            (request.error_detail.as_ref(), is_named && push::is_of_proxies(ty)),
+            (
+                request.error_detail.as_ref(),
+                is_named && push::is_of_proxies(ty),
+            ),
             effects,
         ) && is_named
         {

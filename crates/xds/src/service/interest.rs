@@ -75,7 +75,10 @@ impl Interests {
             all.remove(class);
         }
         if changed {
-            let _ = self.reports.send(Report::Rejected(class.clone(), told)).await;
+            let _ = self
+                .reports
+                .send(Report::Rejected(class.clone(), told))
+                .await;
         }
     }
 

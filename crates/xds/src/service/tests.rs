@@ -717,7 +717,10 @@ async fn class_is_reported_with_its_first_and_last_stream() {
     }
     world.until(|all| all.len() == 2).await;
     let class = envoy("app", "wp").class.unwrap();
-    assert_eq!(world.interest.recv().await, Some(Report::Interest(class.clone(), true)));
+    assert_eq!(
+        world.interest.recv().await,
+        Some(Report::Interest(class.clone(), true))
+    );
     // The answer comes with the translation, not before.
     world
         .snapshots
@@ -732,7 +735,10 @@ async fn class_is_reported_with_its_first_and_last_stream() {
         assert_eq!(ads.next().await.0, ["c"]);
     }
     drop(streams);
-    assert_eq!(world.interest.recv().await, Some(Report::Interest(class, false)));
+    assert_eq!(
+        world.interest.recv().await,
+        Some(Report::Interest(class, false))
+    );
     assert!(world.interest.try_recv().is_err());
 }
 

@@ -377,7 +377,9 @@ fn next_of_all(sub: &mut Subscription, context: &Context<'_>) -> Option<Next> {
 
 /// A part of a rejected response, alone, so that it becomes clear which resource is to blame.
 fn next_of_suspects(sub: &mut Subscription, context: &Context<'_>) -> Option<Next> {
-    if sub.verdicts.is_clean() || context.part == Part::Removals {
+    // What the client asked for is answered first, and in one response.
+    let is_idle = !sub.reply && sub.asked.is_empty();
+    if sub.verdicts.is_clean() || context.part == Part::Removals || !is_idle {
         return None;
     }
     let (held, _) = held(sub, context);

@@ -7,9 +7,9 @@ use model::Str;
 use proto::discovery::DeltaDiscoveryRequest;
 use snapshot::{EncodedResource, ResourceMap, ResourceType};
 
-use super::{LAST_ERROR_BYTES_MAX, NAMES_MAX, bounded};
 use super::on_demand::OnDemand;
 use super::verdict::Verdicts;
+use super::{LAST_ERROR_BYTES_MAX, NAMES_MAX, bounded};
 
 /// The state of one type on one stream, for debug pages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -318,7 +318,13 @@ impl Subscription {
             self.settle_accepted();
         }
         for name in again {
-            self.resend(&name);
+            // It may hold an older version, so that a removal must still be told.
+            let outdated = self.sent.get(&name).map(|one| Arc::new(one.to_outdated()));
+            if let Some(outdated) = outdated {
+                self.sent.insert(outdated);
+                self.shared = false;
+                self.settled = None;
+            }
         }
     }
 

@@ -823,7 +823,9 @@ fn nack(stream: &mut Stream, ty: ResourceType, message: &str) -> Vec<String> {
 
 fn rejected(stream: &Stream) -> Vec<String> {
     let all = stream.session.rejections();
-    all.iter().map(|one| format!("{} {}", one.name, one.text)).collect()
+    all.iter()
+        .map(|one| format!("{} {}", one.name, one.text))
+        .collect()
 }
 
 #[test]

@@ -56,7 +56,11 @@ impl Verdicts {
         // Envoy takes the others and says which ones it does not take.
         if matches!(ty, ResourceType::Cluster | ResourceType::Listener) {
             let mut named = false;
-            for resource in changed.iter().filter(|one| text.contains(one.name().as_str())) {
+            let blamed = |one: &&Arc<EncodedResource>| {
+                // "Error adding/updating cluster(s) a: reason, b: reason"
+                text.contains(&format!(" {}: ", one.name()))
+            };
+            for resource in changed.iter().filter(blamed) {
                 self.refuse(resource, kept);
                 named = true;
             }
