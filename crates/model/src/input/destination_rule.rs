@@ -69,8 +69,6 @@ pub struct ConnectionPool {
     pub max_concurrent_streams: Option<u32>,
     /// `http.http2KeepAlive`.
     pub h2_keepalive: Option<Http2Keepalive>,
-    /// Fields (relative to `connectionPool`) that were written as 0, which means unset.
-    pub zeros: Vec<&'static str>,
 }
 
 /// What a consistent hash is made of.
@@ -198,6 +196,8 @@ pub enum TlsMode {
     Mutual,
     /// `ISTIO_MUTUAL`.
     IstioMutual,
+    /// What was written cannot be applied: connections are refused.
+    Refuse,
 }
 
 /// `tls`.
