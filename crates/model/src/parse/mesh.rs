@@ -13,9 +13,12 @@ use super::meta::lenient;
 use super::read::{Doc, invalid, strs};
 use crate::Str;
 
+mod provider;
 mod scope;
+mod traffic;
 
 use scope::{SelectorWire, VisibilityWire};
+use traffic::TrafficWire;
 
 /// Name of the ConfigMap, and of the row.
 pub(super) const CONFIG_MAP_NAME: &str = "istio";
@@ -41,9 +44,6 @@ const WITHOUT_EFFECT: &[&str] = &[
     "caCertificates",
     "certificates",
     "configSources",
-    "defaultDestinationRuleExportTo",
-    "defaultServiceExportTo",
-    "defaultVirtualServiceExportTo",
     "disableEnvoyListenerLog",
     "dnsRefreshRate",
     "enableAutoMtls",
@@ -69,36 +69,39 @@ const NOT_APPLIED: &[&str] = &[
     "accessLogEncoding",
     "accessLogFile",
     "accessLogFormat",
-    "connectTimeout",
     "defaultConfig",
-    "defaultHttpRetryPolicy",
     "defaultProviders",
     "enableEnvoyAccessLogService",
     "enableTracing",
-    "extensionProviders",
-    "h2UpgradePolicy",
-    "hboneIdleTimeout",
-    "localityLbSetting",
     "meshMTLS",
     "outboundTrafficPolicy",
-    "pathNormalization",
     "serviceScopeConfigs",
     "serviceSettings",
-    "tcpKeepalive",
     "tlsDefaults",
 ];
 
 const FIELDS: &[&str] = &[
     "applyToSidecars",
+    "connectTimeout",
+    "defaultDestinationRuleExportTo",
+    "defaultHttpRetryPolicy",
+    "defaultServiceExportTo",
+    "defaultVirtualServiceExportTo",
     "defaultVisibility",
     "discoverySelectors",
+    "extensionProviders",
+    "h2UpgradePolicy",
+    "hboneIdleTimeout",
+    "localityLbSetting",
     "matchExpressions",
     "matchLabels",
     "matchingRules",
     "namespaceSelector",
+    "pathNormalization",
     "policies",
     "rootNamespace",
     "serviceEntryVisibility",
+    "tcpKeepalive",
     "trustDomain",
     "trustDomainAliases",
     "visibility",
@@ -145,11 +148,17 @@ fn body(doc: &mut Doc<'_>, value: &Value, prefix: &str) -> Result<MeshConfig, In
     let empty = Value::Object(Map::new());
     let value = if value.is_null() { &empty } else { value };
     let mut not_applied = Vec::new();
+    // Read apart from the rest, so that a bad one costs itself alone.
+    let traffic = TrafficWire::deserialize(value)
+        .map_err(|error| invalid(prefix, super::clip(&error.to_string())))?;
     let wire: MeshWire = doc.fields(value, prefix, FIELDS, |path| {
         let word = path
             .strip_prefix(prefix)
             .unwrap_or(path)
             .trim_start_matches('.');
+        if traffic::SETTINGS.contains(&provider::camel(word).as_str()) {
+            return true;
+        }
         if NOT_APPLIED.contains(&word) {
             not_applied.push(path.to_owned());
             return true;
@@ -173,7 +182,7 @@ fn body(doc: &mut Doc<'_>, value: &Value, prefix: &str) -> Result<MeshConfig, In
         }
     };
     let text = |text: Option<String>| text.filter(|text| !text.is_empty()).map(Str::from);
-    Ok(MeshConfig {
+    let mut config = MeshConfig {
         trust_domain: text(wire.trust_domain),
         trust_domain_aliases: strs(wire.trust_domain_aliases.unwrap_or_default()),
         root_namespace: text(wire.root_namespace),
@@ -186,7 +195,9 @@ fn body(doc: &mut Doc<'_>, value: &Value, prefix: &str) -> Result<MeshConfig, In
             .service_entry_visibility
             .map(|wire| scope::entry_visibility(doc, &at("serviceEntryVisibility"), wire)),
         ..MeshConfig::default()
-    })
+    };
+    traffic::read(doc, &at, traffic, &mut config);
+    Ok(config)
 }
 
 #[cfg(test)]

@@ -62,12 +62,12 @@ pub(super) struct PolicyWire {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct SelectorWire {
+pub(in crate::parse) struct SelectorWire {
     pub(super) match_labels: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Deserialize)]
-pub(super) struct TargetWire {
+pub(in crate::parse) struct TargetWire {
     pub(super) group: Option<String>,
     pub(super) kind: String,
     pub(super) name: String,
