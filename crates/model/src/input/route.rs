@@ -152,6 +152,9 @@ pub enum RouteFilter {
     /// A filter that cannot be applied, or not here, with its type as written: the whole
     /// route yields nothing.
     Unsupported(Str),
+    /// A filter with a value that the API refuses: its type and why. The whole route yields
+    /// nothing.
+    Invalid(Str, Str),
 }
 
 /// A backend of a route rule.
@@ -217,9 +220,9 @@ pub struct HttpRule {
     pub retry: Option<HttpRetry>,
     /// Session persistence.
     pub session: Option<SessionPersistence>,
-    /// Paths (relative to the rule) of fields that are valid API but that ambientd does
-    /// not apply, such as a filter it does not know. A rule with such a `filters` or
-    /// `matches` entry must not forward silently without it.
+    /// Paths (relative to the rule) of fields that ambientd does not understand, such as a
+    /// type of match that it does not know. A rule with such a `filters` or `matches` entry
+    /// must not forward silently without it.
     pub unsupported: Vec<Str>,
 }
 
