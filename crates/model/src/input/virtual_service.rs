@@ -260,3 +260,26 @@ pub struct VirtualService {
     /// `tcp`.
     pub tcp: Vec<VirtualL4>,
 }
+
+/// The path of the claim of a verified token that a header key of a match stands for
+/// (`@request.auth.claims.a.b` or `@request.auth.claims[a][b]`); `None` for every other key.
+/// Source: spec/envoy-config.md §5.3.
+pub fn claim_of_header(name: &str) -> Option<Vec<Str>> {
+    let text = name.strip_prefix(CLAIMS)?;
+    let parts: Vec<&str> = if let Some(dotted) = text.strip_prefix('.') {
+        dotted.split('.').collect()
+    } else {
+        let inner = text.strip_prefix('[')?.strip_suffix(']')?;
+        inner.split("][").collect()
+    };
+    let good = |part: &&str| {
+        !part.is_empty() && !part.contains(|c: char| matches!(c, '[' | ']') || c.is_control())
+    };
+    parts
+        .iter()
+        .all(good)
+        .then(|| parts.into_iter().map(Str::from).collect())
+}
+
+/// What header keys that stand for claims begin with.
+pub const CLAIMS: &str = "@request.auth.claims";

@@ -19,6 +19,9 @@ use super::{clip, is_policy};
 pub const LIST_ITEMS_COUNT_MAX: usize = 1_000;
 /// Longest string of an Istio or Gateway API object.
 pub const STRING_BYTES_MAX: usize = 64 * 1024;
+/// Longest `body.string` and `body.bytes`: those of a direct response have a limit of their own,
+/// which costs only its rule.
+const BODY_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// A document on its way to a row.
 pub(super) struct Doc<'a> {
@@ -50,10 +53,13 @@ impl<'a> Doc<'a> {
         mut self,
         body: impl FnOnce(&mut Self) -> Result<T, Invalid>,
     ) -> Arc<Parsed<T>> {
-        let body = match self.problem.take() {
+        let mut body = match self.problem.take() {
             Some(problem) => Err(problem),
             None => body(&mut self),
         };
+        if let (Err(invalid), true) = (&mut body, is_policy(self.kind)) {
+            invalid.targets = super::security::targets_of_unreadable(self.map);
+        }
         // The stage that decides what an invalid policy does tells of it.
         if let (Err(invalid), false) = (&body, is_policy(self.kind)) {
             let (kind, reason) = (self.kind, &invalid.reason);
@@ -196,6 +202,7 @@ pub(super) fn invalid(field: impl Into<Str>, reason: impl Into<Str>) -> Invalid 
     Invalid {
         field: field.into(),
         reason: reason.into(),
+        targets: Vec::new(),
     }
 }
 
@@ -214,6 +221,7 @@ fn typed<T: DeserializeOwned>(
     result.map_err(|error: serde_json::Error| Invalid {
         field: clip(&error_path(prefix, &track.path())),
         reason: clip(&error.to_string()),
+        targets: Vec::new(),
     })
 }
 
@@ -259,12 +267,20 @@ fn dotted(out: &mut String, key: &str) {
     out.push_str(key);
 }
 
+fn string_bytes_max(path: &str) -> usize {
+    if path.ends_with(".body.string") || path.ends_with(".body.bytes") {
+        BODY_BYTES_MAX
+    } else {
+        STRING_BYTES_MAX
+    }
+}
+
 /// Checks that no list and no string is absurdly long.
 fn limits(value: &Value, path: &str) -> Result<(), Invalid> {
     match value {
-        Value::String(text) if text.len() > STRING_BYTES_MAX => Err(invalid(
+        Value::String(text) if text.len() > string_bytes_max(path) => Err(invalid(
             clip(path),
-            arcstr::format!("longer than {STRING_BYTES_MAX} bytes"),
+            arcstr::format!("longer than {} bytes", string_bytes_max(path)),
         )),
         Value::Array(items) if items.len() > LIST_ITEMS_COUNT_MAX => Err(invalid(
             clip(path),
