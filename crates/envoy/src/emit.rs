@@ -4,8 +4,12 @@
 mod chain;
 mod cluster;
 mod endpoint;
+mod filter;
+mod format;
 mod listener;
 mod matcher;
+mod metadata;
+mod origin;
 mod rbac;
 mod route;
 mod secret;

@@ -7,12 +7,14 @@ use envoy_types::pb::envoy::extensions::filters::network as network_filters;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp;
 use envoy_types::pb::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
-use envoy_types::pb::google::protobuf::BoolValue;
+use model::Str;
+use model::input::{PathNormalization, TunnelSettings};
 use prost::{Message, Name};
 
-use super::wire::{any, seconds};
+use super::filter::{dynamic, ext_authz, identity, jwt};
+use super::wire::{any, boolean, duration, seconds};
 use super::{cluster, rbac, route};
-use crate::ir::{ChainBody, ChainFilter, ChainIr, RouteSource};
+use crate::ir::{ChainBody, ChainFilter, ChainIr, RouteSource, TcpIr};
 
 /// Filter state with the original destination.
 pub(super) const LOCAL_IP: &str = "envoy.filters.listener.original_dst.local_ip";
@@ -24,21 +26,15 @@ pub(super) fn message(ir: &ChainIr) -> listener::FilterChain {
         filters.push(republish_destination());
     }
     match &ir.body {
-        ChainBody::Http {
-            http2,
-            grpc_web,
-            routes,
-            ..
-        } => {
+        ChainBody::Http { .. } => {
             filters.push(filter(
                 "envoy.filters.network.http_connection_manager",
-                &manager(ir, *http2, *grpc_web, routes),
+                &manager(ir),
             ));
         }
         ChainBody::Tcp(to) => {
             filters.extend(ir.filters.iter().filter_map(network_policy));
-            let cluster = to.clusters.first().map_or("", |(cluster, _)| cluster);
-            filters.push(tcp_proxy(cluster, cluster, None));
+            filters.push(forwarder(&ir.name, to));
         }
     }
     listener::FilterChain {
@@ -48,19 +44,27 @@ pub(super) fn message(ir: &ChainIr) -> listener::FilterChain {
     }
 }
 
-/// The filter of connections that a policy is.
+/// The filter of connections that a policy is. Connections have no tokens.
 fn network_policy(ir: &ChainFilter) -> Option<listener::Filter> {
     match ir {
-        ChainFilter::Rbac(ir) => Some(filter("envoy.filters.network.rbac", &rbac::network(ir))),
-        ChainFilter::ExtAuthz(_) | ChainFilter::Jwt(_) => None,
+        ChainFilter::Rbac(ir) => Some(filter(rbac::NETWORK, &rbac::network(ir))),
+        ChainFilter::ExtAuthz(ir) => Some(match ext_authz::connection(ir) {
+            Some(config) => filter(ext_authz::NAME_NETWORK, &config),
+            None => {
+                let mark = ext_authz::marked(ir, rbac::NETWORK);
+                filter(rbac::NETWORK, &rbac::refuse_marked(mark))
+            }
+        }),
+        ChainFilter::Jwt(_) => None,
     }
 }
 
 /// The filter of requests that a policy is.
-fn http_policy(ir: &ChainFilter) -> Option<hcm::HttpFilter> {
+fn http_policy(ir: &ChainFilter) -> hcm::HttpFilter {
     match ir {
-        ChainFilter::Rbac(ir) => Some(http_filter("envoy.filters.http.rbac", &rbac::http(ir))),
-        ChainFilter::ExtAuthz(_) | ChainFilter::Jwt(_) => None,
+        ChainFilter::Rbac(ir) => http_filter(rbac::HTTP, &rbac::http(ir)),
+        ChainFilter::ExtAuthz(ir) => http_filter(ext_authz::NAME_HTTP, &ext_authz::request(ir)),
+        ChainFilter::Jwt(ir) => http_filter(jwt::NAME, &jwt::http(ir)),
     }
 }
 
@@ -141,76 +145,164 @@ fn republish_destination() -> listener::Filter {
     filter("connect_authority", &config)
 }
 
-fn manager(
-    ir: &ChainIr,
-    http2: bool,
-    grpc_web: bool,
-    routes: &RouteSource,
-) -> hcm::HttpConnectionManager {
+/// Where opaque bytes go.
+fn forwarder(chain: &str, ir: &TcpIr) -> listener::Filter {
+    use envoy_types::pb::envoy::r#type::v3::{HashPolicy, hash_policy};
+    use tcp::tcp_proxy::{ClusterSpecifier, TunnelingConfig, WeightedCluster, weighted_cluster};
+    let (stat_prefix, specifier) = match ir.clusters.as_slice() {
+        [(only, _)] => (&**only, ClusterSpecifier::Cluster(only.to_string())),
+        several => {
+            let weight = |(name, weight): &(Str, u32)| weighted_cluster::ClusterWeight {
+                name: name.to_string(),
+                weight: *weight,
+                ..Default::default()
+            };
+            let clusters = several.iter().map(weight).collect();
+            let weighted = WeightedCluster { clusters };
+            (chain, ClusterSpecifier::WeightedClusters(weighted))
+        }
+    };
+    let tunnel = |to: &TunnelSettings| TunnelingConfig {
+        hostname: format!("{}:{}", to.host, to.port),
+        use_post: to.post,
+        ..Default::default()
+    };
+    let source_ip = hash_policy::PolicySpecifier::SourceIp(hash_policy::SourceIp {});
+    let hash = HashPolicy {
+        policy_specifier: Some(source_ip),
+    };
+    let config = tcp::TcpProxy {
+        stat_prefix: stat_prefix.into(),
+        idle_timeout: ir.idle_timeout.map(duration),
+        max_downstream_connection_duration: ir.max_duration.map(duration),
+        hash_policy: ir.hash_source_ip.then_some(hash).into_iter().collect(),
+        tunneling_config: ir.tunnel.as_ref().map(tunnel),
+        cluster_specifier: Some(specifier),
+        ..Default::default()
+    };
+    filter("envoy.filters.network.tcp_proxy", &config)
+}
+
+/// The connection manager of a chain of requests. Addresses that a client names in
+/// `x-forwarded-for` are not its own, and no policy looks at them.
+fn manager(ir: &ChainIr) -> hcm::HttpConnectionManager {
     use hcm::http_connection_manager::{
-        CodecType, PathWithEscapedSlashesAction, RouteSpecifier, Tracing, UpgradeConfig,
+        CodecType, ForwardClientCertDetails, Tracing, UpgradeConfig,
     };
-    let routes = match routes {
-        RouteSource::Discovery => RouteSpecifier::Rds(hcm::Rds {
-            config_source: Some(cluster::ads()),
-            route_config_name: ir.name.to_string(),
-        }),
-        RouteSource::Inline(routes) => RouteSpecifier::RouteConfig(route::configuration(routes)),
-    };
-    let escaped = PathWithEscapedSlashesAction::KeepUnchanged as i32;
-    hcm::HttpConnectionManager {
+    let mut out = hcm::HttpConnectionManager {
         codec_type: CodecType::Auto as i32,
         stat_prefix: format!("inbound_0.0.0.0_{};", ir.port),
-        http_filters: http_filters(ir, grpc_web),
+        http_filters: http_filters(ir),
         tracing: Some(Tracing::default()),
-        http2_protocol_options: http2.then(Default::default),
         stream_idle_timeout: Some(seconds(0)),
-        use_remote_address: Some(BoolValue { value: false }),
+        use_remote_address: Some(boolean(false)),
         server_name: SERVER_NAME.into(),
         proxy_100_continue: true,
         upgrade_configs: vec![UpgradeConfig {
             upgrade_type: "websocket".into(),
             ..Default::default()
         }],
-        normalize_path: Some(BoolValue { value: true }),
-        path_with_escaped_slashes_action: escaped,
         request_id_extension: Some(hcm::RequestIdExtension {
             typed_config: Some(any(&UuidRequestIdConfig::default())),
         }),
-        route_specifier: Some(routes),
         ..Default::default()
+    };
+    if let ChainBody::Http {
+        http2,
+        normalization,
+        forwards_identity,
+        routes,
+        ..
+    } = &ir.body
+    {
+        out.http2_protocol_options = http2.then(Default::default);
+        normalize(&mut out, *normalization);
+        if *forwards_identity {
+            out.forward_client_cert_details = ForwardClientCertDetails::AlwaysForwardOnly as i32;
+        }
+        out.route_specifier = Some(route_specifier(ir, routes));
+    }
+    out
+}
+
+/// What is done to paths before any filter sees them.
+fn normalize(out: &mut hcm::HttpConnectionManager, how: PathNormalization) {
+    use hcm::http_connection_manager::PathWithEscapedSlashesAction as Escaped;
+    let unescapes = how == PathNormalization::DecodeAndMergeSlashes;
+    out.normalize_path = Some(boolean(how != PathNormalization::None));
+    out.merge_slashes = unescapes || how == PathNormalization::MergeSlashes;
+    out.path_with_escaped_slashes_action = if unescapes {
+        Escaped::UnescapeAndForward as i32
+    } else {
+        Escaped::KeepUnchanged as i32
+    };
+}
+
+fn route_specifier(
+    ir: &ChainIr,
+    routes: &RouteSource,
+) -> hcm::http_connection_manager::RouteSpecifier {
+    use hcm::http_connection_manager::RouteSpecifier;
+    match routes {
+        RouteSource::Discovery => RouteSpecifier::Rds(hcm::Rds {
+            config_source: Some(cluster::ads()),
+            route_config_name: ir.name.to_string(),
+        }),
+        RouteSource::Inline(routes) => RouteSpecifier::RouteConfig(route::configuration(routes)),
     }
 }
 
 /// Value of the `server` header.
 pub(super) const SERVER_NAME: &str = "istio-envoy";
 
-fn http_filters(ir: &ChainIr, grpc_web: bool) -> Vec<hcm::HttpFilter> {
-    use http_filters::{cors, fault, grpc_stats, grpc_web as web};
-    let mut out: Vec<hcm::HttpFilter> = ir.filters.iter().filter_map(http_policy).collect();
-    if grpc_web {
+/// The HTTP filters in their order. Source: spec/policy-and-traffic.md §0.2.
+fn http_filters(ir: &ChainIr) -> Vec<hcm::HttpFilter> {
+    use http_filters::{cors, fault, grpc_web as web, stateful_session};
+    let ChainBody::Http {
+        grpc_web,
+        forwards_identity,
+        dynamic_host,
+        ..
+    } = &ir.body
+    else {
+        return Vec::new();
+    };
+    let mut out = Vec::new();
+    if *forwards_identity {
+        out.push(http_filter(identity::NAME, &identity::config()));
+    }
+    out.extend(ir.filters.iter().map(http_policy));
+    if *grpc_web {
         out.push(http_filter(
             "envoy.filters.http.grpc_web",
             &web::v3::GrpcWeb {},
         ));
     }
-    let per_method =
-        grpc_stats::v3::filter_config::PerMethodStatSpecifier::StatsForAllMethods(BoolValue {
-            value: false,
-        });
-    let stats = grpc_stats::v3::FilterConfig {
-        emit_filter_state: true,
-        per_method_stat_specifier: Some(per_method),
-        ..Default::default()
-    };
-    out.push(http_filter("envoy.filters.http.grpc_stats", &stats));
+    out.push(http_filter("envoy.filters.http.grpc_stats", &grpc_stats()));
     out.push(http_filter(
         "envoy.filters.http.fault",
         &fault::v3::HttpFault::default(),
     ));
     out.push(http_filter("envoy.filters.http.cors", &cors::v3::Cors {}));
+    if let Some(host) = dynamic_host {
+        out.push(http_filter(dynamic::NAME, &dynamic::http(host)));
+    }
+    // Without state it does nothing; routes give it one.
+    out.push(http_filter(
+        route::SESSION_FILTER,
+        &stateful_session::v3::StatefulSession::default(),
+    ));
     out.push(router());
     out
+}
+
+fn grpc_stats() -> http_filters::grpc_stats::v3::FilterConfig {
+    use http_filters::grpc_stats::v3::{FilterConfig, filter_config::PerMethodStatSpecifier};
+    FilterConfig {
+        emit_filter_state: true,
+        per_method_stat_specifier: Some(PerMethodStatSpecifier::StatsForAllMethods(boolean(false))),
+        ..Default::default()
+    }
 }
 
 /// The last HTTP filter.

@@ -1,19 +1,27 @@
 //! Clusters. Source: spec/envoy-config.md §3.
 
+mod options;
+mod policy;
+mod tls;
+
 use envoy_types::pb::envoy::config::cluster::v3 as cluster;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
+use envoy_types::pb::envoy::extensions::clusters::dynamic_forward_proxy::v3 as forward;
 use envoy_types::pb::envoy::extensions::network::dns_resolver::cares::v3::CaresDnsResolverConfig;
 use envoy_types::pb::envoy::extensions::transport_sockets::internal_upstream::v3 as upstream;
+use envoy_types::pb::envoy::extensions::transport_sockets::proxy_protocol::v3::ProxyProtocolUpstreamTransport;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3 as http;
 use envoy_types::pb::envoy::r#type::metadata::v3 as metadata;
-use envoy_types::pb::envoy::r#type::v3::Percent;
 use envoy_types::pb::google::protobuf::{Struct, Value, value};
 use model::defaults::HBONE_PORT;
 
 use super::wire::{any, extension, internal, seconds, socket, uint32};
-use super::{endpoint as ep, tls};
-use crate::ir::{ClusterIr, Direction, Discovery, DnsEndpoint, StaticClusterIr, TlsIr, Upstream};
+use super::{endpoint as ep, origin};
+use crate::ir::{
+    ClusterIr, ClusterPolicy, Direction, Discovery, DnsEndpoint, DynamicHost, StaticClusterIr,
+    TlsIr,
+};
 
 /// Namespace of the per-host metadata that becomes the CONNECT authority.
 pub(super) const ORIGINAL_DST: &str = "envoy.filters.listener.original_dst";
@@ -26,23 +34,51 @@ const DNS_UDP_QUERIES_MAX: u32 = 100;
 pub(super) fn service(ir: &ClusterIr) -> cluster::Cluster {
     let mut out = base(&ir.name);
     out.metadata = Some(service_metadata(ir));
-    out.common_lb_config = Some(cluster::cluster::CommonLbConfig {
-        healthy_panic_threshold: Some(Percent { value: 0.0 }),
-        ..Default::default()
-    });
-    out.lb_policy = cluster::cluster::LbPolicy::LeastRequest as i32;
+    policy::apply(&mut out, &ir.policy);
     discovery(&mut out, ir);
-    match ir.upstream {
-        Upstream::Http1 => {}
-        Upstream::Http2 => protocol(&mut out, explicit_http2(false), None),
-        Upstream::Downstream => protocol(&mut out, use_downstream(), None),
+    if let Some(options) = options::service(ir) {
+        set_options(&mut out, &options);
     }
-    let tunnel = internal_upstream(&[ORIGINAL_DST, "istio"]);
+    let inner = backend_socket(&ir.policy);
+    let tunnel = internal_upstream(&[ORIGINAL_DST, "istio"], inner.clone());
     match ir.direction {
         Direction::InboundVip => out.transport_socket = Some(tunnel),
-        Direction::Outbound => out.transport_socket_matches = socket_matches(tunnel),
+        Direction::Outbound => {
+            let direct = if ir.policy.tls.is_some() {
+                "user"
+            } else {
+                "tlsMode-disabled"
+            };
+            out.transport_socket_matches = socket_matches(tunnel, direct, inner);
+        }
     }
     out
+}
+
+/// What is spoken to the backend itself: plain bytes or TLS, after the PROXY protocol.
+fn backend_socket(policy: &ClusterPolicy) -> core::TransportSocket {
+    use core::proxy_protocol_config::Version;
+    let inner = policy
+        .tls
+        .as_ref()
+        .map_or_else(super::tls::raw, tls::backend);
+    let Some(version) = policy.proxy_protocol else {
+        return inner;
+    };
+    let version = if version == 2 {
+        Version::V2
+    } else {
+        Version::V1
+    };
+    let config = ProxyProtocolUpstreamTransport {
+        config: Some(core::ProxyProtocolConfig {
+            version: version as i32,
+            ..Default::default()
+        }),
+        transport_socket: Some(inner),
+        ..Default::default()
+    };
+    super::tls::socket("envoy.transport_sockets.upstream_proxy_protocol", &config)
 }
 
 /// A cluster that every waypoint has.
@@ -53,26 +89,13 @@ pub(super) fn fixed(ir: &StaticClusterIr) -> cluster::Cluster {
     }
 }
 
-/// What all clusters have: no circuit breaking by Envoy's small defaults.
+/// What all clusters have.
 fn base(name: &str) -> cluster::Cluster {
-    use cluster::circuit_breakers::Thresholds;
-    let max = || Some(uint32(u32::MAX));
-    let threshold = Thresholds {
-        priority: core::RoutingPriority::Default as i32,
-        max_connections: max(),
-        max_pending_requests: max(),
-        max_requests: max(),
-        max_retries: max(),
-        ..Default::default()
-    };
     cluster::Cluster {
         name: name.into(),
         alt_stat_name: format!("{name};"),
         connect_timeout: Some(seconds(10)),
-        circuit_breakers: Some(cluster::CircuitBreakers {
-            thresholds: vec![threshold],
-            ..Default::default()
-        }),
+        circuit_breakers: Some(policy::circuit_breakers(&ClusterPolicy::default())),
         ..Default::default()
     }
 }
@@ -82,7 +105,7 @@ fn of_type(kind: cluster::cluster::DiscoveryType) -> cluster::cluster::ClusterDi
 }
 
 fn discovery(out: &mut cluster::Cluster, ir: &ClusterIr) {
-    use cluster::cluster::{DiscoveryType, EdsClusterConfig, LbPolicy};
+    use cluster::cluster::{DiscoveryType, EdsClusterConfig};
     match &ir.discovery {
         Discovery::Eds => {
             out.cluster_discovery_type = Some(of_type(DiscoveryType::Eds));
@@ -93,13 +116,17 @@ fn discovery(out: &mut cluster::Cluster, ir: &ClusterIr) {
         }
         Discovery::OriginalDst => {
             out.cluster_discovery_type = Some(of_type(DiscoveryType::OriginalDst));
-            out.lb_policy = LbPolicy::ClusterProvided as i32;
+            provides_itself(out);
         }
         Discovery::StrictDns(targets) => {
             out.cluster_discovery_type = Some(of_type(DiscoveryType::StrictDns));
             dns(out, targets);
         }
-        Discovery::Dynamic(_) | Discovery::Nobody => {
+        Discovery::Dynamic(host) => {
+            out.cluster_discovery_type = Some(dynamic(ir, host));
+            provides_itself(out);
+        }
+        Discovery::Nobody => {
             out.cluster_discovery_type = Some(of_type(DiscoveryType::Static));
         }
         Discovery::LogicalDns(target) => {
@@ -107,6 +134,34 @@ fn discovery(out: &mut cluster::Cluster, ir: &ClusterIr) {
             dns(out, std::slice::from_ref(target));
         }
     }
+}
+
+/// The cluster chooses its hosts itself: nothing of load balancing applies.
+fn provides_itself(out: &mut cluster::Cluster) {
+    out.lb_policy = cluster::cluster::LbPolicy::ClusterProvided as i32;
+    out.lb_config = None;
+    if let Some(common) = &mut out.common_lb_config {
+        common.locality_config_specifier = None;
+    }
+}
+
+/// Hosts are resolved per request. Envoy wants to hear it when a certificate need not be for
+/// the host of the request.
+fn dynamic(ir: &ClusterIr, host: &DynamicHost) -> cluster::cluster::ClusterDiscoveryType {
+    use cluster::cluster::{ClusterDiscoveryType, CustomClusterType};
+    use forward::cluster_config::ClusterImplementationSpecifier;
+    let tls = ir.policy.tls.as_ref();
+    let config = forward::ClusterConfig {
+        allow_insecure_cluster_options: tls.is_some_and(|tls| !tls::names_come_from_request(tls)),
+        cluster_implementation_specifier: Some(ClusterImplementationSpecifier::DnsCacheConfig(
+            super::filter::dynamic::cache(host),
+        )),
+        ..Default::default()
+    };
+    ClusterDiscoveryType::ClusterType(CustomClusterType {
+        name: "envoy.clusters.dynamic_forward_proxy".into(),
+        typed_config: Some(any(&config)),
+    })
 }
 
 /// Discovery over the stream that everything else comes from.
@@ -137,12 +192,7 @@ fn dns(out: &mut cluster::Cluster, targets: &[DnsEndpoint]) {
     });
     // Which families a proxy can use, only the proxy knows: the resolver leaves the others out.
     out.dns_lookup_family = cluster::cluster::DnsLookupFamily::All as i32;
-    let resolver = CaresDnsResolverConfig {
-        udp_max_queries: Some(uint32(DNS_UDP_QUERIES_MAX)),
-        filter_unroutable_families: true,
-        ..Default::default()
-    };
-    out.typed_dns_resolver_config = Some(extension("envoy.network.dns_resolver.cares", &resolver));
+    out.typed_dns_resolver_config = Some(resolver());
     out.load_assignment = Some(endpoint::ClusterLoadAssignment {
         cluster_name: out.name.clone(),
         endpoints: vec![endpoint::LocalityLbEndpoints {
@@ -151,6 +201,16 @@ fn dns(out: &mut cluster::Cluster, targets: &[DnsEndpoint]) {
         }],
         ..Default::default()
     });
+}
+
+/// How names are resolved.
+pub(super) fn resolver() -> core::TypedExtensionConfig {
+    let config = CaresDnsResolverConfig {
+        udp_max_queries: Some(uint32(DNS_UDP_QUERIES_MAX)),
+        filter_unroutable_families: true,
+        ..Default::default()
+    };
+    extension("envoy.network.dns_resolver.cares", &config)
 }
 
 /// To an internal listener, as plain bytes. Filter state crosses because it is shared, so
@@ -166,8 +226,8 @@ fn to_listener(name: &str, listener: &str) -> cluster::Cluster {
         }],
         ..Default::default()
     });
-    out.transport_socket = Some(internal_upstream(&[]));
-    protocol(&mut out, use_downstream(), Some(300));
+    out.transport_socket = Some(internal_upstream(&[], super::tls::raw()));
+    protocol(&mut out, options::use_downstream(), 300);
     out
 }
 
@@ -189,57 +249,39 @@ fn connect_originate(ir: &TlsIr) -> cluster::Cluster {
         }),
         ..Default::default()
     }));
-    protocol(&mut out, explicit_http2(true), Some(3600));
-    out.transport_socket = Some(tls::upstream(ir));
+    protocol(&mut out, options::connect(), 3600);
+    out.transport_socket = Some(super::tls::upstream(ir));
     out
 }
 
 fn protocol(
     out: &mut cluster::Cluster,
     options: http::http_protocol_options::UpstreamProtocolOptions,
-    idle_s: Option<i64>,
+    idle_s: i64,
 ) {
-    let common = idle_s.map(|idle| core::HttpProtocolOptions {
-        idle_timeout: Some(seconds(idle)),
+    let common = core::HttpProtocolOptions {
+        idle_timeout: Some(seconds(idle_s)),
         ..Default::default()
-    });
+    };
     let options = http::HttpProtocolOptions {
-        common_http_protocol_options: common,
+        common_http_protocol_options: Some(common),
         upstream_protocol_options: Some(options),
         ..Default::default()
     };
+    set_options(out, &options);
+}
+
+fn set_options(out: &mut cluster::Cluster, options: &http::HttpProtocolOptions) {
     out.typed_extension_protocol_options = [(
         "envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(),
-        any(&options),
+        any(options),
     )]
     .into();
 }
 
-fn explicit_http2(allow_connect: bool) -> http::http_protocol_options::UpstreamProtocolOptions {
-    use http::http_protocol_options::{
-        ExplicitHttpConfig, UpstreamProtocolOptions, explicit_http_config::ProtocolConfig,
-    };
-    let http2 = core::Http2ProtocolOptions {
-        allow_connect,
-        ..Default::default()
-    };
-    UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
-        protocol_config: Some(ProtocolConfig::Http2ProtocolOptions(http2)),
-    })
-}
-
-fn use_downstream() -> http::http_protocol_options::UpstreamProtocolOptions {
-    use http::http_protocol_options::{UpstreamProtocolOptions, UseDownstreamHttpConfig};
-    UpstreamProtocolOptions::UseDownstreamProtocolConfig(UseDownstreamHttpConfig {
-        http_protocol_options: Some(Default::default()),
-        http2_protocol_options: Some(Default::default()),
-        ..Default::default()
-    })
-}
-
-/// Internal upstream over plain bytes, passing these host metadata on. With ordinary socket
-/// endpoints it is the plain socket.
-fn internal_upstream(passed: &[&str]) -> core::TransportSocket {
+/// Internal upstream, passing these host metadata on. With ordinary socket endpoints it is the
+/// inner socket alone.
+fn internal_upstream(passed: &[&str], inner: core::TransportSocket) -> core::TransportSocket {
     use metadata::metadata_kind::{Host, Kind};
     use upstream::internal_upstream_transport::MetadataValueSource;
     let source = |name: &&str| MetadataValueSource {
@@ -250,13 +292,17 @@ fn internal_upstream(passed: &[&str]) -> core::TransportSocket {
     };
     let config = upstream::InternalUpstreamTransport {
         passthrough_metadata: passed.iter().map(source).collect(),
-        transport_socket: Some(tls::raw()),
+        transport_socket: Some(inner),
     };
-    tls::socket("internal_upstream", &config)
+    super::tls::socket("internal_upstream", &config)
 }
 
-/// HBONE for endpoints marked so, plain bytes for the others.
-fn socket_matches(tunnel: core::TransportSocket) -> Vec<cluster::cluster::TransportSocketMatch> {
+/// HBONE for endpoints marked so, the socket of the backend itself for the others.
+fn socket_matches(
+    tunnel: core::TransportSocket,
+    direct: &str,
+    inner: core::TransportSocket,
+) -> Vec<cluster::cluster::TransportSocketMatch> {
     use cluster::cluster::TransportSocketMatch;
     vec![
         TransportSocketMatch {
@@ -265,9 +311,9 @@ fn socket_matches(tunnel: core::TransportSocket) -> Vec<cluster::cluster::Transp
             transport_socket: Some(tunnel),
         },
         TransportSocketMatch {
-            name: "tlsMode-disabled".into(),
+            name: direct.into(),
             r#match: Some(Struct::default()),
-            transport_socket: Some(tls::raw()),
+            transport_socket: Some(inner),
         },
     ]
 }
@@ -308,6 +354,10 @@ fn service_metadata(ir: &ClusterIr) -> core::Metadata {
             kind: Some(value::Kind::ListValue(list)),
         },
     );
+    if let Some(rule) = &ir.policy.rule {
+        let path = origin::path("DestinationRule", rule);
+        istio.fields.insert("config".into(), text(&path));
+    }
     if !ir.subset.is_empty() {
         istio.fields.insert("subset".into(), text(&ir.subset));
     }

@@ -9,9 +9,14 @@ use envoy_types::pb::envoy::extensions::path::r#match::uri_template::v3::UriTemp
 use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
 use model::Str;
 
+use super::metadata;
 use super::wire::{cidr, extension, string};
 use crate::ir::{Expr, Fact, RbacAction, RbacIr, RbacRuleIr, StrMatch};
 
+/// Name of the filter of requests.
+pub(super) const HTTP: &str = "envoy.filters.http.rbac";
+/// Name of the filter of connections.
+pub(super) const NETWORK: &str = "envoy.filters.network.rbac";
 /// Filter state with the identity of the client.
 const PEER: &str = "io.istio.peer_principal";
 
@@ -93,14 +98,52 @@ fn permission(expr: &Expr) -> rbac::Permission {
         Expr::Is(Fact::DestinationIp(net)) => Rule::DestinationIp(cidr(net)),
         Expr::Is(Fact::Sni(condition)) => Rule::RequestedServerName(string(condition, false)),
         // The compiler puts facts about the source among the principals; refuse elsewhere.
-        Expr::Is(
-            Fact::Identity(_)
-            | Fact::SourceIp(_)
-            | Fact::Claim(..)
-            | Fact::ClaimOrItem(..)
-            | Fact::Metadata(..),
-        ) => Rule::NotRule(Box::new(any())),
+        Expr::Is(Fact::Identity(_) | Fact::SourceIp(_)) => Rule::NotRule(Box::new(any())),
+        Expr::Is(fact @ (Fact::Claim(..) | Fact::ClaimOrItem(..) | Fact::Metadata(..))) => {
+            match dynamic(fact) {
+                Some(condition) => permission_metadata(condition),
+                None => Rule::NotRule(Box::new(any())),
+            }
+        }
     })
+}
+
+/// A condition on what filters left behind; `None` when nothing meets it.
+fn dynamic(fact: &Fact) -> Option<matcher::MetadataMatcher> {
+    match fact {
+        Fact::Claim(path, texts) => Some(metadata::claim(path, metadata::one_of(texts)?)),
+        Fact::ClaimOrItem(path, texts) => {
+            let value = metadata::itself_or_item(metadata::one_of(texts)?);
+            Some(metadata::claim(path, value))
+        }
+        Fact::Metadata(filter, key, texts, items) => {
+            let value = metadata::one_of(texts)?;
+            let value = if *items { metadata::item(value) } else { value };
+            Some(metadata::entry(filter, [&**key], value))
+        }
+        _ => None,
+    }
+}
+
+/// Refuses the connections that were marked for an authorizer that cannot be asked about them.
+pub(super) fn refuse_marked(mark: matcher::MetadataMatcher) -> network::rbac::v3::Rbac {
+    let rule = permission_metadata(mark);
+    let policy = rbac::Policy {
+        permissions: vec![rbac::Permission { rule: Some(rule) }],
+        principals: vec![rbac::Principal {
+            identifier: Some(rbac::principal::Identifier::Any(true)),
+        }],
+        ..Default::default()
+    };
+    network::rbac::v3::Rbac {
+        rules: Some(rbac::Rbac {
+            action: rbac::rbac::Action::Deny as i32,
+            policies: [("istio-ext-authz-http-provider".to_owned(), policy)].into(),
+            ..Default::default()
+        }),
+        stat_prefix: "tcp.".into(),
+        ..Default::default()
+    }
 }
 
 fn principal(expr: &Expr) -> rbac::Principal {
@@ -126,16 +169,26 @@ fn principal(expr: &Expr) -> rbac::Principal {
             Identifier::Header(header(name, condition, *ignore_case))
         }
         Expr::Is(Fact::Path(condition)) => Identifier::UrlPath(path(condition)),
-        Expr::Is(
-            Fact::PathTemplate(_)
-            | Fact::Port(_)
-            | Fact::DestinationIp(_)
-            | Fact::Sni(_)
-            | Fact::Claim(..)
-            | Fact::ClaimOrItem(..)
-            | Fact::Metadata(..),
-        ) => Identifier::NotId(Box::new(any())),
+        Expr::Is(Fact::PathTemplate(_) | Fact::Port(_) | Fact::DestinationIp(_) | Fact::Sni(_)) => {
+            Identifier::NotId(Box::new(any()))
+        }
+        Expr::Is(fact @ (Fact::Claim(..) | Fact::ClaimOrItem(..) | Fact::Metadata(..))) => {
+            match dynamic(fact) {
+                Some(condition) => principal_metadata(condition),
+                None => Identifier::NotId(Box::new(any())),
+            }
+        }
     })
+}
+
+#[allow(deprecated, reason = "the successor is a field that older Envoys lack")]
+fn permission_metadata(condition: matcher::MetadataMatcher) -> rbac::permission::Rule {
+    rbac::permission::Rule::Metadata(condition)
+}
+
+#[allow(deprecated, reason = "the successor is a field that older Envoys lack")]
+fn principal_metadata(condition: matcher::MetadataMatcher) -> rbac::principal::Identifier {
+    rbac::principal::Identifier::Metadata(condition)
 }
 
 #[allow(

@@ -4,12 +4,16 @@ use std::net::IpAddr;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
-use envoy_types::pb::google::protobuf::{Any, Duration, UInt32Value};
+use envoy_types::pb::envoy::r#type::v3::{FractionalPercent, fractional_percent};
+use envoy_types::pb::google::protobuf::{Any, BoolValue, Duration, UInt32Value};
 use envoy_types::pb::xds;
 use ipnet::IpNet;
 use prost::{Message, Name};
 
 use crate::ir::StrMatch;
+
+/// Longest duration that is emitted.
+const DURATION_MAX: std::time::Duration = std::time::Duration::from_secs(3_155_760_000);
 
 /// Canonical bytes of a message. Maps of the bindings are hash maps; the descriptors put
 /// their entries in order.
@@ -48,8 +52,50 @@ pub(super) fn seconds(seconds: i64) -> Duration {
     Duration { seconds, nanos: 0 }
 }
 
+/// A duration, cut at what every field of Envoy still takes (a hundred years).
+pub(super) fn duration(of: std::time::Duration) -> Duration {
+    let of = of.min(DURATION_MAX);
+    Duration {
+        seconds: i64::try_from(of.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(of.subsec_nanos()).unwrap_or_default(),
+    }
+}
+
 pub(super) fn uint32(value: u32) -> UInt32Value {
     UInt32Value { value }
+}
+
+pub(super) fn boolean(value: bool) -> BoolValue {
+    BoolValue { value }
+}
+
+/// A share in parts per million.
+pub(super) fn per_million(numerator: u32) -> FractionalPercent {
+    FractionalPercent {
+        numerator,
+        denominator: fractional_percent::DenominatorType::Million as i32,
+    }
+}
+
+/// A share without a runtime key.
+pub(super) fn fraction(share: FractionalPercent) -> core::RuntimeFractionalPercent {
+    core::RuntimeFractionalPercent {
+        default_value: Some(share),
+        runtime_key: String::new(),
+    }
+}
+
+/// A file of the proxy.
+pub(super) fn file(path: &str) -> core::DataSource {
+    data(core::data_source::Specifier::Filename(path.into()))
+}
+
+/// Content that stands in the message.
+pub(super) fn data(specifier: core::data_source::Specifier) -> core::DataSource {
+    core::DataSource {
+        specifier: Some(specifier),
+        ..Default::default()
+    }
 }
 
 /// An address range as Envoy spells it.
@@ -112,4 +158,17 @@ pub(super) fn regex(text: &str) -> matcher::RegexMatcher {
         regex: text.into(),
         engine_type: None,
     }
+}
+
+/// Text as RE2 matches it literally: everything but ASCII letters, digits and `_` is escaped,
+/// and what is not ASCII stands for itself.
+pub(super) fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() * 2);
+    for c in text.chars() {
+        if c.is_ascii() && !c.is_ascii_alphanumeric() && c != '_' {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out
 }
