@@ -4,7 +4,7 @@
 
 use ipnet::IpNet;
 use model::derived::{AppProtocol, PortRow};
-use model::input::{Resolution, Transport};
+use model::input::{Resolution, TargetPort, Transport};
 use model::{Finding, MeshRow, NamespacedHostname, ObjectKey, ProxyClass, ServiceRow, Str};
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use flow::{Output, Reads, View};
 
 use crate::index::ClassByGateway;
-use crate::ir::{AttachmentIr, PortChains};
+use crate::ir::{AttachmentIr, DynamicHost, PortChains};
 
 /// Primary: a service.
 pub type P = NamespacedHostname;
@@ -44,14 +44,14 @@ pub(crate) fn is_wanted(
 }
 
 /// The waypoints of a service, primary first and then its canary, as far as their proxies are
-/// connected; none if the service cannot be served at all (wildcard hosts resolved per request
-/// cannot, yet).
+/// connected; none if the service cannot be served at all: of hosts resolved per request, only
+/// wildcards outside the mesh can.
 pub(crate) fn served_by<'s>(
     proxies: View<'_, ProxyClass, ()>,
     reads: &mut Reads,
     service: &'s ServiceRow,
 ) -> Vec<&'s ObjectKey> {
-    if service.resolution == Resolution::DynamicDns {
+    if service.resolution == Resolution::DynamicDns && !is_dynamic(service) {
         return Vec::new();
     }
     waypoints_of(service)
@@ -81,6 +81,44 @@ pub(crate) fn port_chains(port: &PortRow) -> Option<PortChains> {
             Some(PortChains::Http)
         }
     }
+}
+
+/// Whether the hosts of a service are resolved per request: wildcards outside the mesh.
+/// Source: spec/policy-and-traffic.md §8.2.
+pub(crate) fn is_dynamic(service: &ServiceRow) -> bool {
+    let host = service.key.hostname.strip_prefix("*.");
+    service.resolution == Resolution::DynamicDns
+        && service.external
+        && host.is_some_and(|host| !host.is_empty())
+}
+
+/// The chains of a port of a service: as its protocol says, but hosts that are resolved per
+/// request must be stated in requests.
+pub(crate) fn chains_of(service: &ServiceRow, port: &PortRow) -> Option<PortChains> {
+    let chains = port_chains(port)?;
+    let has_host = chains == PortChains::Http && is_dynamic(service);
+    (service.resolution != Resolution::DynamicDns || has_host).then_some(chains)
+}
+
+/// The wildcard host of a port whose requests are resolved; only plain HTTP is.
+pub(crate) fn dynamic_host(service: &ServiceRow, port: &PortRow) -> Option<DynamicHost> {
+    if !is_dynamic(service) || port.protocol != AppProtocol::Http {
+        return None;
+    }
+    let target = match &port.target {
+        TargetPort::Number(number) => *number,
+        TargetPort::Named(_) => port.port,
+    };
+    Some(DynamicHost {
+        host: service.key.hostname.clone(),
+        port: target,
+    })
+}
+
+/// Name of the cluster of a service port, or of a subset of it, that is not behind the
+/// waypoint.
+pub(crate) fn outbound_name(port: u16, subset: &str, host: &str) -> Str {
+    arcstr::format!("outbound|{port}|{subset}|{host}")
 }
 
 /// Name of a chain and of its cluster.
@@ -113,7 +151,7 @@ pub fn derive(
         host: p.hostname.clone(),
         vips: vips.collect(),
         ports: ports
-            .filter_map(|port| Some((port.port, port_chains(port)?)))
+            .filter_map(|port| Some((port.port, chains_of(service, port)?)))
             .collect(),
     };
     Output::one(p.clone(), row)

@@ -4,20 +4,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use flow::{Output, Reads, View};
-use model::derived::{AppProtocol, PortRow};
-use model::input::{Resolution, Transport};
+use model::derived::{AppProtocol, NeedsWaypoint, PortRow};
+use model::input::{DestinationRule, Resolution, Subset, Transport};
 use model::{
-    Finding, Labels, NamespacedHostname, ObjectKey, ProxyClass, ServiceRow, Str, WorkloadRow,
-    WorkloadUid,
+    Finding, Labels, MeshRow, NamespacedHostname, ObjectKey, Parsed, ProxyClass, ServiceRow, Str,
+    WorkloadRow, WorkloadUid,
 };
 
-use crate::attachment::{inbound_name, port_chains, served_by};
-use crate::index::{ChainByDestination, RoutesByDestination, WorkloadByService};
-use crate::ir::{
-    ChainIr, ClusterIr, ClusterPolicy, Direction, Discovery, DnsEndpoint, LocalityPolicy, Outbound,
-    RoutesIr, Upstream, WaypointResource,
+use crate::attachment::{
+    chains_of, dynamic_host, inbound_name, mesh_row, outbound_name, served_by,
 };
-use crate::routes::outbound_name;
+use crate::index::{
+    ChainByDestination, ListenerByDestination, RoutesByDestination, WorkloadByService,
+};
+use crate::ir::{
+    ChainIr, ClassResource, ClusterIr, ClusterPolicy, Direction, Discovery, DnsEndpoint,
+    ListenerIr, LocalityPolicy, Outbound, RoutesIr, Upstream, WaypointResource,
+};
+use crate::traffic::{self, Resolved, Seen, TrafficTables};
 
 use crate::ir::ENDPOINT_WEIGHT_MAX as WEIGHT_MAX;
 
@@ -35,6 +39,12 @@ pub struct ClusterView<'t> {
     pub chains: View<'t, WaypointResource, ChainIr>,
     /// Route configurations; index [`RoutesByDestination`].
     pub route_configs: View<'t, WaypointResource, RoutesIr>,
+    /// Listeners; index [`ListenerByDestination`].
+    pub listeners: View<'t, ClassResource, ListenerIr>,
+    /// Rules; index [`crate::index::DestinationRuleByHost`].
+    pub destination_rules: View<'t, ObjectKey, Parsed<DestinationRule>>,
+    /// Mesh settings.
+    pub mesh: View<'t, (), MeshRow>,
     /// Classes of connected proxies; index [`crate::index::ClassByGateway`].
     pub proxies: View<'t, ProxyClass, ()>,
 }
@@ -48,53 +58,174 @@ pub fn derive(
     let Some(service) = view.services.get(reads, p) else {
         return Output::gone();
     };
+    let mesh = &*mesh_row(view.mesh, reads);
     let mut rows: BTreeMap<WaypointResource, ClusterIr> = BTreeMap::new();
     let mut add = |waypoint: &ObjectKey, cluster: ClusterIr| {
         let key = WaypointResource::new(waypoint.clone(), cluster.name.clone());
         rows.entry(key).or_insert(cluster);
     };
-    let host = &p.hostname;
     for waypoint in served_by(view.proxies, reads, service) {
+        let site = Site::new(Direction::InboundVip, waypoint, service, mesh, view, reads);
         for port in &service.ports {
-            let Some(chains) = port_chains(port) else {
-                continue;
-            };
-            let Some(discovery) = discovery(view, reads, service, port) else {
-                continue;
-            };
-            let inbound = |kind: &'static str, upstream| ClusterIr {
-                name: inbound_name(port.port, kind, host),
-                subset: Str::from(kind),
-                direction: Direction::InboundVip,
-                upstream,
-                ..cluster(service, port, discovery.clone())
-            };
-            if chains.http() {
-                add(waypoint, inbound("http", upstream(port.protocol)));
-            }
-            if chains.tcp() {
-                add(waypoint, inbound("tcp", upstream(port.protocol)));
+            for cluster in inbound(&site, port, view, reads) {
+                add(waypoint, cluster);
             }
         }
     }
-    for (waypoint, number) in callers(p, view, reads) {
+    for (waypoint, number, subset) in callers(p, view, reads) {
         let row = service.ports.iter().find(|port| port.port == number);
         let Some(port) = row.filter(|port| port.transport == Transport::Tcp) else {
             continue;
         };
-        if let Some(discovery) = discovery(view, reads, service, port) {
-            add(&waypoint, cluster(service, port, discovery));
+        let site = Site::new(Direction::Outbound, &waypoint, service, mesh, view, reads);
+        if let Some(cluster) = outbound(&site, port, &subset, view, reads) {
+            add(&waypoint, cluster);
         }
     }
     Output::from(rows.into_iter().collect::<Vec<_>>())
 }
 
-/// The waypoints that lead to a service from elsewhere, and to which of its ports.
-fn callers(p: &P, view: &ClusterView<'_>, reads: &mut Reads) -> BTreeSet<(ObjectKey, u16)> {
+/// A service at a waypoint, and the rules for it.
+struct Site<'a, 't> {
+    seen: Seen<'a>,
+    rules: Option<Resolved<'t>>,
+}
+
+impl<'a, 't> Site<'a, 't> {
+    fn new(
+        direction: Direction,
+        waypoint: &'a ObjectKey,
+        service: &'a ServiceRow,
+        mesh: &'a MeshRow,
+        view: &ClusterView<'t>,
+        reads: &mut Reads,
+    ) -> Self {
+        let seen = Seen {
+            waypoint,
+            direction,
+            service,
+            mesh,
+        };
+        let tables = TrafficTables {
+            destination_rules: view.destination_rules,
+        };
+        let rules = traffic::resolve(tables, reads, &seen);
+        Self { seen, rules }
+    }
+
+    fn subset(&self, name: &str) -> Option<&'t Subset> {
+        self.rules.as_ref()?.subset(name)
+    }
+
+    /// A cluster with all that rules say of it. `None` where nothing could stand behind it.
+    fn cluster(
+        &self,
+        port: &PortRow,
+        subset: Option<&Subset>,
+        named: Named,
+        view: &ClusterView<'_>,
+        reads: &mut Reads,
+    ) -> Option<ClusterIr> {
+        let service = self.seen.service;
+        let labels = subset.map(|subset| subset.labels.clone());
+        let labels = labels.unwrap_or_default();
+        let discovery = discovery(view, reads, service, port, &labels)?;
+        let mut cluster = ClusterIr {
+            name: named.name,
+            service: service.key.clone(),
+            service_name: service.name.clone(),
+            port: port.port,
+            subset: named.subset,
+            direction: self.seen.direction,
+            discovery,
+            upstream: upstream(port.protocol),
+            subset_labels: labels,
+            policy: ClusterPolicy::default(),
+            locality: LocalityPolicy::default(),
+        };
+        let name = subset.map_or("", |subset| subset.name.as_str());
+        let rules = self.rules.as_ref();
+        let policy = rules.map(|rules| traffic::policy_of(rules, port.port, name));
+        let policy = policy.unwrap_or_default();
+        traffic::cluster::apply(&mut cluster, policy, &self.seen, port, named.http);
+        Some(cluster)
+    }
+}
+
+/// What a cluster is called, and for what it is.
+struct Named {
+    name: Str,
+    subset: Str,
+    http: bool,
+}
+
+/// The clusters of a port of a service behind the waypoint: one per kind, and of each one per
+/// subset.
+fn inbound(
+    site: &Site<'_, '_>,
+    port: &PortRow,
+    view: &ClusterView<'_>,
+    reads: &mut Reads,
+) -> Vec<ClusterIr> {
+    let service = site.seen.service;
+    let Some(chains) = chains_of(service, port) else {
+        return Vec::new();
+    };
+    let mut out = Vec::new();
+    // Hosts that are resolved per request are one to a request: nothing is told apart.
+    let rules = site.rules.as_ref();
+    let subsets = rules
+        .filter(|_| service.resolution != Resolution::DynamicDns)
+        .into_iter()
+        .flat_map(Resolved::subsets);
+    let all: Vec<Option<&Subset>> = [None].into_iter().chain(subsets.map(Some)).collect();
+    for (kind, http, wanted) in [("http", true, chains.http()), ("tcp", false, chains.tcp())] {
+        if !wanted {
+            continue;
+        }
+        for subset in &all {
+            let kind = match subset {
+                Some(subset) => arcstr::format!("{kind}/{}", subset.name),
+                None => Str::from(kind),
+            };
+            let named = Named {
+                name: inbound_name(port.port, &kind, &service.key.hostname),
+                subset: kind,
+                http,
+            };
+            out.extend(site.cluster(port, *subset, named, view, reads));
+        }
+    }
+    out
+}
+
+/// The cluster of a port, or of a subset of it, that a route of elsewhere leads to.
+fn outbound(
+    site: &Site<'_, '_>,
+    port: &PortRow,
+    subset: &Str,
+    view: &ClusterView<'_>,
+    reads: &mut Reads,
+) -> Option<ClusterIr> {
+    let found = site.subset(subset);
+    if found.is_none() && !subset.is_empty() {
+        return None;
+    }
+    let named = Named {
+        name: outbound_name(port.port, subset, &site.seen.service.key.hostname),
+        subset: subset.clone(),
+        http: port.protocol.is_http() || port.protocol == AppProtocol::Unknown,
+    };
+    site.cluster(port, found, named, view, reads)
+}
+
+/// The waypoints that lead to a service from elsewhere, and to which of its ports
+/// and subsets.
+fn callers(p: &P, view: &ClusterView<'_>, reads: &mut Reads) -> BTreeSet<(ObjectKey, u16, Str)> {
     let mut out = BTreeSet::new();
     let mut add = |key: &WaypointResource, outbound: &BTreeSet<Outbound>| {
         let ports = outbound.iter().filter(|to| to.service == *p);
-        out.extend(ports.map(|to| (key.waypoint.clone(), to.port)));
+        out.extend(ports.map(|to| (key.waypoint.clone(), to.port, to.subset.clone())));
     };
     for (key, routes) in view.route_configs.by::<RoutesByDestination>(reads, p) {
         add(key, &routes.outbound);
@@ -102,24 +233,13 @@ fn callers(p: &P, view: &ClusterView<'_>, reads: &mut Reads) -> BTreeSet<(Object
     for (key, chain) in view.chains.by::<ChainByDestination>(reads, p) {
         add(key, &chain.outbound);
     }
-    out
-}
-
-/// The outbound form; the inbound one differs in name, subset and upstream.
-fn cluster(service: &ServiceRow, port: &PortRow, discovery: Discovery) -> ClusterIr {
-    ClusterIr {
-        name: outbound_name(port.port, &service.key.hostname),
-        service: service.key.clone(),
-        service_name: service.name.clone(),
-        port: port.port,
-        subset: Str::new(),
-        direction: Direction::Outbound,
-        discovery,
-        upstream: upstream(port.protocol),
-        subset_labels: Labels::new(),
-        policy: ClusterPolicy::default(),
-        locality: LocalityPolicy::default(),
+    for (key, listener) in view.listeners.by::<ListenerByDestination>(reads, p) {
+        if let ListenerIr::Main(main) = &**listener {
+            let ports = main.direct.outbound().filter(|to| to.service == *p);
+            out.extend(ports.map(|to| (key.class.gateway.clone(), to.port, to.subset.clone())));
+        }
     }
+    out
 }
 
 fn upstream(protocol: AppProtocol) -> Upstream {
@@ -132,26 +252,37 @@ fn upstream(protocol: AppProtocol) -> Upstream {
     }
 }
 
-/// How the endpoints are found; `None` leaves the cluster out, because a DNS cluster
-/// without any name has nothing to resolve, and hosts resolved per request are not served.
+/// How the endpoints with these labels are found; `None` leaves the cluster out, because a DNS
+/// cluster without any name has nothing to resolve, and only plain HTTP has a host to be
+/// resolved per request.
 fn discovery(
     view: &ClusterView<'_>,
     reads: &mut Reads,
     service: &ServiceRow,
     port: &PortRow,
+    labels: &Labels,
 ) -> Option<Discovery> {
     match service.resolution {
         Resolution::Static => Some(Discovery::Eds),
         Resolution::None => Some(Discovery::OriginalDst),
         Resolution::Dns => {
-            let targets = dns(view, reads, service, port);
-            (!targets.is_empty()).then_some(Discovery::StrictDns(targets))
+            let mut targets = dns(view, reads, service, port, labels);
+            let races = service.needs_waypoint == Some(NeedsWaypoint::RacingConnect);
+            match targets.pop() {
+                None => None,
+                // Addresses of one name are raced; several names are told apart.
+                Some(only) if races && targets.is_empty() => Some(Discovery::LogicalDns(only)),
+                Some(last) => {
+                    targets.push(last);
+                    Some(Discovery::StrictDns(targets))
+                }
+            }
         }
-        Resolution::DnsRoundRobin => dns(view, reads, service, port)
+        Resolution::DnsRoundRobin => dns(view, reads, service, port, labels)
             .into_iter()
             .next()
             .map(Discovery::LogicalDns),
-        Resolution::DynamicDns => None,
+        Resolution::DynamicDns => dynamic_host(service, port).map(Discovery::Dynamic),
     }
 }
 
@@ -160,9 +291,17 @@ fn dns(
     reads: &mut Reads,
     service: &ServiceRow,
     port: &PortRow,
+    labels: &Labels,
 ) -> Vec<DnsEndpoint> {
     let mut targets = Vec::new();
+    let covers = |workload: &WorkloadRow| {
+        let mut labels = labels.iter();
+        labels.all(|(key, value)| workload.labels.get(key) == Some(value))
+    };
     for (_, workload) in view.workloads.by::<WorkloadByService>(reads, &service.key) {
+        if !covers(workload) {
+            continue;
+        }
         let host = match workload.addresses.first() {
             Some(ip) => Str::from(ip.to_string()),
             None if workload.hostname.is_empty() => continue,
