@@ -303,11 +303,12 @@ fn validate(world: &World, class: &ProxyClass) {
         .unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{class:?}:\n{stderr}");
-    // Of RBAC the one field that works at a waypoint; of DNS clusters the fields whose
-    // successor is an extension that older Envoys lack.
+    // Of RBAC the one field that works at a waypoint; fields whose successors older Envoys lack.
     let known = |line: &&str| {
         [
             "Principal.source_ip",
+            "Principal.metadata",
+            "Permission.metadata",
             "Cluster.dns_",
             "Cluster.respect_dns_ttl",
         ]

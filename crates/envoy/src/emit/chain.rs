@@ -285,6 +285,7 @@ fn http_filters(ir: &ChainIr) -> Vec<hcm::HttpFilter> {
     ));
     out.push(http_filter("envoy.filters.http.cors", &cors::v3::Cors {}));
     if let Some(host) = dynamic_host {
+        out.push(http_filter(dynamic::NAME_PORT, &dynamic::port(host)));
         out.push(http_filter(dynamic::NAME, &dynamic::http(host)));
     }
     // Without state it does nothing; routes give it one.

@@ -26,7 +26,7 @@ const DIRECT_RESPONSE_BYTES_MAX: u32 = 1_048_576;
 pub(super) fn configuration(ir: &RoutesIr) -> route::RouteConfiguration {
     let host = route::VirtualHost {
         name: format!("inbound|http|{}", ir.port),
-        domains: vec![ir.domain.to_string()],
+        domains: domains(ir),
         routes: ir.routes.iter().map(message).collect(),
         ..Default::default()
     };
@@ -37,6 +37,15 @@ pub(super) fn configuration(ir: &RoutesIr) -> route::RouteConfiguration {
         max_direct_response_body_size_bytes: Some(uint32(DIRECT_RESPONSE_BYTES_MAX)),
         ..Default::default()
     }
+}
+
+/// Clients name the port of a host beside the usual one, and Envoy compares it.
+fn domains(ir: &RoutesIr) -> Vec<String> {
+    let mut out = vec![ir.domain.to_string()];
+    if ir.domain != "*" && ir.port != 80 {
+        out.push(format!("{}:{}", ir.domain, ir.port));
+    }
+    out
 }
 
 fn message(ir: &RouteIr) -> route::Route {

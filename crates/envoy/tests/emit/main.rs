@@ -154,7 +154,11 @@ fn verdict(config: &Value) -> String {
     if output.status.success() {
         String::new()
     } else {
-        let lines = stderr.lines().filter(|line| !["backtrace", "Deprecated"].iter().any(|word| line.contains(word)));
+        let lines = stderr.lines().filter(|line| {
+            !["backtrace", "Deprecated"]
+                .iter()
+                .any(|word| line.contains(word))
+        });
         lines.collect::<Vec<_>>().join("\n")
     }
 }

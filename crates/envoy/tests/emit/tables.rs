@@ -222,6 +222,7 @@ fn filters_stand_in_the_order_of_row_4() {
         "envoy.filters.http.grpc_stats",
         "envoy.filters.http.fault",
         "envoy.filters.http.cors",
+        "dynamic_port",
         "envoy.filters.http.dynamic_forward_proxy",
         "envoy.filters.http.stateful_session",
         "envoy.filters.http.router",
@@ -434,6 +435,26 @@ fn route_rows_45_to_57() {
     assert_has(&json_of(&emit::routes(&routes)), &expected);
 }
 
+#[test]
+fn a_wildcard_host_is_served_with_the_port_that_clients_name() {
+    let domains = |domain: &str, port| {
+        let routes = RoutesIr {
+            name: text("r"),
+            port,
+            domain: text(domain),
+            routes: vec![forward("r", RoutePath::Any, to("c"))],
+            outbound: Default::default(),
+        };
+        json_of(&emit::routes(&routes))["virtualHosts"][0]["domains"].clone()
+    };
+    assert_eq!(domains("*", 8080), json!(["*"]));
+    assert_eq!(domains("*.ex.com", 80), json!(["*.ex.com"]));
+    assert_eq!(
+        domains("*.ex.com", 8080),
+        json!(["*.ex.com", "*.ex.com:8080"])
+    );
+}
+
 /// Of weighted destinations Envoy applies the edits before those of the route (tried), so both
 /// stand at the destinations; and what Gateway API says is never an operator.
 #[test]
@@ -626,6 +647,15 @@ fn wildcard_hosts_row_65_share_one_cache() {
         .iter()
         .find(|filter| filter["name"] == "envoy.filters.http.dynamic_forward_proxy")
         .unwrap();
+    let port = filters["httpFilters"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|filter| filter["name"] == "dynamic_port")
+        .unwrap();
+    let expected = json!({"onRequestHeaders": [{"objectKey": "envoy.upstream.dynamic_port",
+        "formatString": {"textFormatSource": {"inlineString": "80"}}}]});
+    assert_has(&port["typedConfig"], &expected);
     let cache = &filter["typedConfig"]["dnsCacheConfig"];
     assert_eq!(cache["name"], "*.ex.com");
     assert_eq!(
