@@ -5,38 +5,62 @@
 //! Source: spec/policy-and-traffic.md §0.3, §1; spec/envoy-config.md §2.8.
 
 mod conditions;
+mod custom;
 mod identity;
 mod usage;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use flow::{Reads, View};
-use model::input::{Action, AuthorizationPolicy, AuthzRule};
-use model::{MeshRow, ObjectKey, Parsed, ServiceRow, Str, WaypointRow};
+use model::input::{Action, AuthorizationPolicy, AuthzRule, RequestAuthentication};
+use model::jwks::Jwks;
+use model::{MeshRow, NamespacedHostname, ObjectKey, Parsed, ServiceRow, Str, WaypointRow};
 
+use crate::authn;
 use crate::index::{PolicyByTarget, Target, TargetKind};
-use crate::ir::{ChainFilter, Expr, RbacAction, RbacIr, RbacRuleIr};
+use crate::ir::{ChainFilter, Expr, Outbound, RbacAction, RbacIr, RbacRuleIr};
 
 pub(crate) use conditions::{Layer, Scope};
+pub(crate) use custom::{Asked, authorizer, is_header_name};
 pub(crate) use identity::bundle;
-pub(crate) use usage::{http_fields, usage};
+pub(crate) use usage::{http_fields, token_fields, usage};
 
-/// The table of policies.
-pub(crate) type Policies<'t> = View<'t, ObjectKey, Parsed<AuthorizationPolicy>>;
+/// The table of services.
+pub(crate) type Services<'t> = View<'t, NamespacedHostname, ServiceRow>;
 
 /// The class that GatewayClass targets may always name.
 pub(crate) const WAYPOINT_CLASS: &str = "istio-waypoint";
 
-/// Policies that apply to a chain of a waypoint: of the service, when the chain has one,
-/// of the Gateway, and of its class. Sorted by key, each once.
-pub(crate) fn attached<'t>(
-    policies: Policies<'t>,
-    reads: &mut Reads,
+/// What the filters of policies are made of.
+#[derive(Clone, Copy)]
+pub struct PolicyTables<'t> {
+    /// AuthorizationPolicies; index [`crate::index::PolicyByTarget`].
+    pub policies: View<'t, ObjectKey, Parsed<AuthorizationPolicy>>,
+    /// RequestAuthentications; index [`crate::index::RequestAuthenticationByTarget`].
+    pub authentications: View<'t, ObjectKey, Parsed<RequestAuthentication>>,
+    /// Key sets, by [`model::jwks::JwksSource`].
+    pub jwks: View<'t, Str, Jwks>,
+    /// Services; index [`crate::index::ServiceByHostname`].
+    pub services: View<'t, NamespacedHostname, ServiceRow>,
+}
+
+/// Everything that policies want of the chains of a service, or of the chains without one.
+pub(crate) struct Attached<'t> {
+    policies: Vec<&'t Arc<Parsed<AuthorizationPolicy>>>,
+    /// By the names that CUSTOM policies use; why not, where one cannot be asked.
+    authorizers: BTreeMap<Str, Result<Asked, String>>,
+    /// Filter of tokens.
+    tokens: Option<ChainFilter>,
+}
+
+/// What policies may be attached to, as seen from a chain: its service, when it has one, the
+/// Gateway and its class.
+pub(crate) fn targets(
     mesh: &MeshRow,
     waypoint: &WaypointRow,
     service: Option<&ServiceRow>,
-) -> Vec<&'t Arc<Parsed<AuthorizationPolicy>>> {
+) -> Vec<Target> {
     let root = mesh.root_namespace.clone();
     let class = ObjectKey::new(root.clone(), waypoint.class.clone());
     let mut targets = vec![
@@ -48,71 +72,168 @@ pub(crate) fn attached<'t>(
         targets.push(Target::new(TargetKind::GatewayClass, any));
     }
     targets.extend(service.and_then(Target::of_service));
+    targets
+}
+
+/// What applies to the chains of a service at a waypoint.
+pub(crate) fn attached<'t>(
+    tables: &PolicyTables<'t>,
+    reads: &mut Reads,
+    mesh: &MeshRow,
+    waypoint: &WaypointRow,
+    service: Option<&ServiceRow>,
+) -> Attached<'t> {
+    let targets = targets(mesh, waypoint, service);
+    // Sorted by key, each once.
     let mut found = BTreeMap::new();
     for target in &targets {
-        found.extend(policies.by::<PolicyByTarget>(reads, target));
+        found.extend(tables.policies.by::<PolicyByTarget>(reads, target));
     }
-    found.into_values().collect()
+    let policies: Vec<_> = found.into_values().collect();
+    let authorizers = providers(&policies).map(|name| {
+        let asked = authorizer(&name, mesh, tables.services, reads);
+        (name, asked)
+    });
+    Attached {
+        authorizers: authorizers.collect(),
+        tokens: authn::filter(tables, reads, mesh, &targets),
+        policies,
+    }
 }
 
-/// The filters of a chain, in order: CUSTOM (which no provider can decide in this
-/// version, so it refuses what it matches), AUDIT, DENY, ALLOW.
-pub(crate) fn compile(
-    policies: &[&Arc<Parsed<AuthorizationPolicy>>],
-    mesh: &MeshRow,
-    layer: Layer,
-) -> Vec<ChainFilter> {
-    let bucket = |action| filter(policies, mesh, layer, action);
-    [Action::Custom, Action::Audit, Action::Deny, Action::Allow]
-        .into_iter()
-        .filter_map(bucket)
-        .map(ChainFilter::Rbac)
-        .collect()
+/// Names of the providers that CUSTOM policies ask, each once.
+fn providers(policies: &[&Arc<Parsed<AuthorizationPolicy>>]) -> impl Iterator<Item = Str> + use<> {
+    let custom = policies.iter().filter_map(|parsed| parsed.ok());
+    let custom = custom.filter(|policy| policy.action == Action::Custom);
+    let names: BTreeSet<Str> = custom.map(provider_of).collect();
+    names.into_iter()
 }
 
-/// The filter of one action; `None` when no policy has it.
-fn filter(
-    policies: &[&Arc<Parsed<AuthorizationPolicy>>],
-    mesh: &MeshRow,
-    layer: Layer,
-    action: Action,
-) -> Option<RbacIr> {
-    let mut rules: Option<BTreeMap<Str, RbacRuleIr>> = None;
-    let mut shadow: Option<BTreeMap<Str, RbacRuleIr>> = None;
-    for parsed in policies {
-        let Some(policy) = parsed.ok().filter(|policy| policy.action == action) else {
-            continue;
+fn provider_of(policy: &AuthorizationPolicy) -> Str {
+    policy.provider.clone().unwrap_or_default()
+}
+
+impl Attached<'_> {
+    /// The filters of a chain, in order: CUSTOM, tokens, AUDIT, DENY, ALLOW; and what the chain
+    /// itself needs clusters for.
+    pub(crate) fn filters(
+        &self,
+        mesh: &MeshRow,
+        layer: Layer,
+    ) -> (Vec<ChainFilter>, BTreeSet<Outbound>) {
+        let (mut out, mut outbound) = (Vec::new(), BTreeSet::new());
+        let many = self.authorizers.len() > 1 && !mesh.features.many_authorizers;
+        for (name, asked) in &self.authorizers {
+            let usable = asked.as_ref().ok().filter(|_| !many);
+            // What speaks HTTP cannot be asked about connections.
+            let usable = usable.filter(|asked| layer == Layer::Http || asked.filter.http.is_none());
+            let rules = Some(self.asks(name, usable.is_some(), mesh, layer));
+            let Some(asked) = usable else {
+                out.push(ChainFilter::Rbac(RbacIr {
+                    action: RbacAction::Deny,
+                    rules,
+                    shadow: None,
+                }));
+                continue;
+            };
+            out.push(ChainFilter::Rbac(RbacIr {
+                action: RbacAction::Ask,
+                rules: None,
+                shadow: rules,
+            }));
+            out.push(ChainFilter::ExtAuthz(Box::new(asked.filter.clone())));
+            outbound.insert(asked.outbound.clone());
+        }
+        if layer == Layer::Http {
+            out.extend(self.tokens.clone());
+        }
+        let bucket = |action| self.bucket(mesh, layer, action);
+        let buckets = [Action::Audit, Action::Deny, Action::Allow].into_iter();
+        out.extend(buckets.filter_map(bucket).map(ChainFilter::Rbac));
+        (out, outbound)
+    }
+
+    /// The rules of CUSTOM policies of one provider.
+    fn asks(
+        &self,
+        provider: &Str,
+        usable: bool,
+        mesh: &MeshRow,
+        layer: Layer,
+    ) -> BTreeMap<Str, RbacRuleIr> {
+        let mut rules = BTreeMap::new();
+        for parsed in &self.policies {
+            let policy = parsed.ok().filter(|policy| policy.action == Action::Custom);
+            let Some(policy) = policy.filter(|policy| provider_of(policy) == *provider) else {
+                continue;
+            };
+            let scope = scope(mesh, parsed.key(), layer, policy.action);
+            let dash = if provider.is_empty() { "" } else { "-" };
+            let suffix = if usable {
+                ""
+            } else {
+                "-deny-due-to-bad-CUSTOM-action"
+            };
+            add(&mut rules, policy, &scope, |index| {
+                let plain = rule_key(parsed.key(), index);
+                arcstr::format!("istio-ext-authz-{provider}{dash}{plain}{suffix}")
+            });
+        }
+        rules
+    }
+
+    /// The filter of one action; `None` when no policy has it.
+    fn bucket(&self, mesh: &MeshRow, layer: Layer, action: Action) -> Option<RbacIr> {
+        let mut rules: Option<BTreeMap<Str, RbacRuleIr>> = None;
+        let mut shadow: Option<BTreeMap<Str, RbacRuleIr>> = None;
+        for parsed in &self.policies {
+            let key = |index| rule_key(parsed.key(), index);
+            let scope = scope(mesh, parsed.key(), layer, action);
+            match &parsed.body {
+                Ok(policy) if policy.action == action => {
+                    let dry = policy.dry_run && matches!(action, Action::Allow | Action::Deny);
+                    let into = if dry { &mut shadow } else { &mut rules };
+                    add(into.get_or_insert_default(), policy, &scope, key);
+                }
+                // It may allow or deny anything: what is certain is where it is attached.
+                Err(_) if action == Action::Allow => {
+                    let nothing = AuthorizationPolicy::default();
+                    add(rules.get_or_insert_default(), &nothing, &scope, key);
+                }
+                _ => {}
+            }
+        }
+        if rules.is_none() && shadow.is_none() {
+            return None;
+        }
+        let action = match action {
+            Action::Allow => RbacAction::Allow,
+            Action::Audit => RbacAction::Log,
+            Action::Deny | Action::Custom => RbacAction::Deny,
         };
-        let dry = policy.dry_run && matches!(action, Action::Allow | Action::Deny);
-        let into = if dry { &mut shadow } else { &mut rules };
-        let scope = Scope {
-            mesh,
-            ns: &parsed.key().ns,
-            layer,
-            allow: action == Action::Allow,
-        };
-        add(into.get_or_insert_default(), parsed.key(), policy, &scope);
+        Some(RbacIr {
+            action,
+            rules,
+            shadow,
+        })
     }
-    if rules.is_none() && shadow.is_none() {
-        return None;
-    }
-    let action = match action {
-        Action::Allow => RbacAction::Allow,
-        Action::Audit => RbacAction::Log,
-        Action::Deny | Action::Custom => RbacAction::Deny,
-    };
-    Some(RbacIr {
-        action,
-        rules,
-        shadow,
-    })
 }
 
+fn scope<'a>(mesh: &'a MeshRow, key: &'a ObjectKey, layer: Layer, action: Action) -> Scope<'a> {
+    Scope {
+        mesh,
+        ns: &key.ns,
+        layer,
+        allow: action == Action::Allow,
+    }
+}
+
+/// Adds the rules of a policy under the keys of their numbers.
 fn add(
     into: &mut BTreeMap<Str, RbacRuleIr>,
-    key: &ObjectKey,
     policy: &AuthorizationPolicy,
     scope: &Scope<'_>,
+    key: impl Fn(usize) -> Str,
 ) {
     if policy.rules.is_empty() {
         // An entry that never matches: an ALLOW refuses everything, the others nothing.
@@ -121,28 +242,17 @@ fn add(
             permissions: never(),
             principals: never(),
         };
-        into.insert(rule_key(key, 0, policy), rule);
+        into.insert(key(0), rule);
     }
     for (index, rule) in policy.rules.iter().enumerate() {
         if let Some(rule) = compile_rule(rule, scope) {
-            into.insert(rule_key(key, index, policy), rule);
+            into.insert(key(index), rule);
         }
     }
 }
 
-fn rule_key(key: &ObjectKey, index: usize, policy: &AuthorizationPolicy) -> Str {
-    let plain = arcstr::format!("ns[{}]-policy[{}]-rule[{index}]", key.ns, key.name);
-    if policy.action != Action::Custom {
-        return plain;
-    }
-    match policy.provider.as_deref() {
-        None | Some("") => {
-            arcstr::format!("istio-ext-authz-{plain}-deny-due-to-bad-CUSTOM-action")
-        }
-        Some(provider) => {
-            arcstr::format!("istio-ext-authz-{provider}-{plain}-deny-due-to-bad-CUSTOM-action")
-        }
-    }
+fn rule_key(key: &ObjectKey, index: usize) -> Str {
+    arcstr::format!("ns[{}]-policy[{}]-rule[{index}]", key.ns, key.name)
 }
 
 /// A rule: `from` AND `to` AND `when`; `None` when an ALLOW rule cannot be expressed.

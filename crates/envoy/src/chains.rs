@@ -6,15 +6,18 @@ use std::collections::BTreeSet;
 
 use flow::{Output, Reads, View};
 use model::derived::{AppProtocol, PortRow};
-use model::input::AuthorizationPolicy;
 use model::{
-    Finding, MeshRow, NamespacedHostname, ObjectKey, Parsed, ProxyClass, ServiceRow, WaypointRow,
+    Finding, MeshRow, NamespacedHostname, ObjectKey, ProxyClass, ServiceRow, Str, WaypointRow,
 };
 
 use crate::attachment::mesh_row;
-use crate::attachment::{inbound_name, port_chains, served_by};
+use crate::attachment::{chains_of, dynamic_host, inbound_name, served_by};
 use crate::authz::{self, Layer};
-use crate::ir::{ChainBody, ChainFilter, ChainIr, RouteSource, TcpIr, WaypointResource};
+use crate::ir::{ChainBody, ChainFilter, ChainIr, Outbound, RouteSource, TcpIr, WaypointResource};
+use crate::routes::{self, Site};
+
+pub use crate::authz::PolicyTables;
+pub use crate::routes::RouteTables;
 
 /// Primary: a service.
 pub type P = NamespacedHostname;
@@ -26,8 +29,10 @@ pub struct ChainView<'t> {
     pub services: View<'t, NamespacedHostname, ServiceRow>,
     /// Waypoints.
     pub waypoints: View<'t, ObjectKey, WaypointRow>,
-    /// Policies; index [`crate::index::PolicyByTarget`].
-    pub policies: View<'t, ObjectKey, Parsed<AuthorizationPolicy>>,
+    /// What policies are made of.
+    pub policies: PolicyTables<'t>,
+    /// What destinations are made of.
+    pub tables: RouteTables<'t>,
     /// Mesh settings.
     pub mesh: View<'t, (), MeshRow>,
     /// Classes of connected proxies; index [`crate::index::ClassByGateway`].
@@ -61,8 +66,8 @@ fn at_waypoint(
     reads: &mut Reads,
 ) -> Vec<(WaypointResource, ChainIr)> {
     let mesh = &*mesh_row(view.mesh, reads);
-    let attached = authz::attached(view.policies, reads, mesh, waypoint, Some(service));
-    let filters = |layer| authz::compile(&attached, mesh, layer);
+    let attached = authz::attached(&view.policies, reads, mesh, waypoint, Some(service));
+    let filters = |layer| attached.filters(mesh, layer);
     let site = Site {
         service,
         waypoint,
@@ -71,28 +76,28 @@ fn at_waypoint(
     let mut rows = Vec::new();
     let mut seen = BTreeSet::new();
     for port in &service.ports {
-        let Some(chains) = port_chains(port).filter(|_| seen.insert(port.port)) else {
+        let Some(chains) = chains_of(service, port).filter(|_| seen.insert(port.port)) else {
             continue;
         };
         if chains.http() {
             rows.push(http(&site, port, filters(Layer::Http)));
         }
         if chains.tcp() {
-            rows.push(tcp(&site, port, filters(Layer::Tcp)));
+            let name = inbound_name(port.port, "tcp", &service.key.hostname);
+            let (body, led_to) = routes::tcp_for_port(&site, &view.tables, reads, port.port, &name);
+            let mut chain = tcp(port, name, body, filters(Layer::Tcp));
+            chain.outbound.extend(led_to);
+            rows.push(chain);
         }
     }
     let key = |chain: &ChainIr| WaypointResource::new(waypoint.key.clone(), chain.name.clone());
     rows.into_iter().map(|chain| (key(&chain), chain)).collect()
 }
 
-/// The service and the waypoint that chains are made for.
-struct Site<'a> {
-    service: &'a ServiceRow,
-    waypoint: &'a WaypointRow,
-    mesh: &'a MeshRow,
-}
+/// Filters, and what they need clusters for.
+type Filters = (Vec<ChainFilter>, BTreeSet<Outbound>);
 
-fn http(site: &Site<'_>, port: &PortRow, filters: Vec<ChainFilter>) -> ChainIr {
+fn http(site: &Site<'_>, port: &PortRow, (filters, outbound): Filters) -> ChainIr {
     ChainIr {
         name: inbound_name(port.port, "http", &site.service.key.hostname),
         port: port.port,
@@ -102,22 +107,21 @@ fn http(site: &Site<'_>, port: &PortRow, filters: Vec<ChainFilter>) -> ChainIr {
             grpc_web: port.protocol == AppProtocol::GrpcWeb,
             normalization: site.mesh.traffic.path_normalization,
             forwards_identity: site.waypoint.forwards_identity,
-            dynamic_host: None,
+            dynamic_host: dynamic_host(site.service, port),
             routes: RouteSource::Discovery,
         },
         republish_destination: false,
-        outbound: BTreeSet::new(),
+        outbound,
     }
 }
 
-fn tcp(site: &Site<'_>, port: &PortRow, filters: Vec<ChainFilter>) -> ChainIr {
-    let name = inbound_name(port.port, "tcp", &site.service.key.hostname);
+fn tcp(port: &PortRow, name: Str, body: TcpIr, (filters, outbound): Filters) -> ChainIr {
     ChainIr {
-        name: name.clone(),
+        name,
         port: port.port,
         filters,
-        body: ChainBody::Tcp(TcpIr::to(name)),
+        body: ChainBody::Tcp(body),
         republish_destination: false,
-        outbound: BTreeSet::new(),
+        outbound,
     }
 }

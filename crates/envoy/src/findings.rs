@@ -3,7 +3,12 @@
 //! Source: spec/policy-and-traffic.md §10.1, §10.3, §10.5, §10.6.
 
 pub mod captured;
+pub mod destination_rule;
+pub mod l4_route;
 pub mod policy;
+pub mod rejected;
+pub mod request_authentication;
 pub mod route;
 pub mod service;
+pub mod virtual_service;
 pub mod waypoint;

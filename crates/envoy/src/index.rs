@@ -6,17 +6,19 @@
 use flow::Index;
 use model::census::CensusKey;
 use model::input::{
-    AuthorizationPolicy, HttpRoute, ReferenceGrant, RequestAuthentication, TargetRef,
+    AuthorizationPolicy, Destination, DestinationRule, HttpRoute, L4Route, ReferenceGrant, RequestAuthentication,
+    TargetRef, VirtualService,
 };
 use model::labels::LABEL_GATEWAY_NAME;
 use model::{
-    NamespacedHostname, ObjectKey, ObjectRef, Parsed, ProxyClass, ServiceRow, WaypointRow,
+    NamespacedHostname, ObjectKey, ObjectRef, Parsed, ProxyClass, ServiceRow, Str, WaypointRow,
     WorkloadRow, WorkloadUid,
 };
 
 use crate::attachment::waypoints_of;
 use crate::ir::{
-    AttachmentIr, ChainIr, ClusterIr, DirectIr, EncodedChain, RoutesIr, WaypointResource,
+    AttachmentIr, ChainIr, ClassResource, ClusterIr, DirectIr, EncodedChain, ListenerIr, RoutesIr,
+    WaypointResource,
 };
 
 /// What kind of object a route has as its parent, or a policy as its target.
@@ -116,6 +118,16 @@ impl Index<NamespacedHostname, ServiceRow> for ServiceByName {
     }
 }
 
+/// Services by host name, whatever their namespace. For the table of [`ServiceRow`].
+pub struct ServiceByHostname;
+
+impl Index<NamespacedHostname, ServiceRow> for ServiceByHostname {
+    type At = str;
+    fn keys(key: &NamespacedHostname, _: &ServiceRow, emit: &mut dyn FnMut(&str)) {
+        emit(&key.hostname);
+    }
+}
+
 /// Workloads by the waypoint they are bound to. For the table of [`WorkloadRow`].
 pub struct WorkloadByWaypoint;
 
@@ -165,6 +177,21 @@ impl Index<ObjectKey, Parsed<HttpRoute>> for RouteByParent {
     }
 }
 
+/// Routes by parent. For the tables of TCPRoutes and TLSRoutes.
+pub struct L4RouteByParent;
+
+impl Index<ObjectKey, Parsed<L4Route>> for L4RouteByParent {
+    type At = Target;
+    fn keys(_: &ObjectKey, row: &Parsed<L4Route>, emit: &mut dyn FnMut(&Target)) {
+        for parent in row.ok().into_iter().flat_map(|route| &route.parents) {
+            if let Some(kind) = TargetKind::of(&parent.group, &parent.kind) {
+                let key = ObjectKey::new(parent.ns.clone(), parent.name.clone());
+                emit(&Target::new(kind, key));
+            }
+        }
+    }
+}
+
 /// Routes by the objects that they send requests to. For the table of HTTPRoutes.
 pub struct RouteByBackend;
 
@@ -195,13 +222,21 @@ impl Index<CensusKey, ()> for ServedByNamespace {
     }
 }
 
-/// Policies by target. For the table of AuthorizationPolicies.
+/// The targets of a policy, as far as they can be read.
+fn targets_of<T>(row: &Parsed<T>, targets: impl Fn(&T) -> &Vec<TargetRef>) -> &[TargetRef] {
+    match &row.body {
+        Ok(body) => targets(body),
+        Err(invalid) => &invalid.targets,
+    }
+}
+
+/// Policies by target; those that cannot be read too. For the table of AuthorizationPolicies.
 pub struct PolicyByTarget;
 
 impl Index<ObjectKey, Parsed<AuthorizationPolicy>> for PolicyByTarget {
     type At = Target;
     fn keys(key: &ObjectKey, row: &Parsed<AuthorizationPolicy>, emit: &mut dyn FnMut(&Target)) {
-        for target in row.ok().into_iter().flat_map(|policy| &policy.targets) {
+        for target in targets_of(row, |policy| &policy.targets) {
             if let Some(target) = Target::of_policy(key, target) {
                 emit(&target);
             }
@@ -221,13 +256,13 @@ impl Index<ObjectKey, Parsed<AuthorizationPolicy>> for UntargetedPolicyByNamespa
     }
 }
 
-/// RequestAuthentications by target. For the table of RequestAuthentications.
+/// RequestAuthentications by target; those that cannot be read too. For the table of RequestAuthentications.
 pub struct RequestAuthenticationByTarget;
 
 impl Index<ObjectKey, Parsed<RequestAuthentication>> for RequestAuthenticationByTarget {
     type At = Target;
     fn keys(key: &ObjectKey, row: &Parsed<RequestAuthentication>, emit: &mut dyn FnMut(&Target)) {
-        for target in row.ok().into_iter().flat_map(|spec| &spec.targets) {
+        for target in targets_of(row, |spec| &spec.targets) {
             if let Some(target) = Target::of_policy(key, target) {
                 emit(&target);
             }
@@ -242,6 +277,16 @@ impl Index<ObjectKey, Parsed<RequestAuthentication>> for AuthenticationBySource 
     type At = str;
     fn keys(_: &ObjectKey, row: &Parsed<RequestAuthentication>, emit: &mut dyn FnMut(&str)) {
         crate::authn::wanted::sources(row).for_each(|source| emit(&source));
+    }
+}
+
+/// VirtualServices by namespace. For the table of VirtualServices.
+pub struct VirtualServiceByNamespace;
+
+impl Index<ObjectKey, Parsed<VirtualService>> for VirtualServiceByNamespace {
+    type At = str;
+    fn keys(key: &ObjectKey, _: &Parsed<VirtualService>, emit: &mut dyn FnMut(&str)) {
+        emit(&key.ns);
     }
 }
 
@@ -336,6 +381,19 @@ impl Index<WaypointResource, ChainIr> for ChainByDestination {
     }
 }
 
+/// Listeners by a service that their direct chains lead to. For the table of
+/// [`crate::listeners`].
+pub struct ListenerByDestination;
+
+impl Index<ClassResource, ListenerIr> for ListenerByDestination {
+    type At = NamespacedHostname;
+    fn keys(_: &ClassResource, row: &ListenerIr, emit: &mut dyn FnMut(&NamespacedHostname)) {
+        if let ListenerIr::Main(main) = row {
+            main.direct.outbound().for_each(|to| emit(&to.service));
+        }
+    }
+}
+
 /// Encoded chains by waypoint. For the table of [`crate::encoded`].
 pub struct EncodedByWaypoint;
 
@@ -364,5 +422,74 @@ impl Index<WaypointResource, ClusterIr> for ClusterByWaypoint {
     type At = ObjectKey;
     fn keys(key: &WaypointResource, _: &ClusterIr, emit: &mut dyn FnMut(&ObjectKey)) {
         emit(&key.waypoint);
+    }
+}
+
+/// Where a host is looked for among DestinationRules: a namespace, and what the host begins
+/// with.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RuleHost {
+    /// Namespace of the rules.
+    pub ns: Str,
+    /// First label of the host in lower case; `*` for every wildcard.
+    pub head: Str,
+}
+
+impl RuleHost {
+    /// Where a rule stands.
+    pub fn of(ns: &Str, host: &str) -> Self {
+        let head = match host.split('.').next() {
+            Some(head) if !head.starts_with('*') => Str::from(head.to_ascii_lowercase()),
+            _ => arcstr::literal!("*"),
+        };
+        Self {
+            ns: ns.clone(),
+            head,
+        }
+    }
+
+    /// Where the rules of a namespace for a host stand, each place once.
+    pub fn all(ns: &Str, host: &str) -> impl Iterator<Item = Self> {
+        let (exact, any) = (Self::of(ns, host), Self::of(ns, "*"));
+        let exact = Some(exact).filter(|exact| *exact != any);
+        exact.into_iter().chain([any])
+    }
+}
+
+/// DestinationRules by namespace and what their host begins with, so that services read only
+/// those that could be for them. For the table of DestinationRules.
+pub struct DestinationRuleByHost;
+
+impl Index<ObjectKey, Parsed<DestinationRule>> for DestinationRuleByHost {
+    type At = RuleHost;
+    fn keys(key: &ObjectKey, row: &Parsed<DestinationRule>, emit: &mut dyn FnMut(&RuleHost)) {
+        if let Some(rule) = row.ok() {
+            emit(&RuleHost::of(&key.ns, &rule.host));
+        }
+    }
+}
+
+/// Where the routes of a VirtualService lead, copies included.
+pub(crate) fn destinations(row: &VirtualService) -> impl Iterator<Item = &Destination> {
+    let http = row.http.iter().flat_map(|route| {
+        let mirrors = route.mirrors.iter().map(|mirror| &mirror.destination);
+        let routes = route.routes.iter().map(|to| &to.destination);
+        routes.chain(mirrors)
+    });
+    let opaque = row.tls.iter().chain(&row.tcp);
+    let opaque = opaque.flat_map(|route| route.routes.iter().map(|to| &to.destination));
+    http.chain(opaque)
+}
+
+/// VirtualServices by what the hosts that they lead to begin with (see [`RuleHost::head`]). For
+/// the table of VirtualServices.
+pub struct VirtualServiceByDestination;
+
+impl Index<ObjectKey, Parsed<VirtualService>> for VirtualServiceByDestination {
+    type At = str;
+    fn keys(key: &ObjectKey, row: &Parsed<VirtualService>, emit: &mut dyn FnMut(&str)) {
+        for to in row.ok().into_iter().flat_map(destinations) {
+            emit(&RuleHost::of(&key.ns, &to.host).head);
+        }
     }
 }

@@ -112,8 +112,10 @@ pub struct DirectIr {
 /// A chain as the bytes of an Envoy `FilterChain`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EncodedChain {
-    /// Canonical encoding.
+    /// Canonical encoding for stock Envoy.
     pub bytes: Bytes,
+    /// The same in proxyv2's form, while a proxy that wants it is connected.
+    pub istio: Option<Bytes>,
 }
 
 /// The two chains of traffic addressed to pods. Source: spec/envoy-config.md §2.5.
@@ -123,6 +125,13 @@ pub struct DirectChains {
     pub tcp: ChainIr,
     /// `direct-http`.
     pub http: ChainIr,
+}
+
+impl DirectChains {
+    /// What they need `outbound` clusters for.
+    pub fn outbound(&self) -> impl Iterator<Item = &Outbound> {
+        self.tcp.outbound.iter().chain(&self.http.outbound)
+    }
 }
 
 // === TLS ===
@@ -170,19 +179,32 @@ pub enum RangeTarget {
     Workloads,
 }
 
+/// Where an inspector looks at what clients send first. It is stated by the ports that need it
+/// and not by those that do not: a service on a port of its own then leaves the listener's
+/// filters as they are, and Envoy replaces one filter chain instead of the whole listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Inspected {
+    /// On every port.
+    Everywhere,
+    /// On these ports only.
+    Ports(BTreeSet<u16>),
+}
+
 /// The listener `main_internal`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MainIr {
     /// Range matchers in order of precedence.
     pub ranges: Vec<RangeIr>,
-    /// Ports on which HTTP is not sniffed.
-    pub http_inspector_off: BTreeSet<u16>,
-    /// Ports on which TLS is not sniffed; `None` leaves the inspector out.
-    pub tls_inspector_off: Option<BTreeSet<u16>>,
+    /// Where HTTP is sniffed.
+    pub http_inspector: Inspected,
+    /// Ports on which TLS is sniffed; without any the inspector is left out.
+    pub tls_inspector: BTreeSet<u16>,
     /// Service chains, sorted by name.
     pub chains: Vec<Bytes>,
     /// Direct chains.
     pub direct: DirectChains,
+    /// In proxyv2's form.
+    pub istio: bool,
 }
 
 /// A listener.
@@ -190,12 +212,14 @@ pub struct MainIr {
 pub enum ListenerIr {
     /// `connect_terminate`.
     ConnectTerminate {
-        /// Bind address; `None` is the IPv4 wildcard.
-        bind: Option<IpAddr>,
+        /// Addresses to bind, at least one.
+        bind: Vec<IpAddr>,
         /// TLS.
         tls: TlsIr,
         /// Factory of shared strings.
         strings: model::proxy::StringFactory,
+        /// In proxyv2's form.
+        istio: bool,
     },
     /// `main_internal`.
     Main(Box<MainIr>),

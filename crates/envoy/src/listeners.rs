@@ -1,24 +1,26 @@
 //! Stage `listeners`: the three listeners of a proxy class. Source: spec/envoy-config.md §2.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use flow::{Output, Reads, View};
 use ipnet::IpNet;
-use model::input::AuthorizationPolicy;
+use model::proxy::IpFamilies;
 use model::{
-    Finding, MeshRow, NamespacedHostname, ObjectKey, Parsed, ProxyClass, Str, WaypointRow,
+    Finding, MeshRow, NamespacedHostname, ObjectKey, ProxyClass, Str, WaypointRow,
     WorkloadUid,
 };
 
 use crate::attachment::inbound_name;
 use crate::attachment::mesh_row;
-use crate::authz::{self, Layer};
+use crate::authz::{self, Layer, PolicyTables};
 use crate::index::{AttachmentByWaypoint, DirectByWaypoint, EncodedByWaypoint};
 use crate::ir::{
     AttachmentIr, ChainBody, ChainFilter, ChainIr, ClassResource, DirectChains, DirectIr,
-    EncodedChain, ListenerIr, MainIr, PortChains, PortTarget, RangeIr, RangeTarget, RouteIr,
-    RouteSource, RoutesIr, TcpIr, TlsIr, WaypointResource,
+    EncodedChain, Inspected, ListenerIr, MainIr, Outbound, PortChains, PortTarget, RangeIr,
+    RangeTarget, RouteIr, RouteSource, RoutesIr, TcpIr, TlsIr, WaypointResource,
 };
 
 /// Primary: the class of connected proxies.
@@ -42,8 +44,8 @@ pub struct ListenerView<'t> {
     pub mesh: View<'t, (), MeshRow>,
     /// Waypoints.
     pub waypoints: View<'t, ObjectKey, WaypointRow>,
-    /// Policies; index [`crate::index::PolicyByTarget`].
-    pub policies: View<'t, ObjectKey, Parsed<AuthorizationPolicy>>,
+    /// What policies are made of.
+    pub policies: PolicyTables<'t>,
     /// Attached services; index [`AttachmentByWaypoint`].
     pub attachments: View<'t, NamespacedHostname, AttachmentIr>,
     /// Attached workloads; index [`DirectByWaypoint`].
@@ -66,13 +68,14 @@ pub fn derive(
     };
     let mesh = &*mesh_row(view.mesh, reads);
     let terminate = ListenerIr::ConnectTerminate {
-        bind: p.bind,
+        bind: bind(p),
         tls: tls(p, mesh),
         strings: p.strings,
+        istio: p.istio,
     };
-    let attached = authz::attached(view.policies, reads, mesh, waypoint, None);
+    let attached = authz::attached(&view.policies, reads, mesh, waypoint, None);
     let direct = |name, layer| {
-        let filters = authz::compile(&attached, mesh, layer);
+        let filters = attached.filters(mesh, layer);
         direct_chain(name, mesh, waypoint.forwards_identity, filters)
     };
     let direct = DirectChains {
@@ -86,6 +89,17 @@ pub fn derive(
         (key(MAIN_INTERNAL), ListenerIr::Main(Box::new(main))),
         (key(CONNECT_ORIGINATE), ListenerIr::ConnectOriginate),
     ])
+}
+
+/// The addresses of 15008: the one that the node names, else the wildcards of its families.
+fn bind(class: &ProxyClass) -> Vec<IpAddr> {
+    let (v4, v6) = (Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into());
+    match (class.bind, class.families) {
+        (Some(ip), _) => vec![ip],
+        (None, IpFamilies::V4) => vec![v4],
+        (None, IpFamilies::V6) => vec![v6],
+        (None, IpFamilies::Dual) => vec![v4, v6],
+    }
 }
 
 /// TLS of HBONE for a class.
@@ -135,10 +149,11 @@ fn main_internal(
     let chains = view.encoded.by::<EncodedByWaypoint>(reads, &class.gateway);
     MainIr {
         ranges,
-        http_inspector_off: http_inspector_off(&kinds, any_workload),
-        tls_inspector_off: tls_inspector_off(&kinds),
-        chains: chains.map(|(_, row)| row.bytes.clone()).collect(),
+        http_inspector: http_inspector(&kinds, any_workload),
+        tls_inspector: tls_inspector(&kinds),
+        chains: chains.filter_map(|(_, row)| form(class, row)).collect(),
         direct,
+        istio: class.istio,
     }
 }
 
@@ -184,31 +199,37 @@ fn port_kinds<'a>(
     kinds
 }
 
-/// Ports that are HTTP for every service or TCP for every service. With any workload
-/// attached every port may be anything, so none.
-fn http_inspector_off(
-    kinds: &BTreeMap<u16, BTreeSet<PortChains>>,
-    any_workload: bool,
-) -> BTreeSet<u16> {
+/// A chain in the form of a class.
+fn form(class: &ProxyClass, row: &EncodedChain) -> Option<Bytes> {
+    if class.istio {
+        row.istio.clone()
+    } else {
+        Some(row.bytes.clone())
+    }
+}
+
+/// HTTP is sniffed on ports that are neither HTTP for every service nor TCP for every service.
+/// With any workload attached every port may be anything.
+fn http_inspector(kinds: &BTreeMap<u16, BTreeSet<PortChains>>, any_workload: bool) -> Inspected {
+    if any_workload {
+        return Inspected::Everywhere;
+    }
     let certain = |kinds: &BTreeSet<PortChains>| {
         kinds.iter().all(|kind| *kind == PortChains::Http)
             || kinds
                 .iter()
                 .all(|kind| matches!(kind, PortChains::Tcp | PortChains::Tls))
     };
-    let ports = kinds
-        .iter()
-        .filter(|(_, kinds)| !any_workload && certain(kinds));
-    ports.map(|(port, _)| *port).collect()
+    let ports = kinds.iter().filter(|(_, kinds)| !certain(kinds));
+    Inspected::Ports(ports.map(|(port, _)| *port).collect())
 }
 
-/// Ports that carry TLS for no service; `None` when no port carries TLS at all.
-fn tls_inspector_off(kinds: &BTreeMap<u16, BTreeSet<PortChains>>) -> Option<BTreeSet<u16>> {
-    let is_tls = |kinds: &BTreeSet<PortChains>| kinds.contains(&PortChains::Tls);
-    kinds.values().any(is_tls).then(|| {
-        let off = kinds.iter().filter(|(_, kinds)| !is_tls(kinds));
-        off.map(|(port, _)| *port).collect()
-    })
+/// TLS is sniffed on ports that carry it for some service.
+fn tls_inspector(kinds: &BTreeMap<u16, BTreeSet<PortChains>>) -> BTreeSet<u16> {
+    let ports = kinds
+        .iter()
+        .filter(|(_, kinds)| kinds.contains(&PortChains::Tls));
+    ports.map(|(port, _)| *port).collect()
 }
 
 /// A chain of traffic addressed to pods: only policies of the whole waypoint apply.
@@ -216,7 +237,7 @@ fn direct_chain(
     name: &'static str,
     mesh: &MeshRow,
     forwards_identity: bool,
-    filters: Vec<ChainFilter>,
+    (filters, outbound): (Vec<ChainFilter>, BTreeSet<Outbound>),
 ) -> ChainIr {
     let body = if name == "direct-http" {
         let default = arcstr::literal!("default");
@@ -244,6 +265,6 @@ fn direct_chain(
         filters,
         body,
         republish_destination: true,
-        outbound: BTreeSet::new(),
+        outbound,
     }
 }

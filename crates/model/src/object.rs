@@ -8,7 +8,7 @@ use crate::finding::{Finding, ObjectRef};
 use crate::input::{
     AuthorizationPolicy, DestinationRule, EndpointSlice, Gateway, GatewayClass, GrpcRoute,
     HttpRoute, MeshConfig, Namespace, Node, PeerAuthentication, Pod, ReferenceGrant,
-    RequestAuthentication, Service, ServiceEntry, TcpRoute, TlsRoute, VirtualService,
+    RequestAuthentication, Service, ServiceEntry, TargetRef, TcpRoute, TlsRoute, VirtualService,
     WorkloadEntry,
 };
 use crate::jwks::Jwks;
@@ -66,6 +66,8 @@ pub struct Invalid {
     pub field: Str,
     /// What is wrong.
     pub reason: Str,
+    /// What a security object is attached to all the same, as far as that can be read.
+    pub targets: Vec<TargetRef>,
 }
 
 /// An input object as a row. Metadata is always present; a body that could not be

@@ -23,6 +23,7 @@ mod suggest;
 #[cfg(test)]
 mod tests;
 mod virtual_service;
+mod words;
 
 use serde_json::{Map, Value};
 
@@ -127,6 +128,7 @@ fn identify(value: &Value, origin: &str) -> Result<Recognised, Finding> {
                     clip(version),
                     preferred(kind, versions)
                 ),
+                targets: Vec::new(),
             };
             object(kind, map, origin, Some(problem))
         }
@@ -159,13 +161,18 @@ fn identify(value: &Value, origin: &str) -> Result<Recognised, Finding> {
 
 /// Kinds that refuse traffic. One that cannot be read counts as refusing, see the stages.
 fn is_policy(kind: Kind) -> bool {
-    matches!(kind, Kind::AuthorizationPolicy | Kind::PeerAuthentication)
+    POLICIES.contains(&kind)
 }
+
+const POLICIES: [Kind; 3] = [
+    Kind::AuthorizationPolicy,
+    Kind::PeerAuthentication,
+    Kind::RequestAuthentication,
+];
 
 /// What becomes of an object without a row.
 fn no_row(kind: &str) -> &'static str {
-    let policies = [Kind::AuthorizationPolicy, Kind::PeerAuthentication];
-    if policies.iter().any(|policy| policy.as_str() == kind) {
+    if POLICIES.iter().any(|policy| policy.as_str() == kind) {
         "is NOT enforced"
     } else {
         "has no effect"

@@ -23,7 +23,7 @@ use ambient::waypoint::{self, WaypointView};
 use ambient::workload::{self, WorkloadSource, WorkloadView};
 use envoy::attachment::{self, AttachmentView};
 use envoy::authn::wanted::{self, JwksWantedView};
-use envoy::chains::{self, ChainView};
+use envoy::chains::{self, ChainView, PolicyTables};
 use envoy::clusters::{self, ClusterView};
 use envoy::credentials::{GrantByAuthority, GrantByCertificate, GrantByConfigMap};
 use envoy::encoded::{self, EncodedView};
@@ -34,7 +34,8 @@ use envoy::ir::{
     ListenerIr, RoutesIr, StaticClusterIr, WaypointResource,
 };
 use envoy::listeners::{self, ListenerView};
-use envoy::route_configs::{self, RouteConfigView};
+use envoy::local_endpoints::{self, LocalEndpointView};
+use envoy::route_configs::{self, RouteConfigView, RouteTables};
 use envoy::static_clusters::{self, StaticClusterView};
 use flow::{Changes, Derived, Dirty, Reads, Touched};
 use model::derived::Locality;
@@ -97,13 +98,21 @@ pub(crate) struct Stages {
     pub(crate) route_configs: Stage<NamespacedHostname, WaypointResource, RoutesIr>,
     pub(crate) clusters: Stage<NamespacedHostname, WaypointResource, ClusterIr>,
     pub(crate) endpoints: Stage<NamespacedHostname, WaypointResource, EndpointsIr>,
+    pub(crate) local_endpoints: Stage<NamespacedHostname, ClassResource, EndpointsIr>,
     pub(crate) listeners: Stage<ProxyClass, ClassResource, ListenerIr>,
     pub(crate) static_clusters: Stage<ProxyClass, ClassResource, StaticClusterIr>,
     jwks_wanted: Stage<Str, Str, Wanted>,
     grants: Stage<ObjectKey, ObjectKey, CredentialGrants>,
     materials: Stage<MaterialKey, MaterialKey, Material>,
     route_findings: Stage<ObjectKey, (), ()>,
+    grpc_route_findings: Stage<ObjectKey, (), ()>,
+    tcp_route_findings: Stage<ObjectKey, (), ()>,
+    tls_route_findings: Stage<ObjectKey, (), ()>,
+    virtual_service_findings: Stage<ObjectKey, (), ()>,
     policy_findings: Stage<ObjectKey, (), ()>,
+    destination_rule_findings: Stage<ObjectKey, (), ()>,
+    authentication_findings: Stage<ObjectKey, (), ()>,
+    rejected: Stage<ProxyClass, (), ()>,
     captured: Stage<WorkloadUid, bool, ()>,
     service_findings: Stage<NamespacedHostname, (), ()>,
     waypoint_findings: Stage<ObjectKey, (), ()>,
@@ -121,6 +130,7 @@ pub(crate) struct DerivedChanges {
     pub(crate) route_configs: Changes<WaypointResource, RoutesIr>,
     pub(crate) clusters: Changes<WaypointResource, ClusterIr>,
     pub(crate) endpoints: Changes<WaypointResource, EndpointsIr>,
+    pub(crate) local_endpoints: Changes<ClassResource, EndpointsIr>,
     pub(crate) listeners: Changes<ClassResource, ListenerIr>,
     pub(crate) static_clusters: Changes<ClassResource, StaticClusterIr>,
     pub(crate) credentials: CredentialChanges,
@@ -158,7 +168,8 @@ impl Stages {
                 .with_index::<status::ServicesBySource>()
                 .with_index::<at::ServiceByWaypoint>()
                 .with_index::<at::ServiceBySource>()
-                .with_index::<at::ServiceByName>(),
+                .with_index::<at::ServiceByName>()
+                .with_index::<at::ServiceByHostname>(),
             peer_bindings: Derived::new("peer_bindings")
                 .with_index::<peer_binding::PeersBySelector>(),
             policy_bindings: Derived::new("policy_bindings")
@@ -184,7 +195,8 @@ impl Stages {
                 .with_index::<at::ClusterByService>()
                 .with_index::<at::ClusterByWaypoint>(),
             endpoints: Derived::new("endpoints"),
-            listeners: Derived::new("listeners"),
+            local_endpoints: Derived::new("local_endpoints"),
+            listeners: Derived::new("listeners").with_index::<at::ListenerByDestination>(),
             static_clusters: Derived::new("static_clusters"),
             jwks_wanted: Derived::new("jwks_wanted"),
             grants: Derived::new("grants")
@@ -193,7 +205,14 @@ impl Stages {
                 .with_index::<GrantByConfigMap>(),
             materials: Derived::new("materials"),
             route_findings: Derived::new("route_findings"),
+            grpc_route_findings: Derived::new("grpc_route_findings"),
+            tcp_route_findings: Derived::new("tcp_route_findings"),
+            tls_route_findings: Derived::new("tls_route_findings"),
+            virtual_service_findings: Derived::new("virtual_service_findings"),
             policy_findings: Derived::new("policy_findings"),
+            destination_rule_findings: Derived::new("destination_rule_findings"),
+            authentication_findings: Derived::new("authentication_findings"),
+            rejected: Derived::new("rejected"),
             captured: Derived::new("captured"),
             service_findings: Derived::new("service_findings"),
             waypoint_findings: Derived::new("waypoint_findings"),
@@ -503,6 +522,23 @@ impl Stages {
                 proxies
             }
         );
+        let policies = PolicyTables {
+            policies: inputs.authorization_policies.view(),
+            authentications: inputs.request_authentications.view(),
+            jwks: inputs.jwks.view(),
+            services: self.services.view(),
+        };
+        let tables = RouteTables {
+            services: self.services.view(),
+            http_routes: inputs.http_routes.view(),
+            grpc_routes: inputs.grpc_routes.view(),
+            tcp_routes: inputs.tcp_routes.view(),
+            tls_routes: inputs.tls_routes.view(),
+            reference_grants: inputs.reference_grants.view(),
+            namespaces: inputs.namespaces.view(),
+            virtual_services: inputs.virtual_services.view(),
+            destination_rules: inputs.destination_rules.view(),
+        };
         let chain_changes = update!(
             touched,
             self.chains,
@@ -511,7 +547,8 @@ impl Stages {
             ChainView {
                 services: self.services.view(),
                 waypoints,
-                policies: inputs.authorization_policies.view(),
+                policies,
+                tables,
                 mesh,
                 proxies,
             }
@@ -522,7 +559,8 @@ impl Stages {
             chain_changes.keys().cloned(),
             encoded::derive,
             EncodedView {
-                chains: self.chains.view()
+                chains: self.chains.view(),
+                proxies,
             }
         );
         let route_configs = update!(
@@ -531,13 +569,25 @@ impl Stages {
             services.keys().cloned(),
             route_configs::derive,
             RouteConfigView {
-                services: self.services.view(),
+                tables,
                 waypoints,
-                http_routes: inputs.http_routes.view(),
-                reference_grants: inputs.reference_grants.view(),
-                namespaces: inputs.namespaces.view(),
                 mesh,
                 proxies,
+            }
+        );
+        let listeners = update!(
+            touched,
+            self.listeners,
+            changed.proxies.keys().cloned(),
+            listeners::derive,
+            ListenerView {
+                proxies,
+                mesh,
+                waypoints,
+                policies,
+                attachments: self.attachments.view(),
+                directs: self.directs.view(),
+                encoded: self.encoded.view(),
             }
         );
         let clusters = update!(
@@ -550,6 +600,9 @@ impl Stages {
                 workloads: self.workloads.view(),
                 chains: self.chains.view(),
                 route_configs: self.route_configs.view(),
+                listeners: self.listeners.view(),
+                destination_rules: inputs.destination_rules.view(),
+                mesh,
                 proxies,
             }
         );
@@ -564,19 +617,17 @@ impl Stages {
                 clusters: self.clusters.view(),
             }
         );
-        let listeners = update!(
+        let local_endpoints = update!(
             touched,
-            self.listeners,
-            changed.proxies.keys().cloned(),
-            listeners::derive,
-            ListenerView {
+            self.local_endpoints,
+            services.keys().cloned(),
+            local_endpoints::derive,
+            LocalEndpointView {
+                services: self.services.view(),
+                workloads: self.workloads.view(),
+                clusters: self.clusters.view(),
                 proxies,
                 mesh,
-                waypoints,
-                policies: inputs.authorization_policies.view(),
-                attachments: self.attachments.view(),
-                directs: self.directs.view(),
-                encoded: self.encoded.view(),
             }
         );
         let static_clusters = update!(
@@ -625,6 +676,7 @@ impl Stages {
             route_configs,
             clusters,
             endpoints,
+            local_endpoints,
             listeners,
             static_clusters,
             credentials,

@@ -68,7 +68,7 @@ const FIELD_TARGETS: &str = "spec.targetRef";
 /// A policy that cannot be read: it denies at ztunnel whatever it was meant for, and waypoints
 /// do not know it. The latter is said where the trouble itself shows that it has targets.
 fn unreadable(key: &ObjectKey, invalid: &Invalid) -> (Option<Condition>, Option<Condition>) {
-    let Invalid { field, reason } = invalid;
+    let Invalid { field, reason, .. } = invalid;
     let at = if field.is_empty() { "" } else { ": " };
     let denied = format!(
         "The policy cannot be read ({field}{at}{reason}); until it is corrected, it allows nothing to ambient workloads of namespace {}",

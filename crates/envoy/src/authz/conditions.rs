@@ -41,7 +41,39 @@ pub(super) fn is_about_destination(key: &str) -> bool {
     matches!(
         key,
         "destination.ip" | "destination.port" | "connection.sni"
-    )
+    ) || filter_of(key).is_some()
+}
+
+/// The names of a key `<stem>[a][b]`; `None` when it has another form.
+pub(super) fn bracketed<'k>(key: &'k str, stem: &str) -> Option<Vec<&'k str>> {
+    let inner = key.strip_prefix(stem)?.strip_prefix('[')?;
+    let names: Vec<&str> = inner.strip_suffix(']')?.split("][").collect();
+    let good = |name: &&str| !name.is_empty() && !name.contains(['[', ']']);
+    names.iter().all(good).then_some(names)
+}
+
+/// Filter and key of `experimental.<filter>[<key>]`.
+fn filter_of(key: &str) -> Option<(&str, &str)> {
+    let filter = key.strip_prefix("experimental.")?;
+    let (stem, _) = filter.split_once('[')?;
+    let named = stem.strip_prefix("envoy.filters.")?;
+    match bracketed(filter, stem)?.as_slice() {
+        [key] if !named.is_empty() => Some((stem, key)),
+        _ => None,
+    }
+}
+
+/// The claim that a `request.auth.*` key is about, as a path; `None` for other keys and for
+/// `request.auth.principal`, which is about two.
+pub(super) fn claim_of(key: &str) -> Option<Vec<Str>> {
+    match key {
+        "request.auth.audiences" => Some(vec![arcstr::literal!("aud")]),
+        "request.auth.presenter" => Some(vec![arcstr::literal!("azp")]),
+        _ => {
+            let names = bracketed(key, "request.auth.claims")?;
+            Some(names.into_iter().map(Str::from).collect())
+        }
+    }
 }
 
 /// The header of a `request.headers[X]` key, in lower case.
@@ -113,6 +145,73 @@ fn values(values: &Values, one: impl Fn(&str) -> Option<Vec<Expr>>) -> Condition
     }
 }
 
+/// The values of an attribute that are one condition together, as are the negated ones.
+fn both(list: &Values, together: impl Fn(&[Str]) -> Expr) -> Expr {
+    let mut all = Vec::new();
+    if !list.values.is_empty() {
+        all.push(together(&list.values));
+    }
+    if !list.not_values.is_empty() {
+        all.push(together(&list.not_values).negated());
+    }
+    match all.len() {
+        1 => all.remove(0),
+        _ => Expr::AllOf(all),
+    }
+}
+
+fn claims(path: &[Str], list: &Values) -> Expr {
+    both(list, |values| {
+        let texts = values.iter().map(|value| string(value)).collect();
+        Expr::Is(Fact::ClaimOrItem(path.to_vec(), texts))
+    })
+}
+
+/// A value in brackets is an item of a list.
+fn metadata(filter: &str, key: &str, values: &[Str]) -> Expr {
+    let item = |value: &Str| {
+        let inner = value.strip_prefix('[')?.strip_suffix(']')?;
+        (!inner.is_empty()).then(|| string(inner))
+    };
+    let fact = |texts: Vec<StrMatch>, is_list| {
+        let of = |texts| Fact::Metadata(filter.into(), key.into(), texts, is_list);
+        (!texts.is_empty()).then(|| Expr::Is(of(texts)))
+    };
+    let items: Vec<StrMatch> = values.iter().filter_map(item).collect();
+    let plain = values.iter().filter(|value| item(value).is_none());
+    let plain = plain.map(|value| string(value)).collect();
+    let mut any: Vec<Expr> = fact(items, true)
+        .into_iter()
+        .chain(fact(plain, false))
+        .collect();
+    match any.len() {
+        1 => any.remove(0),
+        _ => Expr::AnyOf(any),
+    }
+}
+
+/// Issuer and subject, split at the last slash. Source: spec/policy-and-traffic.md §1.4.
+fn request_principals(list: &Values) -> Condition {
+    let one = |value: &Str| {
+        let (issuer, subject) = match value.rsplit_once('/') {
+            Some((issuer, subject)) => (string(issuer), string(subject)),
+            None if value == "*" => (StrMatch::Present, StrMatch::Present),
+            None if value.starts_with('*') => (StrMatch::Present, string(value)),
+            None if value.ends_with('*') => (string(value), StrMatch::Present),
+            None => (string(value), StrMatch::Exact(Str::new())),
+        };
+        let claim = |name: Str, text| Expr::Is(Fact::Claim(vec![name], vec![text]));
+        Expr::AllOf(vec![
+            claim(arcstr::literal!("iss"), issuer),
+            claim(arcstr::literal!("sub"), subject),
+        ])
+    };
+    Some(both(list, |values| match values {
+        [value] => one(value),
+        values => Expr::AnyOf(values.iter().map(one).collect()),
+    }))
+}
+
 fn facts(list: &Values, one: impl Fn(&str) -> Option<Fact>) -> Condition {
     values(list, |value| one(value).map(|fact| vec![Expr::Is(fact)]))
 }
@@ -146,7 +245,9 @@ impl Scope<'_> {
     pub(super) fn source(&self, from: &AuthzSource, all: &mut Vec<Expr>) -> Option<()> {
         let attributes: [Attribute<'_>; 7] = [
             (&from.principals, |scope, list| scope.principals(list)),
-            (&from.request_principals, |_, _| None),
+            (&from.request_principals, |scope, list| {
+                scope.http(|| request_principals(list))
+            }),
             (&from.service_accounts, |scope, list| {
                 scope.service_accounts(list)
             }),
@@ -172,7 +273,14 @@ impl Scope<'_> {
             "source.principal" => self.principals(list),
             "source.serviceAccount" => self.service_accounts(list),
             "source.trustDomain" => self.trust_domains(list),
+            "request.auth.principal" => self.http(|| request_principals(list)),
             _ => {
+                if let Some(claim) = claim_of(key) {
+                    return self.http(|| Some(claims(&claim, list)));
+                }
+                if let Some((filter, key)) = filter_of(key) {
+                    return Some(both(list, |values| metadata(filter, key, values)));
+                }
                 let name = Str::from(header_of(key)?);
                 self.http(|| facts(list, |v| Some(Fact::Header(name.clone(), string(v), false))))
             }

@@ -100,16 +100,29 @@ pub(super) fn trust_domain(value: &str, mesh: &MeshRow) -> Vec<StrMatch> {
     }
 }
 
-/// A namespace, a star at one end allowed. `None` for stars elsewhere: typed matchers
-/// cannot say it exactly.
+/// Whether [`namespace`] can be said.
+pub(super) fn is_namespace(value: &str) -> bool {
+    !value.is_empty() && !value.contains('/') && value.matches('*').count() <= 1
+}
+
+/// A namespace with at most one star. `None` for more of them: typed matchers cannot say it
+/// exactly.
 pub(super) fn namespace(value: &str, mesh: &MeshRow) -> Option<Vec<Expr>> {
-    let inner = value
-        .strip_prefix('*')
-        .or(value.strip_suffix('*'))
-        .unwrap_or(value);
-    if inner.contains(['*', '/']) || value.is_empty() {
+    if !is_namespace(value) {
         return None;
     }
+    if let Some((start, end)) = value.split_once('*')
+        && !start.is_empty()
+        && !end.is_empty()
+    {
+        let domains = bundle(mesh).into_iter();
+        return Some(
+            domains
+                .map(|domain| star_inside(domain, start, end))
+                .collect(),
+        );
+    }
+    let inner = value.trim_matches('*');
     let is = |m| Expr::Is(Fact::Identity(m));
     let one = |domain: &Str| {
         if inner.is_empty() {
@@ -131,4 +144,28 @@ pub(super) fn namespace(value: &str, mesh: &MeshRow) -> Option<Vec<Expr>> {
         }
     };
     Some(bundle(mesh).into_iter().map(one).collect())
+}
+
+/// A namespace that starts and ends like this, where the two do not overlap.
+fn star_inside(domain: &Str, start: &str, end: &str) -> Expr {
+    let is = |m| Expr::Is(Fact::Identity(m));
+    let mut all = vec![
+        is(StrMatch::Prefix(arcstr::format!(
+            "spiffe://{domain}/ns/{start}"
+        ))),
+        is(StrMatch::Contains(arcstr::format!("{end}/sa/"))),
+    ];
+    // Namespaces shorter than both texts together fit the two conditions where the texts
+    // overlap; those few are excepted by name.
+    let overlaps = end
+        .char_indices()
+        .map(|(at, letter)| at + letter.len_utf8());
+    for shared in overlaps.filter_map(|length| end.split_at_checked(length)) {
+        let (shared, rest) = shared;
+        if start.ends_with(shared) {
+            let name = StrMatch::Prefix(arcstr::format!("spiffe://{domain}/ns/{start}{rest}/sa/"));
+            all.push(is(name).negated());
+        }
+    }
+    Expr::AllOf(all)
 }

@@ -92,7 +92,11 @@ fn show(expr: &Expr) -> String {
         Expr::Is(Fact::Claim(path, m)) => format!("claim[{}]{}", path.join("."), texts(m)),
         Expr::Is(Fact::ClaimOrItem(path, m)) => format!("item[{}]{}", path.join("."), texts(m)),
         Expr::Is(Fact::Metadata(filter, key, m, list)) => {
-            format!("{}[{filter}.{key}]{}", if *list { "items" } else { "meta" }, texts(m))
+            format!(
+                "{}[{filter}.{key}]{}",
+                if *list { "items" } else { "meta" },
+                texts(m)
+            )
         }
     }
 }
@@ -120,6 +124,21 @@ fn text(m: &StrMatch) -> String {
         StrMatch::Contains(text) => format!("?{text}"),
         StrMatch::Present => "+".into(),
     }
+}
+
+/// The filters of policies whose authorizers nobody knows.
+fn compile(
+    policies: &[&Arc<Parsed<AuthorizationPolicy>>],
+    mesh: &MeshRow,
+    layer: Layer,
+) -> Vec<ChainFilter> {
+    let unknown = |name| (name, Err("unknown".to_owned()));
+    let attached = Attached {
+        policies: policies.to_vec(),
+        authorizers: providers(policies).map(unknown).collect(),
+        tokens: None,
+    };
+    attached.filters(mesh, layer).0
 }
 
 /// The rules of the only filter: key, permissions, principals.
@@ -248,7 +267,7 @@ fn what_cannot_be_expressed_drops_an_allow_rule_and_widens_a_deny_rule() {
         ..Default::default()
     };
     let odd_ns = AuthzSource {
-        namespaces: values(&["a*b"]),
+        namespaces: values(&["a*b*"]),
         ..Default::default()
     };
     let odd_ip = AuthzSource {
@@ -261,10 +280,10 @@ fn what_cannot_be_expressed_drops_an_allow_rule_and_widens_a_deny_rule() {
     };
     let http = || to(paths(&["/a"]));
     for (rule, layer, deny) in [
-        (from(jwt), Layer::Http, "any / any"),
+        (from(jwt), Layer::Tcp, "any / any"),
         (from(odd_ns), Layer::Http, "any / any"),
         (from(odd_ip), Layer::Http, "any / any"),
-        (claim, Layer::Http, "any / any"),
+        (claim, Layer::Tcp, "any / any"),
         (to(paths(&["/a/{*}x"])), Layer::Http, "any / any"),
         (http(), Layer::Tcp, "any / any"),
     ] {
@@ -273,6 +292,114 @@ fn what_cannot_be_expressed_drops_an_allow_rule_and_widens_a_deny_rule() {
             Vec::<String>::new()
         );
         assert_eq!(rules(Action::Deny, vec![rule], layer), [deny]);
+    }
+}
+
+#[test]
+fn tokens_are_matched_by_issuer_subject_and_claims() {
+    let principal = |value: &str| AuthzSource {
+        request_principals: values(&[value]),
+        ..Default::default()
+    };
+    for (value, iss, sub) in [
+        ("*", "+", "+"),
+        ("*/s", "+", "=s"),
+        ("*x/s", "$x", "=s"),
+        ("*s", "+", "$s"),
+        ("i/*", "=i", "+"),
+        ("https://i/p*", "=https://i", "^p"),
+        ("i*", "^i", "+"),
+        ("i/s", "=i", "=s"),
+        ("x", "=x", "="),
+        ("https://i//*", "=https://i/", "+"),
+    ] {
+        let expected = format!("any / ((claim[iss]{iss} & claim[sub]{sub}))");
+        let found = rules(Action::Allow, vec![from(principal(value))], Layer::Http);
+        assert_eq!(found, [expected], "{value}");
+    }
+    let when = |key: &str, list: Values| AuthzRule {
+        when: vec![(key.into(), list)],
+        ..Default::default()
+    };
+    let not = |list: &[&str]| Values {
+        values: Vec::new(),
+        not_values: values(list).values,
+    };
+    for (rule, expected) in [
+        (
+            when("request.auth.claims[a][b]", values(&["x", "y*"])),
+            "any / (item[a.b]=x,^y)",
+        ),
+        (
+            when("request.auth.audiences", not(&["*"])),
+            "any / (!item[aud]+)",
+        ),
+        (
+            when("request.auth.presenter", values(&["p"])),
+            "any / (item[azp]=p)",
+        ),
+        (
+            when("request.auth.principal", not(&["i/s", "*"])),
+            "any / (!((claim[iss]=i & claim[sub]=s) | (claim[iss]+ & claim[sub]+)))",
+        ),
+        (
+            when(
+                "experimental.envoy.filters.network.mysql_proxy[db.t]",
+                values(&["[x]", "[y*]"]),
+            ),
+            "(items[envoy.filters.network.mysql_proxy.db.t]=x,^y) / any",
+        ),
+        (
+            when("experimental.envoy.filters.a.b[k]", values(&["[x]", "y"])),
+            "((items[envoy.filters.a.b.k]=x | meta[envoy.filters.a.b.k]=y)) / any",
+        ),
+    ] {
+        let found = rules(Action::Allow, vec![rule], Layer::Http);
+        assert_eq!(found, [expected]);
+    }
+}
+
+#[test]
+fn a_star_inside_a_namespace_excepts_what_would_use_a_letter_twice() {
+    let source = AuthzSource {
+        namespaces: values(&["te*-a"]),
+        ..Default::default()
+    };
+    let one = MeshRow {
+        trust_domain_aliases: Vec::new(),
+        ..mesh()
+    };
+    let show_of = |value: &str| {
+        let list = identity::namespace(value, &one).unwrap();
+        list.iter().map(show).collect::<Vec<_>>().join(" or ")
+    };
+    assert_eq!(show_of("te*-a"), "(id^spiffe://td1/ns/te & id?-a/sa/)");
+    assert_eq!(
+        show_of("ab*bc"),
+        "(id^spiffe://td1/ns/ab & id?bc/sa/ & !id^spiffe://td1/ns/abc/sa/)"
+    );
+    let found = rules(Action::Deny, vec![from(source)], Layer::Tcp);
+    assert!(found[0].contains("id^spiffe://td2/ns/te"), "{found:?}");
+}
+
+#[test]
+fn a_policy_that_cannot_be_read_refuses_everything_where_it_is_attached() {
+    let mut broken = Parsed::clone(&parsed("p", AuthorizationPolicy::default()));
+    broken.body = Err(model::object::Invalid {
+        field: "spec".into(),
+        reason: "no".into(),
+        targets: Vec::new(),
+    });
+    let broken = Arc::new(broken);
+    let fine = parsed("q", policy(Action::Deny, vec![AuthzRule::default()]));
+    for layer in [Layer::Http, Layer::Tcp] {
+        let filters = compile(&[&broken, &fine], &mesh(), layer);
+        let [_, allow] = rbac(&filters)[..] else {
+            panic!("{filters:?}")
+        };
+        assert_eq!(allow.action, RbacAction::Allow);
+        let rule = &allow.rules.as_ref().unwrap()["ns[ns1]-policy[p]-rule[0]"];
+        assert_eq!(rule.principals, [Expr::never()]);
     }
 }
 

@@ -2,14 +2,16 @@
 
 use model::input::{AuthzOperation, AuthzRule};
 
-use super::conditions::{header_of, template};
+use super::conditions::{claim_of, header_of, is_about_destination, template};
+use super::identity;
 
 /// Attributes of a rule by what they need.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
-    /// Needs validated tokens, which this version has not.
+    /// Needs validated tokens.
     pub(crate) jwt: bool,
-    /// Cannot be evaluated at all: unknown keys, unreadable templates.
+    /// Cannot be evaluated at all: unknown keys, unreadable templates, namespaces with several
+    /// stars.
     pub(crate) unknown: bool,
 }
 
@@ -26,14 +28,42 @@ pub(crate) fn usage(rule: &AuthzRule) -> Usage {
         .from
         .iter()
         .any(|from| !from.request_principals.is_empty());
+    let namespaces = rule.from.iter().map(|from| &from.namespaces);
+    let keyed = rule
+        .when
+        .iter()
+        .filter(|(key, _)| key == "source.namespace");
+    let mut namespaces = namespaces
+        .chain(keyed.map(|(_, values)| values))
+        .flat_map(|list| list.values.iter().chain(&list.not_values));
+    out.unknown |= namespaces.any(|value| !identity::is_namespace(value));
     for (key, _) in &rule.when {
-        if key.starts_with("request.auth.") {
+        if claim_of(key).is_some() || key == "request.auth.principal" {
             out.jwt = true;
         } else {
             out.unknown |= header_of(key).is_none() && !is_known(key);
         }
     }
     out
+}
+
+/// Paths below a rule of the fields that need verified tokens.
+pub(crate) fn token_fields(rule: &AuthzRule) -> Vec<String> {
+    let mut fields = Vec::new();
+    for (index, from) in rule.from.iter().enumerate() {
+        let list = &from.request_principals;
+        let lists = [
+            ("requestPrincipals", &list.values),
+            ("notRequestPrincipals", &list.not_values),
+        ];
+        let used = lists.iter().filter(|(_, values)| !values.is_empty());
+        fields.extend(used.map(|(name, _)| format!("from[{index}].source.{name}")));
+    }
+    let keys = rule.when.iter().enumerate();
+    let keys =
+        keys.filter(|(_, (key, _))| claim_of(key).is_some() || key == "request.auth.principal");
+    fields.extend(keys.map(|(index, _)| format!("when[{index}].key")));
+    fields
 }
 
 /// Paths below a rule of the fields that need requests (hosts, methods, paths, headers);
@@ -68,16 +98,14 @@ fn covers(to: &AuthzOperation, port: u16) -> bool {
 }
 
 fn is_known(key: &str) -> bool {
-    matches!(
-        key,
-        "destination.ip"
-            | "destination.port"
-            | "connection.sni"
-            | "source.ip"
-            | "remote.ip"
-            | "source.namespace"
-            | "source.principal"
-            | "source.serviceAccount"
-            | "source.trustDomain"
-    )
+    is_about_destination(key)
+        || matches!(
+            key,
+            "source.ip"
+                | "remote.ip"
+                | "source.namespace"
+                | "source.principal"
+                | "source.serviceAccount"
+                | "source.trustDomain"
+        )
 }

@@ -2,16 +2,20 @@
 //! written. What ztunnel makes of policies without targets is reported where they are made.
 
 mod bypass;
+mod custom;
 mod ingress;
 mod numbers;
 mod ports;
+mod tokens;
 mod untargeted;
 
 use std::sync::Arc;
 
 use flow::{Output, Reads, View};
 use model::census::CensusKey;
-use model::input::{Action, AuthorizationPolicy, HttpRoute, Service, TargetRef};
+use model::input::{
+    Action, AuthorizationPolicy, HttpRoute, RequestAuthentication, Service, TargetRef,
+};
 use model::{
     Finding, Kind, MeshRow, NamespacedHostname, ObjectKey, ObjectRef, Parsed, ServiceRow, Severity,
     Str, WaypointRow, WorkloadRow, WorkloadUid,
@@ -34,7 +38,8 @@ pub struct PolicyFindingView<'t> {
     pub policies: View<'t, ObjectKey, Parsed<AuthorizationPolicy>>,
     /// Services as written.
     pub service_objects: View<'t, ObjectKey, Parsed<Service>>,
-    /// Services; indexes [`ServiceByName`], [`ServiceBySource`] and [`ServiceByWaypoint`].
+    /// Services; indexes [`ServiceByName`], [`ServiceBySource`], [`ServiceByWaypoint`] and
+    /// [`crate::index::ServiceByHostname`].
     pub services: View<'t, NamespacedHostname, ServiceRow>,
     /// Workloads; indexes [`crate::index::InstanceByNamespace`] and
     /// [`crate::index::WorkloadByService`].
@@ -46,6 +51,8 @@ pub struct PolicyFindingView<'t> {
     pub census: View<'t, CensusKey, ()>,
     /// Routes; index [`crate::index::RouteByBackend`].
     pub http_routes: View<'t, ObjectKey, Parsed<HttpRoute>>,
+    /// RequestAuthentications; index [`crate::index::RequestAuthenticationByTarget`].
+    pub authentications: View<'t, ObjectKey, Parsed<RequestAuthentication>>,
     /// Mesh settings.
     pub mesh: View<'t, (), MeshRow>,
 }
@@ -76,6 +83,9 @@ pub fn derive(p: &P, view: &PolicyFindingView<'_>, reads: &mut Reads) -> Output<
         for (index, target) in policy.targets.iter().enumerate() {
             report.target(reads, index, target, &mut reached);
         }
+        report.custom(reads, &reached);
+        report.request_principals();
+        report.tokens(reads, &reached);
         report.ports(&reached);
         report.pod_ports(&reached);
         report.hosts_without_port(&reached);
@@ -110,20 +120,6 @@ impl<'t> Report<'_, 't> {
     }
 
     fn rules(&mut self) {
-        if self.policy.action == Action::Custom {
-            let name = self.policy.provider.as_deref().unwrap_or_default();
-            let what = format!(
-                "External authorizers are not supported (provider {name:?}); every request that the rules match is refused"
-            );
-            let fix = "Use ALLOW or DENY";
-            self.push(
-                "authz-custom-provider",
-                Severity::Error,
-                "spec.provider",
-                what,
-                fix,
-            );
-        }
         let effect = if self.policy.action == Action::Allow {
             "so the rule allows nothing"
         } else {
@@ -132,12 +128,6 @@ impl<'t> Report<'_, 't> {
         for (index, rule) in self.policy.rules.iter().enumerate() {
             let at = format!("spec.rules[{index}]");
             let used = usage(rule);
-            if used.jwt {
-                let what =
-                    format!("Request principals and token claims are not supported, {effect}");
-                let fix = "Use principals of the workload certificate";
-                self.push("authz-jwt-not-supported", Severity::Error, &at, what, fix);
-            }
             if used.unknown {
                 let what = format!("A condition of the rule cannot be evaluated, {effect}");
                 self.push(

@@ -165,6 +165,7 @@ impl Reader<'_> {
         self.problem.get_or_insert_with(|| Invalid {
             field: arcstr::format!("metadata.{field}"),
             reason: Str::from(reason),
+            targets: Vec::new(),
         });
     }
 

@@ -9,6 +9,8 @@ mod wire;
 
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
+
 use crate::Str;
 use crate::finding::Severity;
 use crate::input::{
@@ -20,11 +22,12 @@ use crate::object::{Invalid, Labels, Parsed};
 use super::read::{Doc, at_most, invalid, labels};
 use values::values;
 use wire::{
-    FromWire, OperationWire, POLICY_FIELDS, PolicyWire, ProviderWire, RuleWire, SelectorWire,
-    SourceWire, TargetWire, ToWire, WhenWire,
+    FromWire, OperationWire, POLICY_FIELDS, PolicyWire, ProviderWire, RuleWire, SourceWire, ToWire,
+    WhenWire,
 };
 
 pub(super) use peer::peer_authentication;
+pub(super) use wire::{SelectorWire, TargetWire};
 
 // Limits of the API. Source: spec/policy-and-traffic.md §9.1, §9.2.
 const TARGETS_COUNT_MAX: usize = 16;
@@ -115,7 +118,7 @@ fn provider(wire: Option<ProviderWire>, action: Action) -> Result<Option<Str>, I
 }
 
 /// Labels of a selector.
-fn selector(wire: Option<SelectorWire>) -> Result<Option<Labels>, Invalid> {
+pub(super) fn selector(wire: Option<SelectorWire>) -> Result<Option<Labels>, Invalid> {
     const FIELD: &str = "spec.selector.matchLabels";
     let Some(wire) = wire else {
         return Ok(None);
@@ -144,7 +147,7 @@ fn selector(wire: Option<SelectorWire>) -> Result<Option<Labels>, Invalid> {
 }
 
 /// A selector without labels is legal but hardly what was meant.
-fn note_selector(doc: &mut Doc<'_>, selector: Option<&Labels>) {
+pub(super) fn note_selector(doc: &mut Doc<'_>, selector: Option<&Labels>) {
     if selector.is_some_and(Labels::is_empty) {
         doc.note(
             "field-not-applied",
@@ -163,7 +166,7 @@ fn unknown_word(field: impl Into<Str>, word: &str, words: &str) -> Invalid {
 
 // === Targets ===
 
-fn targets(
+pub(super) fn targets(
     single: Option<TargetWire>,
     list: Option<Vec<TargetWire>>,
 ) -> Result<Vec<TargetRef>, Invalid> {
@@ -214,6 +217,21 @@ fn target(at: &str, wire: TargetWire) -> Result<TargetRef, Invalid> {
             "Gateway, GatewayClass, Service or ServiceEntry",
         )),
     }
+}
+
+/// The targets of a security object that cannot be read, as far as they can: it must not be
+/// forgotten where it is clear what it was meant for.
+pub(super) fn targets_of_unreadable(object: &Map<String, Value>) -> Vec<TargetRef> {
+    let spec = object.get("spec").and_then(Value::as_object);
+    let list = spec.and_then(|spec| spec.get("targetRefs"));
+    let list = list.and_then(Value::as_array).into_iter().flatten();
+    let single = spec.and_then(|spec| spec.get("targetRef"));
+    let written = list.take(TARGETS_COUNT_MAX).chain(single);
+    let read = written.filter_map(|value| {
+        let wire = serde_json::from_value::<TargetWire>(value.clone()).ok()?;
+        target("", wire).ok()
+    });
+    read.collect()
 }
 
 // === Rules ===
@@ -408,12 +426,12 @@ fn no_identities(at: &str, rule: &AuthzRule) -> Result<(), Invalid> {
 
 // === Dry run ===
 
-fn dry_run_field() -> Str {
+pub(super) fn dry_run_field() -> Str {
     arcstr::format!("metadata.annotations[{ANNOTATION_DRY_RUN}]")
 }
 
 /// The annotation as Go's `ParseBool` reads it.
-fn dry_run(doc: &Doc<'_>, action: Action) -> Result<bool, Invalid> {
+fn dry_run(doc: &mut Doc<'_>, action: Action) -> Result<bool, Invalid> {
     let Some(text) = doc.meta.annotation(ANNOTATION_DRY_RUN) else {
         return Ok(false);
     };
@@ -426,6 +444,15 @@ fn dry_run(doc: &Doc<'_>, action: Action) -> Result<bool, Invalid> {
     match text.as_str() {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(invalid(dry_run_field(), "neither true nor false")),
+        _ => {
+            doc.note(
+                "authz-value-invalid",
+                Severity::Error,
+                dry_run_field(),
+                "The annotation is neither true nor false, so the policy is enforced",
+                "Write true or false, or remove it",
+            );
+            Ok(false)
+        }
     }
 }

@@ -10,10 +10,15 @@ use ambient::status::service::ServiceStatusView;
 use ambient::status::workload_entry::WorkloadEntryStatusView;
 use envoy::findings;
 use envoy::findings::captured::CapturedView;
+use envoy::findings::destination_rule::DestinationRuleFindingView;
 use envoy::findings::policy::PolicyFindingView;
+use envoy::findings::request_authentication::RequestAuthenticationFindingView;
+use envoy::findings::rejected::RejectedView;
 use envoy::findings::route::RouteFindingView;
 use envoy::findings::service::ServiceFindingView;
+use envoy::findings::virtual_service::VirtualServiceFindingView;
 use envoy::findings::waypoint::WaypointFindingView;
+use envoy::route_configs::RouteTables;
 use flow::{Changes, Dirty, Touched};
 use model::status::{StatusKey, StatusRow};
 use model::{Finding, NamespacedHostname, ServiceRow, WorkloadRow, WorkloadUid};
@@ -33,19 +38,61 @@ impl Stages {
     ) {
         let mesh = self.mesh.view();
         let waypoints = self.waypoints.view();
+        let tables = RouteTables {
+            services: self.services.view(),
+            http_routes: inputs.http_routes.view(),
+            grpc_routes: inputs.grpc_routes.view(),
+            tcp_routes: inputs.tcp_routes.view(),
+            tls_routes: inputs.tls_routes.view(),
+            reference_grants: inputs.reference_grants.view(),
+            namespaces: inputs.namespaces.view(),
+            virtual_services: inputs.virtual_services.view(),
+            destination_rules: inputs.destination_rules.view(),
+        };
+        let routes = RouteFindingView {
+            tables,
+            waypoints,
+            mesh,
+        };
+        update!(
+            touched,
+            self.virtual_service_findings,
+            changed.virtual_services.keys().cloned(),
+            findings::virtual_service::derive,
+            VirtualServiceFindingView {
+                tables,
+                waypoints,
+                gateways: inputs.gateways.view(),
+                mesh,
+            }
+        );
         update!(
             touched,
             self.route_findings,
             changed.http_routes.keys().cloned(),
             findings::route::derive,
-            RouteFindingView {
-                http_routes: inputs.http_routes.view(),
-                services: self.services.view(),
-                waypoints,
-                reference_grants: inputs.reference_grants.view(),
-                namespaces: inputs.namespaces.view(),
-                mesh,
-            }
+            routes
+        );
+        update!(
+            touched,
+            self.grpc_route_findings,
+            changed.grpc_routes.keys().cloned(),
+            findings::route::derive_grpc,
+            routes
+        );
+        update!(
+            touched,
+            self.tcp_route_findings,
+            changed.tcp_routes.keys().cloned(),
+            findings::l4_route::derive_tcp,
+            routes
+        );
+        update!(
+            touched,
+            self.tls_route_findings,
+            changed.tls_routes.keys().cloned(),
+            findings::l4_route::derive_tls,
+            routes
         );
         update!(
             touched,
@@ -60,6 +107,48 @@ impl Stages {
                 waypoints,
                 census: self.census.view(),
                 http_routes: inputs.http_routes.view(),
+                authentications: inputs.request_authentications.view(),
+                mesh,
+            }
+        );
+        update!(
+            touched,
+            self.rejected,
+            changed.rejections.keys().cloned(),
+            findings::rejected::derive,
+            RejectedView {
+                rejections: inputs.rejections.view(),
+                route_configs: self.route_configs.view(),
+                clusters: self.clusters.view(),
+            }
+        );
+        update!(
+            touched,
+            self.authentication_findings,
+            changed.request_authentications.keys().cloned(),
+            findings::request_authentication::derive,
+            RequestAuthenticationFindingView {
+                authentications: inputs.request_authentications.view(),
+                policies: inputs.authorization_policies.view(),
+                services: self.services.view(),
+                waypoints,
+                jwks: inputs.jwks.view(),
+                mesh,
+            }
+        );
+        update!(
+            touched,
+            self.destination_rule_findings,
+            changed.destination_rules.keys().cloned(),
+            findings::destination_rule::derive,
+            DestinationRuleFindingView {
+                destination_rules: inputs.destination_rules.view(),
+                services: self.services.view(),
+                workloads: self.workloads.view(),
+                http_routes: inputs.http_routes.view(),
+                grpc_routes: inputs.grpc_routes.view(),
+                virtual_services: inputs.virtual_services.view(),
+                materials: self.materials.view(),
                 mesh,
             }
         );
@@ -219,7 +308,13 @@ notes!(
     grants,
     materials,
     route_findings,
+    grpc_route_findings,
+    tcp_route_findings,
+    tls_route_findings,
+    virtual_service_findings,
     policy_findings,
+    authentication_findings,
+    rejected,
     captured,
     service_findings,
     waypoint_findings,

@@ -8,7 +8,7 @@ use model::{ServiceRow, Severity};
 
 use super::{Reached, Report};
 use crate::attachment::port_chains;
-use crate::authz::http_fields;
+use crate::authz::{http_fields, token_fields};
 
 impl Report<'_, '_> {
     /// One finding per field with such a condition, naming the first port.
@@ -34,7 +34,8 @@ impl Report<'_, '_> {
         let mut fields: BTreeMap<String, String> = BTreeMap::new();
         for (index, rule) in self.policy.rules.iter().enumerate() {
             for (service, port) in &opaque {
-                for field in http_fields(rule, Some(port.port)) {
+                let used = http_fields(rule, Some(port.port)).into_iter();
+                for field in used.chain(token_fields(rule)) {
                     let what = format!(
                         "Port {} of {} is not HTTP, {effect}",
                         port.port, service.key.hostname

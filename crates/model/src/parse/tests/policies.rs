@@ -443,6 +443,7 @@ fn unknown_fields_make_a_policy_invalid() {
     let named = |field: &str, reason: &str| Invalid {
         field: s(field),
         reason: s(reason),
+        targets: Vec::new(),
     };
     let meant = |field: &str, word: &str| {
         named(
@@ -518,6 +519,7 @@ fn a_policy_of_an_unknown_version_stays_and_is_invalid() {
             reason: s(&format!(
                 "there is no version {version}; write security.istio.io/v1"
             )),
+            targets: Vec::new(),
         };
         assert_eq!(
             (found.kind().as_str(), found.meta().key.to_string()),

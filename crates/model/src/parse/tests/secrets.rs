@@ -95,6 +95,7 @@ fn bad_values_are_refused_by_key() {
         let expected = Invalid {
             field: s(field),
             reason: s(reason),
+            targets: Vec::new(),
         };
         assert_eq!(row.body, Err(expected));
         assert_eq!(row.notes.len(), 1);
