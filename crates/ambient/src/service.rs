@@ -12,8 +12,11 @@ use model::derived::{Distribution, NeedsWaypoint, PortRow, Vip, Visibility};
 use model::input::{
     EntryPort, Resolution, Service, ServiceEntry, ServicePort, TargetPort, Transport,
 };
-use model::labels::{ANNOTATION_CONNECT_STRATEGY, ANNOTATION_EXPORT_TO, CONNECT_STRATEGY_RACE};
-use model::{Finding, NamespacedHostname, Parsed, ServiceRow, Str};
+use model::labels::{
+    ANNOTATION_CONNECT_STRATEGY, ANNOTATION_EXPORT_TO, CONNECT_STRATEGY_RACE,
+    LABEL_PERSISTENT_SESSION,
+};
+use model::{Finding, Meta, NamespacedHostname, Parsed, ServiceRow, Str};
 
 use crate::allocation::{AllocationRow, AllocationTable};
 use crate::claim::{ClaimKey, ClaimRow, ClaimTable, ClaimsByHost, ClaimsByHostname, ServiceSource};
@@ -144,6 +147,12 @@ fn annotated_export_to(object: &Parsed<Service>) -> Vec<Str> {
         .collect()
 }
 
+/// Whether sessions of an object stick to their endpoints. The value of the label names the
+/// cookie, so any value says yes.
+fn is_sticky(meta: &Meta) -> bool {
+    meta.labels.contains_key(LABEL_PERSISTENT_SESSION)
+}
+
 /// What the rows of both sources share.
 struct Facts<'a> {
     host: &'a NamespacedHostname,
@@ -167,6 +176,7 @@ impl Facts<'_> {
             resolution: Resolution::Static,
             external: false,
             publish_not_ready: service.publish_not_ready,
+            persistent_session: is_sticky(&object.meta),
             ip_families: service.ip_families.clone(),
             export_to: self.export_to(&annotated_export_to(object)),
             ..self.common()
@@ -187,6 +197,7 @@ impl Facts<'_> {
             resolution: entry.resolution,
             external: entry.external,
             subject_alt_names: entry.subject_alt_names.clone(),
+            persistent_session: is_sticky(&object.meta),
             export_to: self.export_to(&entry.export_to),
             ..self.common()
         })
@@ -219,6 +230,7 @@ impl Facts<'_> {
             ingress_use_waypoint: self.claim.ingress_use_waypoint,
             distribution: self.claim.distribution,
             publish_not_ready: false,
+            persistent_session: false,
             ip_families: Vec::new(),
             subject_alt_names: Vec::new(),
             export_to: self.default_export_to.to_vec(),

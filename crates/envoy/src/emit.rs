@@ -6,6 +6,7 @@ mod cluster;
 mod endpoint;
 mod filter;
 mod format;
+mod istio;
 mod listener;
 mod matcher;
 mod metadata;
@@ -37,6 +38,11 @@ pub struct Resource {
 /// An Envoy `FilterChain`, encoded.
 pub fn chain(chain: &ChainIr) -> Vec<u8> {
     wire::encode(&chain::message(chain))
+}
+
+/// The same in the form of Istio's proxy.
+pub fn istio_chain(chain: &ChainIr) -> Vec<u8> {
+    wire::encode(&istio::dress(chain::message(chain)))
 }
 
 /// A cluster of a service.

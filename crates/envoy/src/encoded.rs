@@ -2,9 +2,10 @@
 //! and the listener around it is concatenation.
 
 use flow::{Output, Reads, View};
-use model::Finding;
+use model::{Finding, ProxyClass};
 
 use crate::emit;
+use crate::index::ClassByGateway;
 use crate::ir::{ChainIr, EncodedChain, WaypointResource};
 
 /// Primary: a chain.
@@ -15,21 +16,26 @@ pub type P = WaypointResource;
 pub struct EncodedView<'t> {
     /// Chains.
     pub chains: View<'t, WaypointResource, ChainIr>,
+    /// Classes of connected proxies; index [`ClassByGateway`].
+    pub proxies: View<'t, ProxyClass, ()>,
 }
 
-/// The chain of the same key, encoded.
+/// The chain of the same key, encoded for the proxies that are there.
 pub fn derive(
     p: &P,
     view: &EncodedView<'_>,
     reads: &mut Reads,
 ) -> Output<WaypointResource, EncodedChain, Finding> {
-    match view.chains.get(reads, p) {
-        Some(chain) => Output::one(
-            p.clone(),
-            EncodedChain {
-                bytes: emit::chain(chain).into(),
-            },
-        ),
-        None => Output::gone(),
-    }
+    let Some(chain) = view.chains.get(reads, p) else {
+        return Output::gone();
+    };
+    let istio = view
+        .proxies
+        .by::<ClassByGateway>(reads, &p.waypoint)
+        .any(|(class, _)| class.istio);
+    let row = EncodedChain {
+        bytes: emit::chain(chain).into(),
+        istio: istio.then(|| emit::istio_chain(chain).into()),
+    };
+    Output::one(p.clone(), row)
 }

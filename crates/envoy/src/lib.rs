@@ -6,7 +6,7 @@
 //! a node is ([`node`]) and what a proxy must be started with ([`bootstrap`]).
 //!
 //! Stages in order: [`attachment`], [`attachment::workload`], [`chains`], [`encoded`],
-//! [`route_configs`], [`clusters`], [`endpoints`], [`listeners`], [`static_clusters`]; and on their own
+//! [`route_configs`], [`clusters`], [`endpoints`], [`local_endpoints`], [`listeners`], [`static_clusters`]; and on their own
 //! [`findings::route`], [`findings::policy`], [`findings::service`] and
 //! [`findings::waypoint`]; and, whoever is connected, [`credentials::grants`] and
 //! [`credentials::materials`].
@@ -33,9 +33,12 @@ pub mod findings;
 pub mod index;
 pub mod ir;
 pub mod listeners;
+pub mod local_endpoints;
 pub mod node;
 mod reference_grant;
 mod regex;
 pub mod route_configs;
 mod routes;
 pub mod static_clusters;
+mod traffic;
+mod virtual_services;

@@ -3,17 +3,25 @@
 
 use std::net::IpAddr;
 
-use model::derived::Locality;
 use model::labels::{LABEL_GATEWAY_MANAGED, LABEL_GATEWAY_NAME, MANAGED_EAST_WEST};
-use model::proxy::{SecretSource, StringFactory};
-use model::{ObjectKey, ProxyClass, ProxyRole, Str};
+use model::proxy::{IpFamilies, SecretSource, StringFactory};
+use model::{ObjectKey, ProxyClass, Str};
 use proto::core::{Node, node::UserAgentVersionType};
 use proto::{Struct, Value, value::Kind};
 
 use crate::bootstrap::{METADATA_BIND, METADATA_SECRETS};
 
+mod place;
+
 /// Longest node id, in bytes.
 const ID_BYTES_MAX: usize = 1024;
+/// Node metadata that settles the form of configuration: `stock` or `istio`. Without it the
+/// extensions that the node lists decide.
+pub const METADATA_FORM: &str = "AMBIENTD_FORM";
+/// Longest name of a network, in bytes.
+const NETWORK_BYTES_MAX: usize = 253;
+/// Most instance addresses that are read.
+const INSTANCE_IPS_MAX: usize = 16;
 /// First Envoy version with `envoy.hashable_string`.
 const HASHABLE_SINCE: (u32, u32) = (1, 38);
 
@@ -106,7 +114,10 @@ pub fn class_from_node(node: &Node) -> Result<NodeInfo, NodeError> {
     let labels = metadata.texts("LABELS")?;
     let label = |key: &str| labels.iter().find(|(k, _)| *k == key).map(|(_, v)| *v);
     let kind = kind_of(kind, label(LABEL_GATEWAY_MANAGED))?;
-    let ip = address(metadata.text("INSTANCE_IPS")?, id_ip)?;
+    let ips = addresses(metadata.text("INSTANCE_IPS")?, id_ip)?;
+    let ip = *ips
+        .first()
+        .ok_or_else(|| NodeError::Address(String::new()))?;
     let ns = match metadata.text("NAMESPACE")? {
         "" => domain.split('.').next().unwrap_or_default(),
         ns => ns,
@@ -118,7 +129,11 @@ pub fn class_from_node(node: &Node) -> Result<NodeInfo, NodeError> {
         NodeKind::Waypoint => {
             let gateway = label(LABEL_GATEWAY_NAME).filter(|name| !name.is_empty());
             let gateway = ObjectKey::new(ns, gateway.ok_or(NodeError::Gateway)?);
-            Some(class(node, &metadata, gateway)?)
+            let place = place::locality(node, &label);
+            let mut class = class(node, &metadata, gateway)?;
+            class.locality = place;
+            class.families = families(&ips);
+            Some(class)
         }
         _ => None,
     };
@@ -151,22 +166,27 @@ fn kind_of(text: &str, managed: Option<&str>) -> Result<NodeKind, NodeError> {
     }
 }
 
-/// The first of the instance addresses, every one of which must be valid; else that of the id.
-fn address(instance_ips: &str, id_ip: &str) -> Result<IpAddr, NodeError> {
-    let read = |text: &str| {
-        let bad = || NodeError::Address(text.chars().take(100).collect());
-        text.trim().parse::<IpAddr>().map_err(|_| bad())
-    };
+/// The instance addresses, every one of which must be valid; else that of the id.
+fn addresses(instance_ips: &str, id_ip: &str) -> Result<Vec<IpAddr>, NodeError> {
+    let bad = |text: &str| NodeError::Address(text.chars().take(100).collect());
+    let read = |text: &str| text.trim().parse::<IpAddr>().map_err(|_| bad(text));
     if instance_ips.is_empty() {
-        return read(id_ip);
+        return Ok(vec![read(id_ip)?]);
     }
-    let all: Vec<IpAddr> = instance_ips
-        .split(',')
-        .map(read)
-        .collect::<Result<_, _>>()?;
-    all.first()
-        .copied()
-        .ok_or_else(|| NodeError::Address(String::new()))
+    if instance_ips.split(',').count() > INSTANCE_IPS_MAX {
+        return Err(bad(instance_ips));
+    }
+    instance_ips.split(',').map(read).collect()
+}
+
+fn families(ips: &[IpAddr]) -> IpFamilies {
+    let v4 = ips.iter().any(|ip| ip.to_canonical().is_ipv4());
+    let v6 = ips.iter().any(|ip| ip.to_canonical().is_ipv6());
+    match (v4, v6) {
+        (true, true) => IpFamilies::Dual,
+        (false, true) => IpFamilies::V6,
+        _ => IpFamilies::V4,
+    }
 }
 
 fn class(
@@ -191,15 +211,58 @@ fn class(
             Some(text.parse().map_err(|_| bad())?)
         }
     };
+    let istio = match metadata.text(METADATA_FORM)? {
+        "" => is_istio(node),
+        "stock" => false,
+        "istio" => true,
+        other => {
+            let other = other.chars().take(100).collect();
+            return Err(NodeError::Value(METADATA_FORM, other));
+        }
+    };
+    let network = metadata.text("NETWORK")?;
+    if network.len() > NETWORK_BYTES_MAX {
+        let start = network.chars().take(100).collect();
+        return Err(NodeError::Value("NETWORK", start));
+    }
     Ok(ProxyClass {
-        role: ProxyRole::Waypoint,
-        gateway,
-        network: metadata.text("NETWORK")?.into(),
+        network: network.into(),
         strings: strings(node),
-        istio: false,
-        locality: Locality::default(),
+        istio,
         secrets,
         bind,
+        ..ProxyClass::waypoint(gateway)
+    })
+}
+
+/// Names and types of the filters that only Istio's proxy has, as far as we emit them: one of
+/// each line must be there, for one that is missing would cost the whole listener.
+const ISTIO: [&[&str]; 3] = [
+    &[
+        "istio.stats",
+        "envoy.filters.http.istio_stats",
+        "stats.PluginConfig",
+    ],
+    &[
+        "istio.peer_metadata",
+        "envoy.filters.http.peer_metadata",
+        "io.istio.http.peer_metadata.Config",
+    ],
+    &[
+        "istio.metadata_exchange",
+        "envoy.filters.network.metadata_exchange",
+        "envoy.tcp.metadataexchange.config.MetadataExchange",
+    ],
+];
+
+/// Whether a node lists the extensions of Istio's own proxy.
+fn is_istio(node: &Node) -> bool {
+    ISTIO.iter().all(|names| {
+        node.extensions.iter().any(|extension| {
+            let known = |name: &str| names.contains(&name);
+            let typed = |url: &String| known(url.rsplit('/').next().unwrap_or_default());
+            !extension.disabled && (known(&extension.name) || extension.type_urls.iter().any(typed))
+        })
     })
 }
 

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ambientd_envoy as envoy;
 use envoy::ir::{
-    ClassResource, Discovery, Health, ListenerIr, MainIr, PortTarget, RangeTarget, WaypointResource,
+    ClassResource, Discovery, Health, Inspected, ListenerIr, MainIr, PortTarget, RangeTarget, WaypointResource,
 };
 use model::derived::{AppProtocol, BoundWaypoint, Locality};
 use model::input::{
@@ -392,8 +392,8 @@ fn the_matcher_knows_ports_by_protocol_and_headless_services_not_at_all() {
     ]);
     assert_eq!(main.ranges.len(), 1);
     assert_eq!(main.ranges[0].target, RangeTarget::Service(ports));
-    assert_eq!(main.http_inspector_off, BTreeSet::from([80, 443]));
-    assert_eq!(main.tls_inspector_off, Some(BTreeSet::from([80, 90])));
+    assert_eq!(main.http_inspector, Inspected::Ports(BTreeSet::from([90])));
+    assert_eq!(main.tls_inspector, BTreeSet::from([443]));
     // Clusters of the headless service exist all the same.
     assert_eq!(main.chains.len(), 5);
 }
@@ -412,8 +412,8 @@ fn the_older_service_wins_a_shared_address_and_workloads_keep_the_inspector_on()
     let chain = "inbound-vip|80|tcp|b.app.svc.cluster.local";
     assert_eq!(first[&80], PortTarget::Chain(chain.into()));
     assert_eq!(
-        main.http_inspector_off,
-        BTreeSet::new(),
+        main.http_inspector,
+        Inspected::Ports(BTreeSet::from([80])),
         "HTTP for one, TCP for the other"
     );
 
@@ -428,7 +428,7 @@ fn the_older_service_wins_a_shared_address_and_workloads_keep_the_inspector_on()
         .services
         .retain(|key, _| key.hostname.starts_with("b."));
     let main = main_internal(&world);
-    assert_eq!(main.http_inspector_off, BTreeSet::new());
+    assert_eq!(main.http_inspector, Inspected::Everywhere);
     assert_eq!(main.ranges.last().unwrap().target, RangeTarget::Workloads);
 }
 

@@ -405,6 +405,9 @@ pub struct ServiceRow {
     pub distribution: Distribution,
     /// Endpoints that are not ready count too.
     pub publish_not_ready: bool,
+    /// Sessions stick to their endpoints (label `istio.io/persistent-session`), so those that
+    /// leave are still announced.
+    pub persistent_session: bool,
     /// IP families as written.
     pub ip_families: Vec<Str>,
     /// SANs expected of its endpoints.

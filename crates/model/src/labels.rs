@@ -30,6 +30,8 @@ pub const LABEL_REGION: &str = "topology.kubernetes.io/region";
 pub const LABEL_ZONE: &str = "topology.kubernetes.io/zone";
 /// Subzone of a node.
 pub const LABEL_SUBZONE: &str = "topology.istio.io/subzone";
+/// Sessions of a service stick to their endpoints, until those are gone.
+pub const LABEL_PERSISTENT_SESSION: &str = "istio.io/persistent-session";
 /// Service of an EndpointSlice.
 pub const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Revision that an Istio object belongs to.

@@ -37,6 +37,18 @@ pub enum SecretSource {
     Bootstrap,
 }
 
+/// The address families that a proxy has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum IpFamilies {
+    /// IPv4 only.
+    #[default]
+    V4,
+    /// IPv6 only.
+    V6,
+    /// Both.
+    Dual,
+}
+
 /// All clients of one class receive the same bytes. Translation sees the class
 /// and never the client, so whatever differs between proxies must stand here.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,6 +70,8 @@ pub struct ProxyClass {
     /// Address to bind 15008 on; `None` means the wildcard address
     /// (node metadata `AMBIENTD_BIND: <ip>`, for several waypoints on one host).
     pub bind: Option<IpAddr>,
+    /// Families of its addresses, which the wildcard follows.
+    pub families: IpFamilies,
 }
 
 impl ProxyClass {
@@ -72,6 +86,7 @@ impl ProxyClass {
             locality: Locality::default(),
             secrets: SecretSource::default(),
             bind: None,
+            families: IpFamilies::default(),
         }
     }
 }

@@ -214,6 +214,19 @@ impl Resources {
                 dirty_waypoints.insert(waypoint);
             }
         }
+        for change in changes.local_endpoints.rows() {
+            let resource = change.new.as_ref().map(|row| envoy::emit::endpoints(row));
+            let class = change.key.class.clone();
+            let own = self.classes.entry(class.clone()).or_default();
+            if put_resource(
+                &mut own.endpoints,
+                ResourceType::Endpoint,
+                &change.key.name,
+                resource,
+            ) {
+                dirty_classes.insert(class);
+            }
+        }
         for change in changes.listeners.rows() {
             let resource = change.new.as_ref().map(|row| envoy::emit::listener(row));
             let class = change.key.class.clone();
@@ -279,6 +292,9 @@ impl Resources {
         if let Some(own) = self.classes.get(class) {
             for resource in own.clusters.iter() {
                 all.clusters.insert(Arc::clone(resource));
+            }
+            for resource in own.endpoints.iter() {
+                all.endpoints.insert(Arc::clone(resource));
             }
             all.listeners = own.listeners.clone();
         }

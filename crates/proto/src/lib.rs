@@ -51,4 +51,4 @@ pub mod core {
 pub use descriptor::pool;
 pub use error::Error;
 pub use matcher::{CidrRange, IpMatcher, IpRangeMatcher};
-pub use prost_types::{Any, Struct, Value, value};
+pub use prost_types::{Any, ListValue, Struct, Value, value};

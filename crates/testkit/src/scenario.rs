@@ -33,6 +33,8 @@ pub enum ClientRole {
     Ztunnel,
     /// A waypoint of this Gateway.
     Waypoint(ObjectKey),
+    /// A waypoint that says more of itself.
+    Classed(Box<ProxyClass>),
 }
 
 impl ClientRole {
@@ -41,6 +43,7 @@ impl ClientRole {
         match self {
             Self::Ztunnel => None,
             Self::Waypoint(key) => Some(ProxyClass::waypoint(key.clone())),
+            Self::Classed(class) => Some(ProxyClass::clone(class)),
         }
     }
 }

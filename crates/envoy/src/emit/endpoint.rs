@@ -69,15 +69,26 @@ fn lb_endpoint(ir: &EndpointIr, direction: Direction) -> endpoint::LbEndpoint {
     } else {
         socket(&ir.ip.to_string(), ir.port)
     };
+    let more = ir
+        .more
+        .iter()
+        .map(|ip| endpoint::endpoint::AdditionalAddress {
+            address: Some(socket(&ip.to_string(), ir.port)),
+        });
     let health = match ir.health {
         Health::Healthy => core::HealthStatus::Healthy,
         Health::Unhealthy => core::HealthStatus::Unhealthy,
         Health::Draining => core::HealthStatus::Draining,
     };
+    let host = endpoint::Endpoint {
+        address: Some(address),
+        additional_addresses: more.collect(),
+        ..Default::default()
+    };
     endpoint::LbEndpoint {
         health_status: health as i32,
         metadata: Some(metadata),
         load_balancing_weight: Some(uint32(ir.weight)),
-        ..at(address)
+        host_identifier: Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(host)),
     }
 }

@@ -1,10 +1,13 @@
 //! Listeners. Source: spec/envoy-config.md §2.1–§2.3, §2.7.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::listener::v3 as listener;
+use envoy_types::pb::envoy::config::listener::v3::listener_filter_chain_match_predicate::{
+    MatchSet, Rule,
+};
 use envoy_types::pb::envoy::config::route::v3 as route;
 use envoy_types::pb::envoy::extensions::filters::http as http_filters;
 use envoy_types::pb::envoy::extensions::filters::listener as listener_filters;
@@ -19,8 +22,8 @@ use prost::{Message, Name};
 
 use super::chain::{LOCAL_IP, SERVER_NAME, filter, http_filter, router, shared_state, tcp_proxy};
 use super::wire::{any, encode as canonical, seconds, socket, uint32};
-use super::{matcher, tls};
-use crate::ir::{ListenerIr, MainIr, TlsIr};
+use super::{istio as istio_form, matcher, tls};
+use crate::ir::{Inspected, ListenerIr, MainIr, TlsIr};
 use crate::listeners::{CONNECT_ORIGINATE, CONNECT_TERMINATE, MAIN_INTERNAL};
 
 /// Field number of `Listener.filter_chains`.
@@ -29,9 +32,14 @@ const FILTER_CHAINS: u32 = 3;
 /// Name and bytes of a listener.
 pub(super) fn encode(ir: &ListenerIr) -> (Str, Vec<u8>) {
     match ir {
-        ListenerIr::ConnectTerminate { bind, tls, strings } => (
+        ListenerIr::ConnectTerminate {
+            bind,
+            tls,
+            strings,
+            istio,
+        } => (
             CONNECT_TERMINATE,
-            canonical(&connect_terminate(*bind, tls, *strings)),
+            canonical(&connect_terminate(bind, tls, *strings, *istio)),
         ),
         ListenerIr::Main(main) => (MAIN_INTERNAL, main_internal(main)),
         ListenerIr::ConnectOriginate => (CONNECT_ORIGINATE, canonical(&connect_originate())),
@@ -39,22 +47,25 @@ pub(super) fn encode(ir: &ListenerIr) -> (Str, Vec<u8>) {
 }
 
 fn connect_terminate(
-    bind: Option<IpAddr>,
+    bind: &[IpAddr],
     tls: &TlsIr,
     strings: StringFactory,
+    istio: bool,
 ) -> listener::Listener {
     use listener::listener::{
         ConnectionBalanceConfig,
         connection_balance_config::{BalanceType, ExactBalance},
     };
-    let bind = bind.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let manager = filter(
-        "envoy.filters.network.http_connection_manager",
-        &terminator(strings),
-    );
+    let mut terminator = terminator(strings);
+    if istio {
+        terminator.http_filters.insert(0, istio_form::downstream());
+    }
+    let manager = filter("envoy.filters.network.http_connection_manager", &terminator);
+    let mut addresses = bind.iter().map(|ip| socket(&ip.to_string(), HBONE_PORT));
     listener::Listener {
         name: CONNECT_TERMINATE.to_string(),
-        address: Some(socket(&bind.to_string(), HBONE_PORT)),
+        address: addresses.next(),
+        additional_addresses: addresses.map(additional).collect(),
         filter_chains: vec![listener::FilterChain {
             name: "default".into(),
             filters: vec![manager],
@@ -64,6 +75,13 @@ fn connect_terminate(
         connection_balance_config: Some(ConnectionBalanceConfig {
             balance_type: Some(BalanceType::ExactBalance(ExactBalance {})),
         }),
+        ..Default::default()
+    }
+}
+
+fn additional(address: core::Address) -> listener::AdditionalAddress {
+    listener::AdditionalAddress {
+        address: Some(address),
         ..Default::default()
     }
 }
@@ -205,7 +223,12 @@ fn main_internal(ir: &MainIr) -> Vec<u8> {
         listener_specifier: Some(internal()),
         ..Default::default()
     };
-    let direct = [&ir.direct.tcp, &ir.direct.http].map(super::chain);
+    let form = if ir.istio {
+        super::istio_chain
+    } else {
+        super::chain
+    };
+    let direct = [&ir.direct.tcp, &ir.direct.http].map(form);
     let chains = ir
         .chains
         .iter()
@@ -227,15 +250,20 @@ fn listener_filters(ir: &MainIr) -> Vec<listener::ListenerFilter> {
         inspector(
             "envoy.filters.listener.http_inspector",
             &http,
-            &ir.http_inspector_off,
+            &ir.http_inspector,
         ),
     ];
-    if let Some(off) = &ir.tls_inspector_off {
+    if !ir.tls_inspector.is_empty() {
         let tls = listener_filters::tls_inspector::v3::TlsInspector {
             initial_read_buffer_size: Some(uint32(512)),
             ..Default::default()
         };
-        out.push(inspector("envoy.filters.listener.tls_inspector", &tls, off));
+        let ports = Inspected::Ports(ir.tls_inspector.clone());
+        out.push(inspector(
+            "envoy.filters.listener.tls_inspector",
+            &tls,
+            &ports,
+        ));
     }
     out
 }
@@ -245,36 +273,46 @@ fn original_dst() -> listener::ListenerFilter {
     inspector(
         "envoy.filters.listener.original_dst",
         &config,
-        &BTreeSet::new(),
+        &Inspected::Everywhere,
     )
 }
 
-/// A listener filter that is off on some ports.
+/// A listener filter that is off everywhere but on some ports.
 fn inspector<M: Message + Name>(
     name: &str,
     config: &M,
-    off: &BTreeSet<u16>,
+    on: &Inspected,
 ) -> listener::ListenerFilter {
-    use listener::listener_filter_chain_match_predicate::{MatchSet, Rule};
-    let wrap = |rule| listener::ListenerFilterChainMatchPredicate { rule: Some(rule) };
-    let port = |port: &u16| {
-        let start = i32::from(*port);
-        wrap(Rule::DestinationPortRange(Int32Range {
-            start,
-            end: start + 1,
-        }))
-    };
-    let mut ports: Vec<_> = off.iter().map(port).collect();
-    // A set of alternatives needs two members.
-    let filter_disabled = match ports.len() {
-        0 | 1 => ports.pop(),
-        _ => Some(wrap(Rule::OrMatch(MatchSet { rules: ports }))),
-    };
     listener::ListenerFilter {
         name: name.into(),
-        filter_disabled,
+        filter_disabled: match on {
+            Inspected::Everywhere => None,
+            Inspected::Ports(ports) => Some(predicate(except(ports))),
+        },
         config_type: Some(listener::listener_filter::ConfigType::TypedConfig(any(
             config,
         ))),
     }
+}
+
+/// What holds on all ports but these.
+fn except(ports: &BTreeSet<u16>) -> Rule {
+    let port = |port: &u16| {
+        let start = i32::from(*port);
+        predicate(Rule::DestinationPortRange(Int32Range {
+            start,
+            end: start + 1,
+        }))
+    };
+    let mut rules: Vec<_> = ports.iter().map(port).collect();
+    // A set of alternatives needs two members.
+    let one = match rules.len() {
+        0 | 1 => rules.pop(),
+        _ => Some(predicate(Rule::OrMatch(MatchSet { rules }))),
+    };
+    one.map_or(Rule::AnyMatch(true), |one| Rule::NotMatch(Box::new(one)))
+}
+
+fn predicate(rule: Rule) -> listener::ListenerFilterChainMatchPredicate {
+    listener::ListenerFilterChainMatchPredicate { rule: Some(rule) }
 }

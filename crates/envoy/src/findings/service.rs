@@ -3,6 +3,7 @@
 //! Source: spec/policy-and-traffic.md §10.3, §10.6.
 
 use flow::{Output, Reads, View};
+use model::derived::Distribution;
 use model::input::{AuthorizationPolicy, Resolution};
 use model::labels::LABEL_GATEWAY_NAME;
 use model::{
@@ -10,6 +11,7 @@ use model::{
     WorkloadUid,
 };
 
+use crate::attachment::{chains_of, dynamic_host, is_dynamic};
 use crate::index::{PolicyByTarget, Target, WorkloadByService};
 
 /// Primary: a service.
@@ -39,9 +41,10 @@ pub fn derive(p: &P, view: &ServiceFindingView<'_>, reads: &mut Reads) -> Output
         return Output::none().with_notes(notes);
     };
     if service.resolution == Resolution::DynamicDns {
-        notes.push(dynamic_dns(service));
+        notes.extend(dynamic_dns(service));
         return Output::none().with_notes(notes);
     }
+    notes.extend(node_local(service, &bound.key));
     // Gateways that are told to use the waypoint are clients too.
     let uncaptured = view.captured.get(reads, &false).is_some();
     let captured = view.captured.get(reads, &true).is_some();
@@ -72,6 +75,21 @@ pub fn derive(p: &P, view: &ServiceFindingView<'_>, reads: &mut Reads) -> Output
     );
     notes.push(note);
     Output::none().with_notes(notes)
+}
+
+/// Endpoints on the node of the caller, which a waypoint does not know.
+fn node_local(service: &ServiceRow, waypoint: &ObjectKey) -> Option<Finding> {
+    (service.distribution == Distribution::NodeStrict).then(|| {
+        Finding::new(
+            "wp-node-local",
+            Severity::Warning,
+            service.source.clone(),
+            format!(
+                "internalTrafficPolicy is Local, but waypoint {waypoint} is on a node of its own and sends requests to endpoints on every node",
+            ),
+            "Take the service out of the waypoint (istio.io/use-waypoint: none), or leave internalTrafficPolicy at Cluster",
+        )
+    })
 }
 
 /// Whether there are endpoints, and none of them takes HBONE. Instances of a gateway are never
@@ -136,12 +154,36 @@ fn unmatched(
     Some(note.at("spec.addresses"))
 }
 
-fn dynamic_dns(service: &ServiceRow) -> Finding {
-    let what = format!(
-        "This version does not resolve hosts per request, so {} is not served by its waypoint",
-        service.key.hostname
-    );
-    let fix = "Name the hosts and use resolution DNS";
-    let (code, object) = ("se-dynamic-dns-not-supported", service.source.clone());
-    Finding::new(code, Severity::Error, object, what, fix).at("spec.resolution")
+/// What of hosts that are resolved per request cannot be: those that are no wildcards outside
+/// the mesh, and ports that do not speak plain HTTP.
+fn dynamic_dns(service: &ServiceRow) -> Vec<Finding> {
+    let host = &service.key.hostname;
+    let note = |code, what, fix: &'static str, at: String| {
+        Finding::new(code, Severity::Error, service.source.clone(), what, fix).at(at)
+    };
+    if !is_dynamic(service) {
+        let what = format!(
+            "Only wildcard hosts outside the mesh (*.example.com) are resolved per request, so {host} is not served by its waypoint"
+        );
+        let fix = "Use resolution DNS";
+        let at = "spec.resolution".to_owned();
+        return vec![note("se-dynamic-dns-not-supported", what, fix, at)];
+    }
+    let ports = service.ports.iter();
+    let ports = ports.filter(|port| dynamic_host(service, port).is_none());
+    ports
+        .map(|port| {
+            let effect = if chains_of(service, port).is_some() {
+                "answered with 503"
+            } else {
+                "refused"
+            };
+            let what = format!(
+                "Only hosts of plain HTTP requests are resolved: what is sent to port {} of {host} is {effect}",
+                port.port
+            );
+            let at = format!("spec.ports.{}", port.port);
+            note("se-dynamic-grpc", what, "Use protocol HTTP", at)
+        })
+        .collect()
 }

@@ -251,6 +251,9 @@ pub enum Health {
 pub struct EndpointIr {
     /// Address.
     pub ip: IpAddr,
+    /// Further addresses of the same host, tried when the first does not answer; none where
+    /// it is tunnelled.
+    pub more: Vec<IpAddr>,
     /// Port of the workload.
     pub port: u16,
     /// Reached over HBONE.

@@ -8,6 +8,8 @@
 use proto::core::{BuildVersion, Extension, SemanticVersion};
 use serde_json::json;
 
+use model::derived::Locality;
+
 use super::*;
 
 /// A node with metadata given as JSON.
@@ -176,4 +178,110 @@ fn the_string_factory_follows_extensions_then_version() {
         let class = class_from_node(&node).unwrap().class.unwrap();
         assert_eq!(class.strings, expected);
     }
+}
+
+fn class_of(metadata: serde_json::Value) -> ProxyClass {
+    let class = class_from_node(&node(ID, metadata)).unwrap().class;
+    class.unwrap()
+}
+
+fn with(key: &str, value: serde_json::Value) -> serde_json::Value {
+    let mut metadata = waypoint_metadata();
+    metadata[key] = value;
+    metadata
+}
+
+#[test]
+fn the_place_comes_from_labels_then_from_the_node() {
+    let labelled = |labels: serde_json::Value| {
+        let mut metadata = waypoint_metadata();
+        let all = metadata["LABELS"].as_object_mut().unwrap();
+        all.extend(labels.as_object().unwrap().clone());
+        let at = proto::core::Locality {
+            region: "r9".into(),
+            zone: "z9".into(),
+            sub_zone: "s9".into(),
+        };
+        let node = Node {
+            locality: Some(at),
+            ..node(ID, metadata)
+        };
+        let Locality {
+            region,
+            zone,
+            subzone,
+        } = class_from_node(&node).unwrap().class.unwrap().locality;
+        format!("{region}/{zone}/{subzone}")
+    };
+    let topology = json!({
+        "topology.kubernetes.io/region": "r1", "topology.kubernetes.io/zone": "z1",
+        "istio-locality": "r2.z2",
+    });
+    assert_eq!(labelled(topology), "r1/z1/");
+    assert_eq!(labelled(json!({"istio-locality": "r2.z2.s2"})), "r2/z2/s2");
+    assert_eq!(labelled(json!({"istio-locality": "r.2/z2"})), "r.2/z2/");
+    assert_eq!(labelled(json!({})), "r9/z9/s9");
+    let long = json!({"topology.kubernetes.io/region": "r".repeat(64)});
+    assert_eq!(labelled(long), "//");
+}
+
+#[test]
+fn the_form_follows_the_extensions_unless_it_is_settled() {
+    let extension = |name: &str, type_url: &str| Extension {
+        name: name.into(),
+        type_urls: vec![type_url.into()],
+        ..Default::default()
+    };
+    let istio = vec![
+        extension("istio.stats", ""),
+        extension(
+            "x",
+            "type.googleapis.com/io.istio.http.peer_metadata.Config",
+        ),
+        extension("envoy.filters.network.metadata_exchange", ""),
+    ];
+    let form = |extensions: Vec<Extension>, form: &str| {
+        let node = Node {
+            extensions,
+            ..node(ID, with("AMBIENTD_FORM", json!(form)))
+        };
+        class_from_node(&node).unwrap().class.unwrap().istio
+    };
+    assert!(form(istio.clone(), ""));
+    assert!(!form(istio.clone(), "stock"));
+    assert!(!form(istio[..2].to_vec(), ""), "one is missing");
+    let mut off = istio.clone();
+    off[0].disabled = true;
+    assert!(!form(off, ""), "one is off");
+    assert!(!form(vec![], ""));
+    assert!(form(vec![], "istio"));
+    assert_eq!(
+        class_from_node(&node(ID, with("AMBIENTD_FORM", json!("other")))),
+        Err(NodeError::Value("AMBIENTD_FORM", "other".into()))
+    );
+}
+
+#[test]
+fn families_follow_the_instance_addresses() {
+    for (ips, expected) in [
+        ("10.0.0.1", IpFamilies::V4),
+        ("fd00::1", IpFamilies::V6),
+        ("10.0.0.1,fd00::1", IpFamilies::Dual),
+        ("fd00::1, 10.0.0.1", IpFamilies::Dual),
+        ("::ffff:10.0.0.1", IpFamilies::V4),
+    ] {
+        let class = class_of(with("INSTANCE_IPS", json!(ips)));
+        assert_eq!(class.families, expected, "{ips}");
+    }
+    let many = vec!["10.0.0.1"; 17].join(",");
+    assert!(class_from_node(&node(ID, with("INSTANCE_IPS", json!(many)))).is_err());
+}
+
+#[test]
+fn a_network_is_no_place_for_long_texts() {
+    let node = node(ID, with("NETWORK", json!("n".repeat(254))));
+    assert!(matches!(
+        class_from_node(&node),
+        Err(NodeError::Value("NETWORK", _))
+    ));
 }

@@ -21,8 +21,9 @@ use model::derived::{
     AppProtocol, BoundWaypoint, Locality, PortMap, PortRow, Vip, WaypointFor, WdsProtocol,
 };
 use model::input::{
-    AllowedNamespaces, AuthorizationPolicy, BackendRef, HttpMatch, HttpRoute, HttpRule, Namespace,
-    PathMatch, ReferenceGrant, Resolution, RouteRef, Service, TargetPort, TargetRef, Transport,
+    AllowedNamespaces, AuthorizationPolicy, BackendRef, DestinationRule, GrpcRoute, HttpMatch,
+    HttpRoute, HttpRule, Namespace, PathMatch, ReferenceGrant, Resolution, RouteRef, Service,
+    TargetPort, TargetRef, TcpRoute, TlsRoute, Transport, VirtualService,
 };
 use model::{
     Finding, Kind, MeshRow, Meta, NamespacedHostname, ObjectKey, ObjectRef, Parsed, ProxyClass,
@@ -35,7 +36,12 @@ pub struct World {
     pub workloads: BTreeMap<WorkloadUid, WorkloadRow>,
     pub waypoints: BTreeMap<ObjectKey, WaypointRow>,
     pub http_routes: BTreeMap<ObjectKey, Parsed<HttpRoute>>,
+    pub grpc_routes: BTreeMap<ObjectKey, Parsed<GrpcRoute>>,
+    pub tcp_routes: BTreeMap<ObjectKey, Parsed<TcpRoute>>,
+    pub tls_routes: BTreeMap<ObjectKey, Parsed<TlsRoute>>,
     pub policies: BTreeMap<ObjectKey, Parsed<AuthorizationPolicy>>,
+    pub destination_rules: BTreeMap<ObjectKey, Parsed<DestinationRule>>,
+    pub virtual_services: BTreeMap<ObjectKey, Parsed<VirtualService>>,
     pub reference_grants: BTreeMap<ObjectKey, Parsed<ReferenceGrant>>,
     pub namespaces: BTreeMap<ObjectKey, Parsed<Namespace>>,
     pub mesh: MeshRow,
@@ -104,7 +110,12 @@ impl World {
             workloads: BTreeMap::new(),
             waypoints: BTreeMap::from([(key.clone(), waypoint(&key))]),
             http_routes: BTreeMap::new(),
+            grpc_routes: BTreeMap::new(),
+            tcp_routes: BTreeMap::new(),
+            tls_routes: BTreeMap::new(),
             policies: BTreeMap::new(),
+            destination_rules: BTreeMap::new(),
+            virtual_services: BTreeMap::new(),
             reference_grants: BTreeMap::new(),
             namespaces: BTreeMap::new(),
             mesh: MeshRow::default(),
@@ -139,7 +150,8 @@ impl World {
             Table::new("services")
                 .with_index::<i::ServiceByWaypoint>()
                 .with_index::<i::ServiceBySource>()
-                .with_index::<i::ServiceByName>(),
+                .with_index::<i::ServiceByName>()
+                .with_index::<i::ServiceByHostname>(),
             &self.services,
         );
         let workloads = fill(
@@ -185,7 +197,42 @@ impl World {
             Table::new("grants").with_index::<i::GrantByNamespace>(),
             &self.reference_grants,
         );
+        let destination_rules = fill(
+            Table::new("destination-rules").with_index::<i::DestinationRuleByHost>(),
+            &self.destination_rules,
+        );
         let namespaces = fill(Table::new("namespaces"), &self.namespaces);
+        let virtual_services = fill(
+            Table::new("virtual-services")
+                .with_index::<i::VirtualServiceByNamespace>()
+                .with_index::<i::VirtualServiceByDestination>(),
+            &self.virtual_services,
+        );
+        let grpc_routes = fill(
+            Table::new("grpc-routes")
+                .with_index::<i::RouteByParent>()
+                .with_index::<i::RouteByBackend>(),
+            &self.grpc_routes,
+        );
+        let tcp_routes = fill(
+            Table::new("tcp-routes").with_index::<i::L4RouteByParent>(),
+            &self.tcp_routes,
+        );
+        let tls_routes = fill(
+            Table::new("tls-routes").with_index::<i::L4RouteByParent>(),
+            &self.tls_routes,
+        );
+        let tables = route_configs::RouteTables {
+            services: services.view(),
+            http_routes: http_routes.view(),
+            grpc_routes: grpc_routes.view(),
+            tcp_routes: tcp_routes.view(),
+            tls_routes: tls_routes.view(),
+            reference_grants: reference_grants.view(),
+            namespaces: namespaces.view(),
+            virtual_services: virtual_services.view(),
+            destination_rules: destination_rules.view(),
+        };
         let mesh = fill(
             Table::new("mesh"),
             &BTreeMap::from([((), self.mesh.clone())]),
@@ -226,6 +273,7 @@ impl World {
                 services: services.view(),
                 waypoints: waypoints.view(),
                 policies: policies.view(),
+                tables,
                 mesh: mesh.view(),
                 proxies: proxies.view(),
             }
@@ -235,11 +283,8 @@ impl World {
             services,
             route_configs::derive,
             route_configs::RouteConfigView {
-                services: services.view(),
+                tables,
                 waypoints: waypoints.view(),
-                http_routes: http_routes.view(),
-                reference_grants: reference_grants.view(),
-                namespaces: namespaces.view(),
                 mesh: mesh.view(),
                 proxies: proxies.view(),
             }
@@ -249,7 +294,8 @@ impl World {
             chains.table(),
             encoded::derive,
             encoded::EncodedView {
-                chains: chains.view()
+                chains: chains.view(),
+                proxies: proxies.view(),
             }
         );
         let clusters = stage!(
@@ -261,6 +307,8 @@ impl World {
                 workloads: workloads.view(),
                 chains: chains.view(),
                 route_configs: route_configs.view(),
+                destination_rules: destination_rules.view(),
+                mesh: mesh.view(),
                 proxies: proxies.view(),
             }
         );
@@ -298,18 +346,34 @@ impl World {
                 mesh: mesh.view(),
             }
         );
+        let route_findings_view = findings::route::RouteFindingView {
+            tables,
+            waypoints: waypoints.view(),
+            mesh: mesh.view(),
+        };
         let route_findings = stage!(
             Derived::<_, (), (), _>::new("route-findings"),
             http_routes,
             findings::route::derive,
-            findings::route::RouteFindingView {
-                http_routes: http_routes.view(),
-                services: services.view(),
-                waypoints: waypoints.view(),
-                reference_grants: reference_grants.view(),
-                namespaces: namespaces.view(),
-                mesh: mesh.view(),
-            }
+            route_findings_view
+        );
+        let grpc_route_findings = stage!(
+            Derived::<_, (), (), _>::new("grpc-route-findings"),
+            grpc_routes,
+            findings::route::derive_grpc,
+            route_findings_view
+        );
+        let tcp_route_findings = stage!(
+            Derived::<_, (), (), _>::new("tcp-route-findings"),
+            tcp_routes,
+            findings::l4_route::derive_tcp,
+            route_findings_view
+        );
+        let tls_route_findings = stage!(
+            Derived::<_, (), (), _>::new("tls-route-findings"),
+            tls_routes,
+            findings::l4_route::derive_tls,
+            route_findings_view
         );
         let policy_findings = stage!(
             Derived::<_, (), (), _>::new("policy-findings"),
@@ -358,6 +422,9 @@ impl World {
             }
         );
         let mut all: Vec<Finding> = notes(&route_findings);
+        all.extend(notes(&grpc_route_findings));
+        all.extend(notes(&tcp_route_findings));
+        all.extend(notes(&tls_route_findings));
         all.extend(notes(&policy_findings));
         all.extend(notes(&waypoint_findings));
         all.extend(notes(&service_findings));

@@ -98,6 +98,8 @@ impl Envoy {
             .arg("--")
             .arg(binary()?)
             .args(["--concurrency", "2", "--log-level", "info"])
+            // What Envoy drains it closes soon, so that tests see it.
+            .args(["--drain-time-s", "2", "--parent-shutdown-time-s", "4"])
             .stdin(Stdio::null())
             .stdout(out.try_clone()?)
             .stderr(out)

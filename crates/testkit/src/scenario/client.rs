@@ -31,6 +31,8 @@ pub(super) struct ScriptedClient {
     session: Session,
     role: ClientRole,
     held: BTreeMap<ResourceType, BTreeMap<String, String>>,
+    /// Route configurations by the listener that names them.
+    routes: BTreeMap<String, BTreeSet<String>>,
     noted: ByType,
     errors: Vec<String>,
 }
@@ -52,7 +54,7 @@ impl ScriptedClient {
     pub(super) fn connect(name: &str, role: &ClientRole, snapshot: &Arc<Snapshot>) -> Self {
         let kind = match role {
             ClientRole::Ztunnel => ClientKind::Ztunnel,
-            ClientRole::Waypoint(_) => ClientKind::Envoy,
+            ClientRole::Waypoint(_) | ClientRole::Classed(_) => ClientKind::Envoy,
         };
         let client = Client {
             kind,
@@ -71,12 +73,15 @@ impl ScriptedClient {
             session: Session::new(client, Flavour::Delta, cache, name),
             role: role.clone(),
             held: BTreeMap::new(),
+            routes: BTreeMap::new(),
             noted: ByType::new(),
             errors: Vec::new(),
         };
         let types: &[ResourceType] = match role {
             ClientRole::Ztunnel => &[ResourceType::Address, ResourceType::Authorization],
-            ClientRole::Waypoint(_) => &[ResourceType::Cluster, ResourceType::Listener],
+            ClientRole::Waypoint(_) | ClientRole::Classed(_) => {
+                &[ResourceType::Cluster, ResourceType::Listener]
+            }
         };
         for ty in types {
             out.ask(*ty, DeltaDiscoveryRequest::default(), snapshot);
@@ -166,8 +171,39 @@ impl ScriptedClient {
             ..Default::default()
         };
         self.ask(ty, ack, snapshot);
-        if ty == ResourceType::Cluster {
-            self.follow_clusters(&response, snapshot);
+        match ty {
+            ResourceType::Cluster => self.follow_clusters(&response, snapshot),
+            ResourceType::Listener => self.follow_listeners(&response, snapshot),
+            _ => {}
+        }
+    }
+
+    /// Envoy asks for the routes that its listeners name.
+    fn follow_listeners(&mut self, response: &DeltaDiscoveryResponse, snapshot: &Arc<Snapshot>) {
+        let all = |routes: &BTreeMap<String, BTreeSet<String>>| -> BTreeSet<String> {
+            routes.values().flatten().cloned().collect()
+        };
+        let before = all(&self.routes);
+        for name in &response.removed_resources {
+            self.routes.remove(name);
+        }
+        for resource in &response.resources {
+            let any = resource.resource.as_ref();
+            let json = any.and_then(|any| proto::json::to_json(&any.type_url, &any.value).ok());
+            let names = json.map(|json| route_names(&json)).unwrap_or_default();
+            self.routes.insert(resource.name.clone(), names);
+        }
+        let now = all(&self.routes);
+        let request = DeltaDiscoveryRequest {
+            resource_names_subscribe: now.difference(&before).cloned().collect(),
+            resource_names_unsubscribe: before.difference(&now).cloned().collect(),
+            ..Default::default()
+        };
+        if let Some(held) = self.held.get_mut(&ResourceType::Route) {
+            held.retain(|name, _| now.contains(name));
+        }
+        if now != before {
+            self.ask(ResourceType::Route, request, snapshot);
         }
     }
 
@@ -196,6 +232,19 @@ impl ScriptedClient {
             ..Default::default()
         };
         self.ask(ResourceType::Endpoint, request, snapshot);
+    }
+}
+
+/// Every route configuration that a listener names.
+fn route_names(value: &Value) -> BTreeSet<String> {
+    match value {
+        Value::Array(items) => items.iter().flat_map(route_names).collect(),
+        Value::Object(map) => {
+            let own = map.get("routeConfigName").and_then(Value::as_str);
+            let own = own.map(ToOwned::to_owned).into_iter();
+            own.chain(map.values().flat_map(route_names)).collect()
+        }
+        _ => BTreeSet::new(),
     }
 }
 

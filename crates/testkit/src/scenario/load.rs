@@ -5,9 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use model::ObjectKey;
+use model::derived::Locality;
+use model::proxy::IpFamilies;
+use model::{ObjectKey, ProxyClass, Str};
 use pipeline::MeshDefaults;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use snapshot::ResourceType;
 
 use super::{ClientRole, flags};
@@ -172,7 +174,10 @@ fn clients(path: &Path) -> Result<BTreeMap<String, ClientRole>> {
         .context("clients.yaml must be a mapping")?;
     map.iter()
         .map(|(name, role)| {
-            let text = role.as_str().context("a client must be text")?;
+            if let Some(fields) = role.as_object() {
+                return Ok((name.clone(), ClientRole::Classed(Box::new(class(fields)?))));
+            }
+            let text = role.as_str().context("a client must be text or a mapping")?;
             let role = match text.split_once('/') {
                 None if text == "ztunnel" => ClientRole::Ztunnel,
                 Some(("waypoint", key)) => ClientRole::Waypoint(key.parse::<ObjectKey>()?),
@@ -181,6 +186,40 @@ fn clients(path: &Path) -> Result<BTreeMap<String, ClientRole>> {
             Ok((name.clone(), role))
         })
         .collect()
+}
+
+/// `{waypoint: NS/NAME, locality: REGION/ZONE/SUBZONE, form: istio, families: V4|V6|Dual}`, all
+/// but the first optional.
+fn class(fields: &Map<String, Value>) -> Result<ProxyClass> {
+    let mut gateway = None;
+    let (mut locality, mut istio, mut families) = Default::default();
+    for (key, value) in fields {
+        let text = value.as_str().with_context(|| format!("client: {key}"))?;
+        match (key.as_str(), text) {
+            ("waypoint", key) => gateway = Some(key.parse::<ObjectKey>()?),
+            ("locality", path) => {
+                let mut parts = path.split('/').map(Str::from);
+                let mut next = || parts.next().unwrap_or_default();
+                locality = Locality {
+                    region: next(),
+                    zone: next(),
+                    subzone: next(),
+                };
+            }
+            ("form", "stock") => istio = false,
+            ("form", "istio") => istio = true,
+            ("families", "V4") => families = IpFamilies::V4,
+            ("families", "V6") => families = IpFamilies::V6,
+            ("families", "Dual") => families = IpFamilies::Dual,
+            _ => bail!("client: {key}: {text}"),
+        }
+    }
+    Ok(ProxyClass {
+        locality,
+        istio,
+        families,
+        ..ProxyClass::waypoint(gateway.context("client: waypoint")?)
+    })
 }
 
 fn step(path: &Path) -> Result<Step> {

@@ -6,8 +6,10 @@ use model::ProxyClass;
 use model::rejection::Rejection;
 use tokio::sync::{Mutex, mpsc};
 
-/// Classes at once of one gateway. Most of what makes a class is what nodes say of themselves.
-const CLASSES_PER_GATEWAY_MAX: usize = 16;
+/// Classes at once of one gateway. Most of what makes a class is what nodes say of themselves,
+/// so whoever holds the gateway's identity can take them all, and costs the gateway alone. There
+/// is room for its instances in eight zones, with two versions and two forms during an upgrade.
+const CLASSES_PER_GATEWAY_MAX: usize = 64;
 /// Classes at once.
 const CLASSES_MAX: usize = 4096;
 
@@ -105,7 +107,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_gateway_cannot_have_classes_without_end() {
-        let (reports, mut received) = mpsc::channel(64);
+        let (reports, mut received) = mpsc::channel(2 * CLASSES_PER_GATEWAY_MAX);
         let interests = Interests::new(reports);
         let class = |gateway: &str, network: usize| ProxyClass {
             network: Str::from(network.to_string()),
@@ -126,5 +128,31 @@ mod tests {
             told += 1;
         }
         assert_eq!(told, CLASSES_PER_GATEWAY_MAX + 3);
+    }
+
+    #[tokio::test]
+    async fn a_gateway_in_many_zones_is_upgraded() {
+        use model::derived::Locality;
+        use model::proxy::{IpFamilies, StringFactory};
+
+        let (reports, _received) = mpsc::channel(64);
+        let interests = Interests::new(reports);
+        for zone in 0..8 {
+            for strings in [StringFactory::EnvoyPlain, StringFactory::EnvoyHashable] {
+                for families in [IpFamilies::V4, IpFamilies::Dual] {
+                    let class = ProxyClass {
+                        strings,
+                        families,
+                        locality: Locality {
+                            region: Str::from("r"),
+                            zone: Str::from(zone.to_string()),
+                            subzone: Str::new(),
+                        },
+                        ..ProxyClass::waypoint(ObjectKey::new("ns", "a"))
+                    };
+                    assert!(interests.raise(class).await);
+                }
+            }
+        }
     }
 }
