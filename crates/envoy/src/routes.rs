@@ -1,33 +1,63 @@
-//! HTTPRoutes at a waypoint: which ones reach a service port, in what order, and where
-//! they send requests.
+//! Routes of Gateway API at a waypoint: which ones reach a service port, in what order, and where
+//! they send requests and connections.
 //!
-//! Used by the chain stage, and by the stage that derives findings, so that what is said
-//! about a route and what is done with it come from the same functions.
+//! Used by the stages that serve routes and chains, and by those that derive findings, so that
+//! what is said about a route and what is done with it come from the same functions.
 //! Source: spec/envoy-config.md §5; spec/gateway-api.md §5.6, §5.9, §6.
 
+mod action;
 mod backend;
+mod defect;
 mod entry;
+mod filters;
+mod hash;
+mod headers;
+mod l4;
 mod reach;
+mod retry;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 
 use flow::{Reads, View};
-use model::input::{HttpRoute, Namespace, ReferenceGrant};
+use model::input::{
+    DestinationRule, GrpcRoute, HttpRoute, Namespace, ReferenceGrant, TcpRoute, TlsRoute,
+    VirtualService,
+};
 use model::{MeshRow, NamespacedHostname, ObjectKey, Parsed, ServiceRow, Str, WaypointRow};
 
-use crate::ir::{RouteIr, RoutesIr};
+use crate::attachment::is_dynamic;
+use crate::ir::{ForwardIr, RouteAction, RouteIr, RoutePath, RoutesIr};
+use crate::virtual_services;
 
-pub(crate) use backend::{Backend, Grants, outbound_name, resolve};
-pub(crate) use entry::defect;
+pub(crate) use backend::{Backend, Grants, Referrer, outbound_name, resolve};
+pub(crate) use defect::{defect, l4_defect, mirror_defect};
+pub(crate) use l4::{sni_fits, tcp_for_port};
 pub(crate) use reach::{admits, gateway_parent, host_rank};
+pub(crate) use retry::retry_of;
 
 /// What routes are read from.
 #[derive(Clone, Copy)]
-pub(crate) struct RouteTables<'t> {
-    pub(crate) services: View<'t, NamespacedHostname, ServiceRow>,
-    pub(crate) http_routes: View<'t, ObjectKey, Parsed<HttpRoute>>,
-    pub(crate) reference_grants: View<'t, ObjectKey, Parsed<ReferenceGrant>>,
-    pub(crate) namespaces: View<'t, ObjectKey, Parsed<Namespace>>,
+pub struct RouteTables<'t> {
+    /// Services; index [`crate::index::ServiceByHostname`].
+    pub services: View<'t, NamespacedHostname, ServiceRow>,
+    /// HTTPRoutes; index [`crate::index::RouteByParent`].
+    pub http_routes: View<'t, ObjectKey, Parsed<HttpRoute>>,
+    /// GRPCRoutes; index [`crate::index::RouteByParent`].
+    pub grpc_routes: View<'t, ObjectKey, Parsed<GrpcRoute>>,
+    /// TCPRoutes; index [`crate::index::L4RouteByParent`].
+    pub tcp_routes: View<'t, ObjectKey, Parsed<TcpRoute>>,
+    /// TLSRoutes; index [`crate::index::L4RouteByParent`].
+    pub tls_routes: View<'t, ObjectKey, Parsed<TlsRoute>>,
+    /// VirtualServices.
+    pub virtual_services: View<'t, ObjectKey, Parsed<VirtualService>>,
+    /// DestinationRules; index [`crate::index::DestinationRuleByHost`].
+    pub destination_rules: View<'t, ObjectKey, Parsed<DestinationRule>>,
+    /// Grants; index [`crate::index::GrantByNamespace`].
+    pub reference_grants: View<'t, ObjectKey, Parsed<ReferenceGrant>>,
+    /// Namespaces.
+    pub namespaces: View<'t, ObjectKey, Parsed<Namespace>>,
 }
 
 /// The service and the waypoint that routes are made for.
@@ -37,8 +67,9 @@ pub(crate) struct Site<'a> {
     pub(crate) mesh: &'a MeshRow,
 }
 
-/// The routes of an HTTP chain. Rules whose parent is the service decide alone; else those
-/// of the waypoint Gateway come first and the addressed service last; else just the service.
+/// The routes of an HTTP chain. Rules whose parent is the service decide alone; else those of
+/// the waypoint Gateway come first and the addressed service last; else VirtualServices of the
+/// service decide alone; else it is just the service.
 pub(crate) fn for_port(
     site: &Site<'_>,
     tables: &RouteTables<'_>,
@@ -49,19 +80,35 @@ pub(crate) fn for_port(
     let mut out = RoutesIr {
         name: cluster.clone(),
         port,
-        domain: arcstr::literal!("*"),
+        domain: domain(site.service),
         routes: Vec::new(),
         outbound: BTreeSet::new(),
     };
     let own = reach::own_routes(site, tables, reads, port);
-    let own_count = entry::append(site, tables, reads, &own, port, &mut out);
-    if own_count > 0 {
+    if entry::append(site, tables, reads, &own, port, &mut out) > 0 {
         return out;
     }
     let gateway = reach::gateway_routes(site, tables, reads);
-    entry::append(site, tables, reads, &gateway, port, &mut out);
-    out.routes.push(default_route(site.service, port, cluster));
+    if entry::append(site, tables, reads, &gateway, port, &mut out) == 0
+        && let Some((routes, outbound)) = virtual_services::http_routes(site, tables, reads, port)
+    {
+        out.routes = routes;
+        out.outbound = outbound;
+        return out;
+    }
+    out.routes
+        .push(default_route(site, tables, reads, port, cluster));
     out
+}
+
+/// What requests must be for: anything, but of a wildcard host, whose hosts are resolved per
+/// request, only those.
+fn domain(service: &ServiceRow) -> Str {
+    if is_dynamic(service) {
+        service.key.hostname.clone()
+    } else {
+        arcstr::literal!("*")
+    }
 }
 
 /// Whether routes of its own decide for a service port.
@@ -77,8 +124,41 @@ pub(crate) fn has_own(
         .any(|reached| !reached.route.rules.is_empty())
 }
 
-/// Everything to the addressed service.
-pub(crate) fn default_route(service: &ServiceRow, port: u16, cluster: &Str) -> RouteIr {
-    let operation = arcstr::format!("{}:{port}/*", service.key.hostname);
-    RouteIr::everything(arcstr::literal!("default"), cluster.clone(), operation)
+/// Whether routes of Gateway API, its own or those of the waypoint Gateway, reach a service port,
+/// so that no VirtualService applies there.
+pub(crate) fn has_any(
+    site: &Site<'_>,
+    tables: &RouteTables<'_>,
+    reads: &mut Reads,
+    port: u16,
+) -> bool {
+    has_own(site, tables, reads, port)
+        || reach::gateway_routes(site, tables, reads)
+            .iter()
+            .flatten()
+            .any(|reached| !reached.route.rules.is_empty())
+}
+
+/// Everything to the addressed service. Source: spec/envoy-config.md §5.1.
+fn default_route(
+    site: &Site<'_>,
+    tables: &RouteTables<'_>,
+    reads: &mut Reads,
+    port: u16,
+    cluster: &Str,
+) -> RouteIr {
+    let operation = arcstr::format!("{}:{port}/*", site.service.key.hostname);
+    let hash = hash::of_default(site, tables, reads, port);
+    let forward = ForwardIr {
+        retry: retry_of(site.mesh, None, !hash.is_empty()),
+        hash,
+        ..ForwardIr::to(cluster.clone())
+    };
+    let action = RouteAction::Forward(Box::new(forward));
+    RouteIr::new(
+        arcstr::literal!("default"),
+        RoutePath::Any,
+        action,
+        operation,
+    )
 }

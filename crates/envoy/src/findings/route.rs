@@ -1,44 +1,58 @@
-//! Stage `findings::route`: what of an HTTPRoute has no effect or another one.
+//! Stages `findings::route`: what of an HTTPRoute or GRPCRoute has no effect or another one.
 
 use std::sync::Arc;
 
 use flow::{Output, Reads, View};
-use model::input::{HttpRoute, Namespace, ReferenceGrant, RouteRef};
+use model::input::{HttpRoute, RouteFilter, RouteRef};
 use model::{
-    Finding, Kind, MeshRow, NamespacedHostname, ObjectKey, ObjectRef, Parsed, ServiceRow, Severity,
-    WaypointRow,
+    Finding, Kind, MeshRow, ObjectKey, ObjectRef, Parsed, ServiceRow, Severity, WaypointRow,
 };
 
 use crate::attachment::mesh_row;
 use crate::attachment::port_chains;
 use crate::index::{ServiceBySource, ServiceByWaypoint, Target, TargetKind};
 use crate::routes::{
-    self, Backend, Grants, RouteTables, Site, admits, defect, gateway_parent, host_rank, resolve,
+    self, Backend, Grants, Referrer, RouteTables, Site, admits, defect, gateway_parent, host_rank,
+    mirror_defect, resolve,
 };
 
-/// Primary: an HTTPRoute.
+/// Primary: an HTTPRoute, or a GRPCRoute.
 pub type P = ObjectKey;
 
 /// What the stage reads.
 #[derive(Clone, Copy)]
 pub struct RouteFindingView<'t> {
-    /// Routes; index [`crate::index::RouteByParent`].
-    pub http_routes: View<'t, ObjectKey, Parsed<HttpRoute>>,
-    /// Services; indexes [`ServiceBySource`] and [`ServiceByWaypoint`].
-    pub services: View<'t, NamespacedHostname, ServiceRow>,
+    /// What routes are made of; services with indexes [`ServiceBySource`] and
+    /// [`ServiceByWaypoint`].
+    pub tables: RouteTables<'t>,
     /// Waypoints.
     pub waypoints: View<'t, ObjectKey, WaypointRow>,
-    /// Grants; index [`crate::index::GrantByNamespace`].
-    pub reference_grants: View<'t, ObjectKey, Parsed<ReferenceGrant>>,
-    /// Namespaces.
-    pub namespaces: View<'t, ObjectKey, Parsed<Namespace>>,
     /// Mesh settings.
     pub mesh: View<'t, (), MeshRow>,
 }
 
-/// Findings as notes; the stage has no rows.
+/// Findings about an HTTPRoute as notes; the stage has no rows.
 pub fn derive(p: &P, view: &RouteFindingView<'_>, reads: &mut Reads) -> Output<(), (), Finding> {
-    let Some(parsed) = view.http_routes.get(reads, p) else {
+    report(Kind::HttpRoute, view.tables.http_routes, p, view, reads)
+}
+
+/// Findings about a GRPCRoute, the same way.
+pub fn derive_grpc(
+    p: &P,
+    view: &RouteFindingView<'_>,
+    reads: &mut Reads,
+) -> Output<(), (), Finding> {
+    report(Kind::GrpcRoute, view.tables.grpc_routes, p, view, reads)
+}
+
+fn report(
+    kind: Kind,
+    table: View<'_, ObjectKey, Parsed<HttpRoute>>,
+    p: &P,
+    view: &RouteFindingView<'_>,
+    reads: &mut Reads,
+) -> Output<(), (), Finding> {
+    let Some(parsed) = table.get(reads, p) else {
         return Output::gone();
     };
     let Some(route) = parsed.ok() else {
@@ -48,13 +62,12 @@ pub fn derive(p: &P, view: &RouteFindingView<'_>, reads: &mut Reads) -> Output<(
     let mut report = Report {
         view,
         mesh,
+        kind,
         key: p,
         parsed,
         route,
-        object: ObjectRef::new(Kind::HttpRoute, p.clone()),
         out: Vec::new(),
     };
-    report.rules();
     let mut grants = Grants::Ignored;
     for (index, parent) in route.parents.iter().enumerate() {
         let target = Target::new(
@@ -71,6 +84,7 @@ pub fn derive(p: &P, view: &RouteFindingView<'_>, reads: &mut Reads) -> Output<(
             report.service(reads, index, &target);
         }
     }
+    report.rules(reads, grants);
     report.backends(reads, grants);
     report.out.sort();
     report.out.dedup();
@@ -80,31 +94,40 @@ pub fn derive(p: &P, view: &RouteFindingView<'_>, reads: &mut Reads) -> Output<(
 struct Report<'a, 't> {
     view: &'a RouteFindingView<'t>,
     mesh: &'a MeshRow,
+    kind: Kind,
     key: &'a ObjectKey,
     parsed: &'a Arc<Parsed<HttpRoute>>,
     route: &'a HttpRoute,
-    object: ObjectRef,
     out: Vec<Finding>,
 }
 
 impl Report<'_, '_> {
     fn push(&mut self, code: &'static str, severity: Severity, at: &str, what: String, fix: &str) {
-        let finding = Finding::new(code, severity, self.object.clone(), what, fix);
+        let object = ObjectRef::new(self.kind, self.key.clone());
+        let finding = Finding::new(code, severity, object, what, fix);
         self.out.push(finding.at(at));
     }
 
     fn tables(&self) -> RouteTables<'_> {
-        RouteTables {
-            services: self.view.services,
-            http_routes: self.view.http_routes,
-            reference_grants: self.view.reference_grants,
-            namespaces: self.view.namespaces,
+        self.view.tables
+    }
+
+    fn referrer(&self, grants: Grants) -> Referrer<'_> {
+        Referrer {
+            kind: self.kind,
+            ns: &self.key.ns,
+            domain: &self.mesh.domain,
+            grants,
         }
     }
 
     /// Hard errors, and fields that are left out.
-    fn rules(&mut self) {
-        if let Some(found) = defect(self.route) {
+    fn rules(&mut self, reads: &mut Reads, grants: Grants) {
+        let found = defect(&self.key.ns, self.route).or_else(|| {
+            let referrer = self.referrer(grants);
+            mirror_defect(&self.tables(), reads, &referrer, self.route)
+        });
+        if let Some(found) = found {
             let what = format!("No rule of this route applies: {}", found.reason);
             self.push(
                 found.code,
@@ -141,6 +164,7 @@ impl Report<'_, '_> {
         let source = ObjectRef::new(kind, target.key.clone());
         let services: Vec<_> = self
             .view
+            .tables
             .services
             .by::<ServiceBySource>(reads, &source)
             .collect();
@@ -234,7 +258,12 @@ impl Report<'_, '_> {
         };
         let reason = if !gateway_parent(parent, waypoint) {
             "no HBONE listener has that sectionName and port".to_owned()
-        } else if !admits(self.view.namespaces, reads, waypoint, &self.parsed.key().ns) {
+        } else if !admits(
+            self.view.tables.namespaces,
+            reads,
+            waypoint,
+            &self.parsed.key().ns,
+        ) {
             format!(
                 "its listener does not admit routes of namespace {}",
                 self.key.ns
@@ -257,6 +286,7 @@ impl Report<'_, '_> {
     fn unreached(&self, reads: &mut Reads, waypoint: &WaypointRow) -> Option<&'static str> {
         let bound: Vec<_> = self
             .view
+            .tables
             .services
             .by::<ServiceByWaypoint>(reads, &waypoint.key)
             .collect();
@@ -286,54 +316,59 @@ impl Report<'_, '_> {
         (!open).then_some("each of its HTTP ports has routes of its own")
     }
 
+    /// Where backends and mirrors lead. A mirror that leads nowhere voids a GRPCRoute, which is
+    /// said of the route.
     fn backends(&mut self, reads: &mut Reads, grants: Grants) {
-        for (i, rule) in self.route.rules.iter().enumerate() {
+        let route = self.route;
+        for (i, rule) in route.rules.iter().enumerate() {
             for (j, backend) in rule.backends.iter().enumerate() {
                 let at = format!("spec.rules[{i}].backendRefs[{j}]");
-                let (target, ns) = (&backend.target, &self.key.ns);
-                let name = format!("{} {}/{}", target.kind, target.ns, target.name);
-                let found = resolve(
-                    &self.tables(),
-                    reads,
-                    ns,
-                    &self.mesh.domain,
-                    backend,
-                    grants,
-                );
-                match found {
-                    Backend::NotPermitted => {
-                        let what =
-                            format!("{name} is not permitted; its share of requests gets 500");
-                        let fix = format!("Create a ReferenceGrant in namespace {}", target.ns);
-                        self.push("route-backend-no-grant", Severity::Error, &at, what, &fix);
-                    }
-                    Backend::Missing => {
-                        let what = format!("{name} does not exist; its share of requests gets 500");
-                        self.push(
-                            "route-backend-missing",
-                            Severity::Error,
-                            &at,
-                            what,
-                            "Correct it",
-                        );
-                    }
-                    Backend::Service(key, port) => {
-                        let row = self.view.services.get(reads, &key);
-                        if row.is_some_and(|row| row.ports.iter().all(|p| p.port != port)) {
-                            let what = format!(
-                                "{name} has no port {port}; its share of requests gets 500"
-                            );
-                            self.push(
-                                "route-backend-missing",
-                                Severity::Error,
-                                &at,
-                                what,
-                                "Correct the port",
-                            );
-                        }
-                    }
+                let effect = "its share of requests gets 500";
+                self.backend(reads, &backend.target, grants, &at, effect);
+            }
+            for (j, filter) in rule.filters.iter().enumerate() {
+                if let (RouteFilter::Mirror(mirror), Kind::HttpRoute) = (filter, self.kind) {
+                    let at = format!("spec.rules[{i}].filters[{j}].requestMirror.backendRef");
+                    let effect = "nothing is mirrored to it";
+                    self.backend(reads, &mirror.target, grants, &at, effect);
                 }
             }
         }
+    }
+
+    fn backend(
+        &mut self,
+        reads: &mut Reads,
+        target: &RouteRef,
+        grants: Grants,
+        at: &str,
+        effect: &str,
+    ) {
+        let name = format!("{} {}/{}", target.kind, target.ns, target.name);
+        let found = resolve(&self.tables(), reads, &self.referrer(grants), target);
+        let (code, what, fix) = match found {
+            Backend::NotPermitted => (
+                "route-backend-no-grant",
+                format!("{name} is not permitted; {effect}"),
+                format!("Create a ReferenceGrant in namespace {}", target.ns),
+            ),
+            Backend::Missing => (
+                "route-backend-missing",
+                format!("{name} does not exist; {effect}"),
+                "Correct it".to_owned(),
+            ),
+            Backend::Service(key, port) => {
+                let row = self.view.tables.services.get(reads, &key);
+                if !row.is_some_and(|row| row.ports.iter().all(|p| p.port != port)) {
+                    return;
+                }
+                (
+                    "route-backend-missing",
+                    format!("{name} has no port {port}; {effect}"),
+                    "Correct the port".to_owned(),
+                )
+            }
+        };
+        self.push(code, Severity::Error, at, what, &fix);
     }
 }

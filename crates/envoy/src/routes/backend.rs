@@ -1,17 +1,21 @@
 //! Where a backend reference leads. Source: spec/envoy-config.md §5.1, §5.5;
 //! spec/gateway-api.md §6.4, §6.5.
 
+use std::sync::Arc;
+
 use flow::{Reads, View};
-use model::input::{BackendRef, RouteRef};
+use model::input::RouteRef;
 use model::{Kind, NamespacedHostname, ObjectKey, ServiceRow, Str};
 
 use super::RouteTables;
-use crate::attachment::{inbound_name, port_chains};
+use crate::attachment::{self, inbound_name, port_chains, waypoints_of};
+use crate::index::ServiceByHostname;
 use crate::ir::Outbound;
 use crate::reference_grant::is_granted;
+use crate::traffic::is_visible;
 
-/// The cluster that never exists: its share of requests answers 500.
-const UNKNOWN: Str = arcstr::literal!("UnknownService");
+/// The cluster that never exists: its share of requests answers 500, of connections is closed.
+pub(super) const UNKNOWN: Str = arcstr::literal!("UnknownService");
 
 /// Whether a backend in another namespace needs a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +24,19 @@ pub(crate) enum Grants {
     Checked,
     /// Service parents.
     Ignored,
+}
+
+/// The route that refers to a backend.
+#[derive(Clone, Copy)]
+pub(crate) struct Referrer<'a> {
+    /// Its kind, which grants name.
+    pub(crate) kind: Kind,
+    /// Its namespace.
+    pub(crate) ns: &'a Str,
+    /// Domain of the mesh.
+    pub(crate) domain: &'a str,
+    /// Whether grants are asked for.
+    pub(crate) grants: Grants,
 }
 
 /// What a backend reference is.
@@ -34,82 +51,90 @@ pub(crate) enum Backend {
 }
 
 impl Backend {
-    /// The cluster of a waypoint, and the `outbound` destination behind it if it is one.
-    pub(super) fn cluster(
+    /// The service.
+    pub(super) fn row<'t>(
         &self,
-        services: View<'_, NamespacedHostname, ServiceRow>,
+        services: View<'t, NamespacedHostname, ServiceRow>,
         reads: &mut Reads,
-        waypoint: &ObjectKey,
-    ) -> (Str, Option<Outbound>) {
-        let Self::Service(key, port) = self else {
-            return (UNKNOWN, None);
-        };
-        let Some(service) = services.get(reads, key) else {
-            return (UNKNOWN, None);
-        };
-        let host = &key.hostname;
-        if service
-            .waypoint
-            .as_ref()
-            .is_some_and(|bound| bound.key == *waypoint)
-        {
-            let row = service.ports.iter().find(|row| row.port == *port);
-            let chains = row.and_then(port_chains);
-            let kind = if chains.is_none_or(|chains| chains.http()) {
-                "http"
-            } else {
-                "tcp"
-            };
-            return (inbound_name(*port, kind, host), None);
+    ) -> Option<(&'t Arc<ServiceRow>, u16)> {
+        match self {
+            Self::Service(key, port) => Some((services.get(reads, key)?, *port)),
+            Self::Missing | Self::NotPermitted => None,
         }
-        let outbound = Outbound {
-            service: key.clone(),
-            port: *port,
-            subset: Str::new(),
-        };
-        (outbound_name(*port, host), Some(outbound))
     }
+}
+
+/// The cluster of a service at a waypoint, and the `outbound` destination behind it if it is one.
+pub(super) fn cluster(
+    service: &ServiceRow,
+    port: u16,
+    waypoint: &ObjectKey,
+) -> (Str, Option<Outbound>) {
+    let host = &service.key.hostname;
+    if waypoints_of(service).any(|bound| bound == waypoint) {
+        let row = service.ports.iter().find(|row| row.port == port);
+        let chains = row.and_then(port_chains);
+        let kind = if chains.is_none_or(|chains| chains.http()) {
+            "http"
+        } else {
+            "tcp"
+        };
+        return (inbound_name(port, kind, host), None);
+    }
+    let outbound = Outbound {
+        service: service.key.clone(),
+        port,
+        subset: Str::new(),
+    };
+    (outbound_name(port, host), Some(outbound))
 }
 
 /// Name of a cluster of a service that is not behind the waypoint.
 pub(crate) fn outbound_name(port: u16, host: &str) -> Str {
-    arcstr::format!("outbound|{port}||{host}")
+    attachment::outbound_name(port, "", host)
 }
 
-/// Resolves a backend of an HTTPRoute in a namespace.
+/// Resolves a backend or mirror of a route.
 pub(crate) fn resolve(
     tables: &RouteTables<'_>,
     reads: &mut Reads,
-    route_ns: &Str,
-    domain: &str,
-    backend: &BackendRef,
-    grants: Grants,
+    referrer: &Referrer<'_>,
+    target: &RouteRef,
 ) -> Backend {
-    let target = &backend.target;
     let Some(port) = target.port else {
         return Backend::Missing;
     };
-    let key = match (target.group.as_str(), target.kind.as_str()) {
-        ("" | "core", "Service") => NamespacedHostname::service(
-            &ObjectKey::new(target.ns.clone(), target.name.clone()),
-            domain,
-        ),
-        ("networking.istio.io", "Hostname") => host_key(tables, reads, route_ns, domain, target),
+    let object = ObjectKey::new(target.ns.clone(), target.name.clone());
+    let (key, grantable) = match (target.group.as_str(), target.kind.as_str()) {
+        ("" | "core", "Service") => {
+            let key = NamespacedHostname::service(&object, referrer.domain);
+            (key, Some(object))
+        }
+        // Nobody can grant these.
+        ("multicluster.x-k8s.io", "ServiceImport") => {
+            (NamespacedHostname::service(&object, referrer.domain), None)
+        }
+        ("networking.istio.io", "Hostname") => {
+            let Some(row) = by_host(tables, reads, referrer, &target.name) else {
+                return Backend::Missing;
+            };
+            // A grant is for Services; a ServiceEntry says by exportTo who may use it.
+            if row.source.kind != Kind::Service.as_str() {
+                return Backend::Service(row.key.clone(), port);
+            }
+            (row.key.clone(), Some(row.source.key.clone()))
+        }
         _ => return Backend::Missing,
     };
-    if grants == Grants::Checked
-        && key.ns != *route_ns
-        && !is_granted(
-            tables.reference_grants,
-            reads,
-            (Kind::HttpRoute, route_ns),
-            (
-                Kind::Service,
-                &ObjectKey::new(target.ns.clone(), target.name.clone()),
-            ),
-        )
-    {
-        return Backend::NotPermitted;
+    if referrer.grants == Grants::Checked && key.ns != *referrer.ns {
+        let granted = grantable.is_some_and(|object| {
+            let from = (referrer.kind, referrer.ns);
+            let to = (Kind::Service, &object);
+            is_granted(tables.reference_grants, reads, from, to)
+        });
+        if !granted {
+            return Backend::NotPermitted;
+        }
     }
     match tables.services.get(reads, &key) {
         Some(_) => Backend::Service(key, port),
@@ -117,26 +142,20 @@ pub(crate) fn resolve(
     }
 }
 
-/// The service of a host name: one of the route's namespace, or a Kubernetes Service by its
-/// full name.
-fn host_key(
-    tables: &RouteTables<'_>,
+/// The service of a host name that the namespace of the route sees: its own one, the canonical
+/// one, any.
+fn by_host<'t>(
+    tables: &RouteTables<'t>,
     reads: &mut Reads,
-    route_ns: &Str,
-    domain: &str,
-    target: &RouteRef,
-) -> NamespacedHostname {
-    let own = NamespacedHostname::new(route_ns.clone(), target.name.clone());
-    if tables.services.get(reads, &own).is_some() {
-        return own;
-    }
-    let tail = format!(".svc.{domain}");
-    let short = target
-        .name
-        .strip_suffix(&tail)
-        .and_then(|rest| rest.split_once('.'));
-    match short {
-        Some((_, ns)) => NamespacedHostname::new(ns, target.name.clone()),
-        None => own,
-    }
+    referrer: &Referrer<'_>,
+    host: &Str,
+) -> Option<&'t Arc<ServiceRow>> {
+    let found = tables
+        .services
+        .by::<ServiceByHostname>(reads, host.as_str());
+    let own = |row: &ServiceRow| row.key.ns == *referrer.ns;
+    found
+        .map(|(_, row)| row)
+        .filter(|row| own(row) || is_visible(&row.export_to, &row.key.ns, referrer.ns))
+        .min_by_key(|row| (!own(row), !row.canonical))
 }

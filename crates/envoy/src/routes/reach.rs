@@ -6,20 +6,50 @@ use std::sync::Arc;
 use flow::{Reads, View};
 use model::defaults::HBONE_PORT;
 use model::input::{AllowedNamespaces, HttpRoute, Namespace, RouteRef};
-use model::{ObjectKey, Parsed, ServiceRow, Str, WaypointRow};
+use model::{Kind, ObjectKey, Parsed, ServiceRow, Str, WaypointRow};
 
-use super::entry::defect;
+use super::backend::{Grants, Referrer};
+use super::defect::{defect, mirror_defect};
 use super::{RouteTables, Site};
 use crate::index::{RouteByParent, Target, TargetKind};
 
 /// A route that reaches a service.
 pub(super) struct Reached<'t> {
+    /// HTTPRoute or GRPCRoute.
+    pub(super) kind: Kind,
     pub(super) parsed: &'t Arc<Parsed<HttpRoute>>,
     pub(super) route: &'t HttpRoute,
     /// How well its hostnames fit; greater is more specific.
     pub(super) host_rank: (u8, usize),
     /// The parent is a Gateway, so grants are checked.
     pub(super) by_gateway: bool,
+}
+
+/// HTTPRoutes and GRPCRoutes with a parent.
+fn with_parent<'t>(
+    tables: &RouteTables<'t>,
+    reads: &mut Reads,
+    target: &Target,
+) -> Vec<(Kind, &'t ObjectKey, &'t Arc<Parsed<HttpRoute>>)> {
+    let mut out = Vec::new();
+    for (kind, view) in [
+        (Kind::HttpRoute, tables.http_routes),
+        (Kind::GrpcRoute, tables.grpc_routes),
+    ] {
+        let found = view.by::<RouteByParent>(reads, target);
+        out.extend(found.map(|(key, parsed)| (kind, key, parsed)));
+    }
+    out
+}
+
+/// The namespaces whose routes count for a service, the waypoint's first.
+/// Source: spec/gateway-api.md §5.6.
+pub(super) fn namespaces<'a>(site: &Site<'a>) -> Vec<&'a Str> {
+    let mut out = vec![&site.waypoint.key.ns];
+    if site.service.key.ns != site.waypoint.key.ns {
+        out.push(&site.service.key.ns);
+    }
+    out
 }
 
 /// Usable routes with this service as parent: first those of the waypoint's namespace, then
@@ -33,31 +63,28 @@ pub(super) fn own_routes<'t>(
     let Some(target) = Target::of_service(site.service) else {
         return Vec::new();
     };
-    let found: Vec<_> = tables
-        .http_routes
-        .by::<RouteByParent>(reads, &target)
-        .collect();
-    let mut namespaces = vec![&site.waypoint.key.ns];
-    if site.service.key.ns != site.waypoint.key.ns {
-        namespaces.push(&site.service.key.ns);
-    }
-    let group = |ns: &Str| {
-        let routes = found.iter().filter(|(key, _)| key.ns == *ns);
-        let reached = routes.filter_map(|(_, parsed)| {
-            let route = usable(parsed)?;
-            let mut parents = own_parents(route, &target);
-            parents
-                .any(|parent| parent.port.is_none_or(|p| p == port))
-                .then_some(Reached {
+    let found = with_parent(tables, reads, &target);
+    let mut groups = Vec::new();
+    for ns in namespaces(site) {
+        let mut group = Vec::new();
+        for (kind, _, parsed) in found.iter().filter(|(_, key, _)| key.ns == *ns) {
+            let Some(route) = usable(site, tables, reads, (*kind, parsed), Grants::Ignored) else {
+                continue;
+            };
+            let mut parents = own_parents(&route.parents, &target);
+            if parents.any(|parent| parent.port.is_none_or(|p| p == port)) {
+                group.push(Reached {
+                    kind: *kind,
                     parsed,
                     route,
                     host_rank: (0, 0),
                     by_gateway: false,
-                })
-        });
-        oldest_first(reached.collect())
-    };
-    namespaces.into_iter().map(group).collect()
+                });
+            }
+        }
+        groups.push(oldest_first(group));
+    }
+    groups
 }
 
 /// Usable routes with this waypoint as parent that reach the service, as one group.
@@ -67,13 +94,9 @@ pub(super) fn gateway_routes<'t>(
     reads: &mut Reads,
 ) -> Vec<Vec<Reached<'t>>> {
     let target = Target::new(TargetKind::Gateway, site.waypoint.key.clone());
-    let found: Vec<_> = tables
-        .http_routes
-        .by::<RouteByParent>(reads, &target)
-        .collect();
     let mut group = Vec::new();
-    for (key, parsed) in found {
-        let Some(route) = usable(parsed) else {
+    for (kind, key, parsed) in with_parent(tables, reads, &target) {
+        let Some(route) = usable(site, tables, reads, (kind, parsed), Grants::Checked) else {
             continue;
         };
         if !reaches_by_gateway(route, site.waypoint)
@@ -83,6 +106,7 @@ pub(super) fn gateway_routes<'t>(
         }
         if let Some(host_rank) = host_rank(&route.hostnames, site.service) {
             group.push(Reached {
+                kind,
                 parsed,
                 route,
                 host_rank,
@@ -93,8 +117,25 @@ pub(super) fn gateway_routes<'t>(
     vec![oldest_first(group)]
 }
 
-fn usable(parsed: &Arc<Parsed<HttpRoute>>) -> Option<&HttpRoute> {
-    parsed.ok().filter(|route| defect(route).is_none())
+/// The route, unless a hard error leaves nothing of it.
+fn usable<'t>(
+    site: &Site<'_>,
+    tables: &RouteTables<'t>,
+    reads: &mut Reads,
+    (kind, parsed): (Kind, &'t Arc<Parsed<HttpRoute>>),
+    grants: Grants,
+) -> Option<&'t HttpRoute> {
+    let ns = &parsed.key().ns;
+    let route = parsed.ok().filter(|route| defect(ns, route).is_none())?;
+    let referrer = Referrer {
+        kind,
+        ns,
+        domain: &site.mesh.domain,
+        grants,
+    };
+    mirror_defect(tables, reads, &referrer, route)
+        .is_none()
+        .then_some(route)
 }
 
 fn oldest_first(mut routes: Vec<Reached<'_>>) -> Vec<Reached<'_>> {
@@ -106,8 +147,8 @@ fn oldest_first(mut routes: Vec<Reached<'_>>) -> Vec<Reached<'_>> {
 pub(crate) type Parents<'r> = Box<dyn Iterator<Item = &'r RouteRef> + 'r>;
 
 /// The parents of a route that name a certain object.
-pub(crate) fn own_parents<'r>(route: &'r HttpRoute, target: &'r Target) -> Parents<'r> {
-    Box::new(route.parents.iter().filter(move |parent| {
+pub(crate) fn own_parents<'r>(parents: &'r [RouteRef], target: &'r Target) -> Parents<'r> {
+    Box::new(parents.iter().filter(move |parent| {
         TargetKind::of(&parent.group, &parent.kind) == Some(target.kind)
             && parent.ns == target.key.ns
             && parent.name == target.key.name
@@ -125,7 +166,7 @@ pub(crate) fn gateway_parent(parent: &RouteRef, waypoint: &WaypointRow) -> bool 
 pub(crate) fn reaches_by_gateway(route: &HttpRoute, waypoint: &WaypointRow) -> bool {
     let target = Target::new(TargetKind::Gateway, waypoint.key.clone());
     waypoint.is_mesh_class
-        && own_parents(route, &target).any(|parent| gateway_parent(parent, waypoint))
+        && own_parents(&route.parents, &target).any(|parent| gateway_parent(parent, waypoint))
 }
 
 /// Whether the listener of a waypoint admits routes of a namespace.
