@@ -188,10 +188,15 @@ inputs! {
     grpc_routes: GrpcRoute(GrpcRoute) = Table::new("grpc_routes")
         .with_index::<envoy::index::RouteByParent>()
         .with_index::<envoy::index::RouteByBackend>(),
-    tcp_routes: TcpRoute(TcpRoute) = Table::new("tcp_routes"),
-    tls_routes: TlsRoute(TlsRoute) = Table::new("tls_routes"),
-    virtual_services: VirtualService(VirtualService) = Table::new("virtual_services"),
-    destination_rules: DestinationRule(DestinationRule) = Table::new("destination_rules"),
+    tcp_routes: TcpRoute(TcpRoute) = Table::new("tcp_routes")
+        .with_index::<envoy::index::L4RouteByParent>(),
+    tls_routes: TlsRoute(TlsRoute) = Table::new("tls_routes")
+        .with_index::<envoy::index::L4RouteByParent>(),
+    virtual_services: VirtualService(VirtualService) = Table::new("virtual_services")
+        .with_index::<envoy::index::VirtualServiceByNamespace>()
+        .with_index::<envoy::index::VirtualServiceByDestination>(),
+    destination_rules: DestinationRule(DestinationRule) = Table::new("destination_rules")
+        .with_index::<envoy::index::DestinationRuleByHost>(),
     request_authentications: RequestAuthentication(RequestAuthentication)
         = Table::new("request_authentications")
             .with_index::<envoy::index::RequestAuthenticationByTarget>()
