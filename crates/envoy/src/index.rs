@@ -6,8 +6,8 @@
 use flow::Index;
 use model::census::CensusKey;
 use model::input::{
-    AuthorizationPolicy, Destination, DestinationRule, HttpRoute, L4Route, ReferenceGrant, RequestAuthentication,
-    TargetRef, VirtualService,
+    AuthorizationPolicy, Destination, DestinationRule, HttpRoute, L4Route, ReferenceGrant,
+    RequestAuthentication, TargetRef, VirtualService,
 };
 use model::labels::LABEL_GATEWAY_NAME;
 use model::{

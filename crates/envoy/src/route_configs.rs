@@ -4,14 +4,13 @@
 use std::collections::BTreeSet;
 
 use flow::{Output, Reads, View};
-use model::input::{HttpRoute, Namespace, ReferenceGrant};
-use model::{
-    Finding, MeshRow, NamespacedHostname, ObjectKey, Parsed, ProxyClass, ServiceRow, WaypointRow,
-};
+use model::{Finding, MeshRow, NamespacedHostname, ObjectKey, ProxyClass, ServiceRow, WaypointRow};
 
-use crate::attachment::{inbound_name, mesh_row, port_chains, served_by};
+use crate::attachment::{chains_of, inbound_name, mesh_row, served_by};
 use crate::ir::{RoutesIr, WaypointResource};
-use crate::routes::{self, RouteTables, Site};
+use crate::routes::{self, Site};
+
+pub use crate::routes::RouteTables;
 
 /// Primary: a service.
 pub type P = NamespacedHostname;
@@ -19,16 +18,10 @@ pub type P = NamespacedHostname;
 /// What the stage reads.
 #[derive(Clone, Copy)]
 pub struct RouteConfigView<'t> {
-    /// Services.
-    pub services: View<'t, NamespacedHostname, ServiceRow>,
+    /// What routes are made of.
+    pub tables: RouteTables<'t>,
     /// Waypoints.
     pub waypoints: View<'t, ObjectKey, WaypointRow>,
-    /// Routes; index [`crate::index::RouteByParent`].
-    pub http_routes: View<'t, ObjectKey, Parsed<HttpRoute>>,
-    /// Grants; index [`crate::index::GrantByNamespace`].
-    pub reference_grants: View<'t, ObjectKey, Parsed<ReferenceGrant>>,
-    /// Namespaces.
-    pub namespaces: View<'t, ObjectKey, Parsed<Namespace>>,
     /// Mesh settings.
     pub mesh: View<'t, (), MeshRow>,
     /// Classes of connected proxies; index [`crate::index::ClassByGateway`].
@@ -41,7 +34,7 @@ pub fn derive(
     view: &RouteConfigView<'_>,
     reads: &mut Reads,
 ) -> Output<WaypointResource, RoutesIr, Finding> {
-    let Some(service) = view.services.get(reads, p) else {
+    let Some(service) = view.tables.services.get(reads, p) else {
         return Output::gone();
     };
     let mut rows = Vec::new();
@@ -65,23 +58,17 @@ fn at_waypoint(
         waypoint,
         mesh,
     };
-    let tables = RouteTables {
-        services: view.services,
-        http_routes: view.http_routes,
-        reference_grants: view.reference_grants,
-        namespaces: view.namespaces,
-    };
     let mut rows = Vec::new();
     let mut seen = BTreeSet::new();
     for port in &service.ports {
-        let http = port_chains(port).is_some_and(|chains| {
+        let http = chains_of(service, port).is_some_and(|chains| {
             // As for chains, the first port of a number counts, whatever it speaks.
             seen.insert(port.port) && chains.http()
         });
         if http {
             let name = inbound_name(port.port, "http", &service.key.hostname);
             let key = WaypointResource::new(waypoint.key.clone(), name.clone());
-            let row = routes::for_port(&site, &tables, reads, port.port, &name);
+            let row = routes::for_port(&site, &view.tables, reads, port.port, &name);
             rows.push((key, row));
         }
     }
