@@ -48,13 +48,14 @@ pub(super) fn message(ir: &ChainIr) -> listener::FilterChain {
 fn network_policy(ir: &ChainFilter) -> Option<listener::Filter> {
     match ir {
         ChainFilter::Rbac(ir) => Some(filter(rbac::NETWORK, &rbac::network(ir))),
-        ChainFilter::ExtAuthz(ir) => Some(match ext_authz::connection(ir) {
-            Some(config) => filter(ext_authz::NAME_NETWORK, &config),
-            None => {
+        ChainFilter::ExtAuthz(ir) => {
+            let refuse = || {
                 let mark = ext_authz::marked(ir, rbac::NETWORK);
                 filter(rbac::NETWORK, &rbac::refuse_marked(mark))
-            }
-        }),
+            };
+            let ask = |config| filter(ext_authz::NAME_NETWORK, &config);
+            Some(ext_authz::connection(ir).map_or_else(refuse, ask))
+        }
         ChainFilter::Jwt(_) => None,
     }
 }

@@ -8,7 +8,7 @@ mod headers;
 mod retry;
 mod session;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use envoy_types::pb::envoy::config::route::v3 as route;
 use envoy_types::pb::google::protobuf::Any;
@@ -65,7 +65,7 @@ fn message(ir: &RouteIr) -> route::Route {
         }),
         action: Some(action),
         metadata: ir.origin.as_ref().map(origin::metadata),
-        typed_per_filter_config: per_filter(ir),
+        typed_per_filter_config: per_filter(ir).into_iter().collect(),
         stat_prefix: ir.stat_prefix.to_string(),
         ..Default::default()
     };
@@ -76,8 +76,8 @@ fn message(ir: &RouteIr) -> route::Route {
 
 /// What the filters of the chain do for this route; each has its own entry, so that one never
 /// displaces another.
-fn per_filter(ir: &RouteIr) -> HashMap<String, Any> {
-    let mut out = HashMap::new();
+fn per_filter(ir: &RouteIr) -> BTreeMap<String, Any> {
+    let mut out = BTreeMap::new();
     if let Some(cors) = &ir.cors {
         out.insert("envoy.filters.http.cors".into(), any(&cors::policy(cors)));
     }

@@ -132,6 +132,7 @@ fn rewrites() -> Vec<RouteIr> {
         PathRewrite::Prefix(text("/new")),
         PathRewrite::StripPrefix(text("/old")),
         PathRewrite::StripPrefix(text(&long)),
+        PathRewrite::StripPrefix(text(&long[..1000])),
         PathRewrite::Full(text(r"/a\1%b")),
         PathRewrite::Regex(text("^/v([0-9])/"), text(r"/\1-")),
     ]

@@ -33,7 +33,7 @@ pub(in super::super) fn request(ir: &ExtAuthzIr) -> http::ExtAuthz {
     http::ExtAuthz {
         transport_api_version: core::ApiVersion::V3 as i32,
         failure_mode_allow: ir.fail_open,
-        with_request_body: ir.body.as_ref().map(body),
+        with_request_body: ir.body.map(body),
         clear_route_cache: ir.clear_route_cache,
         status_on_error: ir.status_on_error.and_then(status),
         filter_enabled_metadata: Some(marked(ir, HTTP)),
@@ -122,7 +122,7 @@ fn headers(names: &[StrMatch]) -> Option<matcher::ListStringMatcher> {
     (!patterns.is_empty()).then_some(matcher::ListStringMatcher { patterns })
 }
 
-fn body(ir: &CheckedBody) -> http::BufferSettings {
+fn body(ir: CheckedBody) -> http::BufferSettings {
     http::BufferSettings {
         max_request_bytes: ir.max_bytes,
         allow_partial_message: ir.allow_partial,

@@ -52,7 +52,7 @@ fn requirement(names: &[String]) -> jwt::JwtRequirement {
     if let [only] = names {
         return or_missing(only);
     }
-    let mut list: Vec<jwt::JwtRequirement> = names.iter().map(by).collect();
+    let mut list: Vec<jwt::JwtRequirement> = names.iter().map(|name| by(name)).collect();
     let all = jwt::JwtRequirementAndList {
         requirements: names.iter().map(or_missing).collect(),
     };
@@ -66,8 +66,8 @@ fn wrap(kind: RequiresType) -> jwt::JwtRequirement {
     }
 }
 
-fn by(name: &String) -> jwt::JwtRequirement {
-    wrap(RequiresType::ProviderName(name.clone()))
+fn by(name: &str) -> jwt::JwtRequirement {
+    wrap(RequiresType::ProviderName(name.to_owned()))
 }
 
 fn missing() -> jwt::JwtRequirement {

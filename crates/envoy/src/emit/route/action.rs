@@ -175,15 +175,9 @@ pub(super) fn redirect(ir: &RedirectIr) -> route::RedirectAction {
 /// goes into the expression (`\C` is any byte): the condition has already compared the text,
 /// perhaps without regard to case, and no text needs quoting.
 fn strip(prefix: &str) -> RegexMatchAndSubstitute {
-    let mut pattern = String::from("^");
-    let mut left = prefix.len();
-    while left > 0 {
-        let now = left.min(REPEAT_MAX);
-        pattern.push_str(&format!("\\C{{{now}}}"));
-        left -= now;
-    }
-    pattern.push_str("/?");
-    substitute(&pattern, "/".into())
+    let whole = format!("\\C{{{REPEAT_MAX}}}").repeat(prefix.len() / REPEAT_MAX);
+    let rest = prefix.len() % REPEAT_MAX;
+    substitute(&format!("^{whole}\\C{{{rest}}}/?"), "/".into())
 }
 
 fn substitute(pattern: &str, by: String) -> RegexMatchAndSubstitute {
