@@ -150,7 +150,8 @@ fn http_authorizer(http: &HttpAuthorizer, host: &str) -> Result<HttpAuthorizerIr
         if !is_header_name(name) || own || value.contains(['\0', '\r', '\n']) {
             return Err(format!("header {name:?} cannot be added to its requests"));
         }
-        additional.push((name.clone(), value.clone()));
+        // Envoy reads commands between percent signs, and values are meant as they are.
+        additional.push((name.clone(), value.replace('%', "%%").into()));
     }
     Ok(HttpAuthorizerIr {
         uri: arcstr::format!("http://{host}"),
