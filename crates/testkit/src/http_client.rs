@@ -7,8 +7,8 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -92,6 +92,32 @@ where
         headers: parts.headers,
         body,
     })
+}
+
+/// Sends one HTTP/2 request over a byte stream and reads the whole answer and its trailers.
+pub async fn send_http2<S>(
+    stream: S,
+    request: Request<Full<Bytes>>,
+) -> anyhow::Result<(HttpResponse, HeaderMap)>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let builder = http2::Builder::new(TokioExecutor::new());
+    let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let response = sender
+        .send_request(request)
+        .await
+        .context("sending the request")?;
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.context("reading the body")?;
+    let trailers = body.trailers().cloned().unwrap_or_default();
+    let response = HttpResponse {
+        status: parts.status,
+        headers: parts.headers,
+        body: body.to_bytes(),
+    };
+    Ok((response, trailers))
 }
 
 /// Ends a stream as a socket ends: our half closed, the other half read to its end. Inside

@@ -23,6 +23,7 @@ pub mod ads;
 pub mod app;
 pub mod daemon;
 pub mod demo;
+pub mod echo;
 pub mod envoy;
 pub mod hbone;
 pub mod http_client;
