@@ -313,6 +313,7 @@ notes!(
     tls_route_findings,
     virtual_service_findings,
     policy_findings,
+    destination_rule_findings,
     authentication_findings,
     rejected,
     captured,
