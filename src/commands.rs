@@ -45,7 +45,7 @@ pub fn pipeline(mesh: &MeshArgs) -> Pipeline {
         domain: mesh.domain.as_str().into(),
         revision: mesh.revision.as_str().into(),
         features: mesh.features.features(),
-        ..pipeline::MeshDefaults::default()
+        nobody_jwks: jwks::nobody().unwrap_or_default(),
     })
 }
 

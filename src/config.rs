@@ -268,10 +268,32 @@ pub struct ServeArgs {
     /// Longest time that changes are collected, in milliseconds.
     #[arg(long, env = "PILOT_DEBOUNCE_MAX", default_value = "250ms", value_parser = millis)]
     pub debounce_max: u64,
+    /// Ranges that no key set of a token issuer is fetched from, besides loopback, link-local and
+    /// metadata addresses (comma-separated).
+    #[arg(
+        long,
+        env = "BLOCKED_CIDRS_IN_JWKS_URIS",
+        value_name = "CIDR",
+        value_delimiter = ',',
+        value_parser = cidr_or_nothing
+    )]
+    pub jwks_blocked_cidrs: Vec<OptionalCidr>,
+    /// A range that key sets are fetched from although it is otherwise refused (repeatable).
+    #[arg(long, value_name = "CIDR")]
+    pub jwks_allow: Vec<ipnet::IpNet>,
+    /// Further roots (PEM) that issuers' servers are trusted by, if the file exists.
+    #[arg(long, default_value = "/cacerts/extra.pem")]
+    pub jwks_extra_roots: PathBuf,
+    /// The API server, which no key set is fetched from.
+    #[arg(long, env = "KUBERNETES_SERVICE_HOST", hide = true)]
+    pub kubernetes_service_host: Option<String>,
     /// Mesh settings.
     #[command(flatten)]
     pub mesh: MeshArgs,
 }
+
+/// A range; an empty text is none.
+pub type OptionalCidr = Option<ipnet::IpNet>;
 
 /// Output form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -668,6 +690,17 @@ fn duration(text: &str) -> Result<Duration, String> {
         return Err(bad());
     }
     Ok(total)
+}
+
+/// Reads a range, or nothing: an empty variable blocks nothing.
+fn cidr_or_nothing(text: &str) -> Result<OptionalCidr, String> {
+    match text.trim() {
+        "" => Ok(None),
+        text => text
+            .parse()
+            .map(Some)
+            .map_err(|_| format!("{text:?} is not a range such as 10.0.0.0/8")),
+    }
 }
 
 /// Reads `250`, `250ms` or `1.5s` as milliseconds.

@@ -17,6 +17,7 @@ pub mod credentials;
 pub mod debug_http;
 pub mod driver;
 pub mod identity;
+pub mod jwks;
 pub mod metrics;
 pub mod node;
 pub mod render;

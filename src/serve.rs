@@ -20,6 +20,7 @@ use crate::config::ServeArgs;
 use crate::debug_http::{self, DebugState};
 use crate::driver::{self, Channels, Debounce};
 use crate::identity::{self, ServingNames, SnapshotNodes};
+use crate::jwks;
 use crate::metrics::ProcessMetrics;
 use crate::node::EnvoyNodes;
 
@@ -102,6 +103,11 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         },
         shutdown: shutdown.clone(),
     };
+    let key_sets = jwks::follow(
+        jwks::fetcher(&args, &registry)?,
+        snapshots.clone(),
+        inputs_tx.clone(),
+    );
     let certificates = certificates(&args, &authority, authenticator, snapshots, &registry)?;
     let server = listeners(
         &args,
@@ -135,6 +141,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
             .await
             .context("xDS server")
     });
+    tasks.spawn(key_sets);
     tasks.spawn(watch_owner(owner));
     tracing::info!(
         config_dir = %args.config_dir.display(),
@@ -155,11 +162,11 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     tracing::info!("stopping");
     let grace = tokio::time::sleep(Duration::from_secs(2));
     tokio::pin!(grace);
-    // The sources, the renewal, what follows trust domains and the owner thread wait for
-    // input and have nothing to finish.
+    // The sources, the renewal, what follows trust domains, what fetches key sets and the owner
+    // thread wait for input and have nothing to finish.
     tokio::select! {
         () = &mut grace => {}
-        () = async { while tasks.len() > 5 && tasks.join_next().await.is_some() {} } => {}
+        () = async { while tasks.len() > 6 && tasks.join_next().await.is_some() {} } => {}
     }
     tasks.abort_all();
     outcome

@@ -25,18 +25,20 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ca", &["authn", "model", "proto"]),
     ("agent", &["envoy", "model", "proto"]),
     ("source", &["model"]),
+    ("jwks", &["model"]),
     ("xds", &["authn", "ca", "model", "proto", "snapshot"]),
     (
         "ambientd",
         &[
-            "agent", "ambient", "authn", "ca", "envoy", "flow", "model", "pipeline", "proto",
+            "agent", "ambient", "authn", "ca", "envoy", "flow", "jwks", "model", "pipeline", "proto",
             "snapshot", "source", "xds",
         ],
     ),
     (
         "testkit",
         &[
-            "agent", "ambient", "ambientd", "authn", "ca", "envoy", "flow", "model", "pipeline",
+            "agent", "ambient", "ambientd", "authn", "ca", "envoy", "flow", "jwks", "model",
+            "pipeline",
             "proto", "snapshot", "source", "xds",
         ],
     ),
