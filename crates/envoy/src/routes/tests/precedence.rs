@@ -132,3 +132,22 @@ fn grants_name_the_kind_of_the_route_and_hostnames_need_them_too() {
     world.http("app/h", 1, own(vec![service(), hostname()]));
     assert_eq!(to(&world), [FAR, FAR]);
 }
+
+#[test]
+fn routes_with_and_without_port_are_one_list_and_namespaces_are_two() {
+    let at_port = |port, rules| route(reference("Service", "app", "web", Some(port)), rules);
+    let mut world = World::new();
+    world.http("app/any", 1, own(vec![named("all", HttpMatch::default())]));
+    world.http(
+        "app/port",
+        2,
+        at_port(80, vec![named("port", prefix("/p"))]),
+    );
+    world.http(
+        "app/other",
+        2,
+        at_port(81, vec![named("other", prefix("/o"))]),
+    );
+    world.http("client/c", 0, own(vec![named("consumer", prefix("/c"))]));
+    assert_eq!(names(&world.routes()), ["port", "all"]);
+}
