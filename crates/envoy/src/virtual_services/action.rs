@@ -74,13 +74,14 @@ pub(super) fn of(
     let rewrite = http.rewrite.as_ref();
     let mut host_rewrite = rewrite.and_then(|r| r.authority.clone()).or(host);
     let clusters: Vec<_> = if let [(only, to)] = sent.as_slice() {
-        // What a sole destination says of headers is said of the route.
-        let (edits, host) = taken(&to.headers.request);
+        let (request, host) = taken(&to.headers.request);
         host_rewrite = host_rewrite.or(host);
-        done.request = joined(&request, edits);
-        done.response = joined(&headers.response, to.headers.response.clone());
         done.only = Some((only.host.clone(), only.port));
-        vec![WeightedCluster::plain(only.cluster.clone(), 1)]
+        vec![WeightedCluster {
+            request,
+            response: to.headers.response.clone(),
+            ..WeightedCluster::plain(only.cluster.clone(), 1)
+        }]
     } else {
         let weighted = sent.iter().map(|(found, to)| {
             let (request, host) = taken(&to.headers.request);
@@ -149,24 +150,6 @@ fn taken(edits: &HeaderEdits) -> (HeaderEdits, Option<Str>) {
         remove: edits.remove.clone(),
     };
     (out, host)
-}
-
-/// Edits one after the other, as one: what the later ones set replaces what was there.
-fn joined(first: &HeaderEdits, later: HeaderEdits) -> HeaderEdits {
-    let replaced = |(name, _): &&(Str, Str)| {
-        let mut set = later.set.iter();
-        set.any(|(other, _)| other.eq_ignore_ascii_case(name))
-    };
-    let kept = |list: &[(Str, Str)]| list.iter().filter(|one| !replaced(one)).cloned().collect();
-    let mut out = HeaderEdits {
-        set: kept(&first.set),
-        add: kept(&first.add),
-        remove: first.remove.clone(),
-    };
-    out.set.extend(later.set);
-    out.add.extend(later.add);
-    out.remove.extend(later.remove);
-    out
 }
 
 /// A redirect; ports that the scheme implies are left out.
