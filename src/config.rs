@@ -281,6 +281,14 @@ pub struct ServeArgs {
     /// A range that key sets are fetched from although it is otherwise refused (repeatable).
     #[arg(long, value_name = "CIDR")]
     pub jwks_allow: Vec<ipnet::IpNet>,
+    /// Time after which a key set is fetched again.
+    #[arg(
+        long,
+        env = "PILOT_JWT_PUB_KEY_REFRESH_INTERVAL",
+        default_value = "20m",
+        value_parser = duration
+    )]
+    pub jwks_refresh: Duration,
     /// Further roots (PEM) that issuers' servers are trusted by, if the file exists.
     #[arg(long, default_value = "/cacerts/extra.pem")]
     pub jwks_extra_roots: PathBuf,

@@ -33,13 +33,20 @@ pub fn fetcher(args: &ServeArgs, registry: &Registry) -> anyhow::Result<Fetcher>
         .context("key sets of issuers cannot be fetched")?;
     let state = args.state_dir.join("jwks.json");
     let metrics = Metrics::register(registry)?;
-    Ok(Fetcher::new(Arc::new(client), metrics, Some(state)))
+    Ok(Fetcher::new(
+        Arc::new(client),
+        metrics,
+        args.jwks_refresh,
+        Some(state),
+    ))
 }
 
 /// The API server as Kubernetes tells it to every pod, an address nearly always.
 fn api_server(host: Option<&str>) -> Vec<IpAddr> {
     let host = host.map(|host| host.trim_matches(['[', ']']));
-    host.and_then(|host| host.parse().ok()).into_iter().collect()
+    host.and_then(|host| host.parse().ok())
+        .into_iter()
+        .collect()
 }
 
 /// Fetches what snapshots name, until they end.

@@ -47,7 +47,7 @@ pub fn derive(
         ),
         (
             key(CONNECT_ORIGINATE),
-            StaticClusterIr::ConnectOriginate(tls(p, mesh)),
+            StaticClusterIr::ConnectOriginate(tls(p, mesh), mesh.traffic.hbone_idle_timeout),
         ),
     ])
 }

@@ -23,8 +23,6 @@ use crate::store::{self, Book, Stored};
 pub const SOURCES_COUNT_MAX: usize = 1_000;
 /// Fetches at a time.
 const FETCHES_COUNT_MAX: usize = 8;
-/// Time from a good fetch to the next one.
-const REFRESH: Duration = Duration::from_secs(20 * 60);
 /// Time from a failure to the next try; it doubles with each failure.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// Longest time from a failure to the next try.
@@ -81,6 +79,8 @@ impl Metrics {
 pub struct Fetcher {
     client: Arc<dyn Fetch>,
     metrics: Metrics,
+    /// Time from a good fetch to the next one.
+    refresh: Duration,
     /// Where last good key sets are kept; `None` keeps none.
     state_file: Option<PathBuf>,
     sources: BTreeMap<Str, Source>,
@@ -124,8 +124,14 @@ impl Source {
 // === impl Fetcher ===
 
 impl Fetcher {
-    /// A fetcher that knows what is in `state_file`.
-    pub fn new(client: Arc<dyn Fetch>, metrics: Metrics, state_file: Option<PathBuf>) -> Self {
+    /// A fetcher that knows what is in `state_file` and fetches good key sets again after
+    /// `refresh`.
+    pub fn new(
+        client: Arc<dyn Fetch>,
+        metrics: Metrics,
+        refresh: Duration,
+        state_file: Option<PathBuf>,
+    ) -> Self {
         let stored = match state_file.as_deref().map(store::load) {
             None => Book::new(),
             Some(Ok(book)) => book,
@@ -137,6 +143,7 @@ impl Fetcher {
         Self {
             client,
             metrics,
+            refresh,
             state_file,
             sources: BTreeMap::new(),
             fetches: JoinSet::new(),
@@ -288,7 +295,7 @@ impl Fetcher {
                     fetched: SystemTime::now(),
                     expire: now + KEYS_AGE_MAX,
                 });
-                jittered(REFRESH)
+                jittered(self.refresh)
             }
             Err(error) => {
                 self.metrics.fail.inc();

@@ -97,6 +97,9 @@ fn serve_args(config_dir: &Path, state_dir: &Path, addrs: &Addrs) -> Vec<String>
         ("--xds-plaintext-addr", addrs.xds_plaintext.to_string()),
         ("--debug-addr", addrs.debug.to_string()),
         ("--ready-addr", addrs.ready.to_string()),
+        // Issuers of tests are on loopback, and change their keys more often than others.
+        ("--jwks-allow", "127.0.0.0/8".to_owned()),
+        ("--jwks-refresh", "1s".to_owned()),
     ]
     .into_iter()
     .fold(vec!["serve".to_owned()], |mut args, (flag, value)| {

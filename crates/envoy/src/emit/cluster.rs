@@ -4,6 +4,8 @@ mod options;
 mod policy;
 mod tls;
 
+use std::time::Duration;
+
 use envoy_types::pb::envoy::config::cluster::v3 as cluster;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
@@ -16,7 +18,7 @@ use envoy_types::pb::envoy::r#type::metadata::v3 as metadata;
 use envoy_types::pb::google::protobuf::{Struct, Value, value};
 use model::defaults::HBONE_PORT;
 
-use super::wire::{any, extension, internal, seconds, socket, uint32};
+use super::wire::{any, duration, extension, internal, seconds, socket, uint32};
 use super::{endpoint as ep, origin};
 use crate::ir::{
     ClusterIr, ClusterPolicy, Direction, Discovery, DnsEndpoint, DynamicHost, StaticClusterIr,
@@ -85,7 +87,7 @@ fn backend_socket(policy: &ClusterPolicy) -> core::TransportSocket {
 pub(super) fn fixed(ir: &StaticClusterIr) -> cluster::Cluster {
     match ir {
         StaticClusterIr::Internal(name, listener) => to_listener(name, listener),
-        StaticClusterIr::ConnectOriginate(tls) => connect_originate(tls),
+        StaticClusterIr::ConnectOriginate(tls, idle) => connect_originate(tls, *idle),
     }
 }
 
@@ -227,11 +229,15 @@ fn to_listener(name: &str, listener: &str) -> cluster::Cluster {
         ..Default::default()
     });
     out.transport_socket = Some(internal_upstream(&[], super::tls::raw()));
-    protocol(&mut out, options::use_downstream(), 300);
+    protocol(
+        &mut out,
+        options::use_downstream(),
+        Duration::from_secs(300),
+    );
     out
 }
 
-fn connect_originate(ir: &TlsIr) -> cluster::Cluster {
+fn connect_originate(ir: &TlsIr, idle: Duration) -> cluster::Cluster {
     use cluster::cluster::{DiscoveryType, LbConfig, LbPolicy, OriginalDstLbConfig};
     use metadata::metadata_key::{PathSegment, path_segment::Segment};
     let segment = PathSegment {
@@ -249,7 +255,7 @@ fn connect_originate(ir: &TlsIr) -> cluster::Cluster {
         }),
         ..Default::default()
     }));
-    protocol(&mut out, options::connect(), 3600);
+    protocol(&mut out, options::connect(), idle);
     out.transport_socket = Some(super::tls::upstream(ir));
     out
 }
@@ -257,10 +263,10 @@ fn connect_originate(ir: &TlsIr) -> cluster::Cluster {
 fn protocol(
     out: &mut cluster::Cluster,
     options: http::http_protocol_options::UpstreamProtocolOptions,
-    idle_s: i64,
+    idle: Duration,
 ) {
     let common = core::HttpProtocolOptions {
-        idle_timeout: Some(seconds(idle_s)),
+        idle_timeout: Some(duration(idle)),
         ..Default::default()
     };
     let options = http::HttpProtocolOptions {

@@ -230,8 +230,8 @@ pub struct ClusterIr {
 pub enum StaticClusterIr {
     /// To an internal listener: cluster name, listener name.
     Internal(Str, Str),
-    /// `connect_originate`.
-    ConnectOriginate(TlsIr),
+    /// `connect_originate`, and how long its tunnels may be idle.
+    ConnectOriginate(TlsIr, Duration),
 }
 
 /// Health of an endpoint.

@@ -7,6 +7,8 @@ use std::sync::Mutex;
 
 use super::*;
 
+const REFRESH: Duration = Duration::from_secs(20 * 60);
+
 type Answers = VecDeque<(Duration, Result<Str, FetchError>)>;
 
 /// Answers as the script says; when it is at its end, never.
@@ -54,7 +56,8 @@ struct World {
 
 fn start(script: &Arc<Script>, state_file: Option<PathBuf>) -> World {
     let metrics = Metrics::register(&Registry::new()).unwrap();
-    let fetcher = Fetcher::new(Arc::clone(script) as Arc<dyn Fetch>, metrics, state_file);
+    let client = Arc::clone(script) as Arc<dyn Fetch>;
+    let fetcher = Fetcher::new(client, metrics, REFRESH, state_file);
     let (wanted, receiver) = watch::channel(BTreeMap::new());
     let (sender, inputs) = mpsc::channel(64);
     tokio::spawn(fetcher.run(receiver, sender));
