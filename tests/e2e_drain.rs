@@ -80,11 +80,7 @@ impl Held {
     async fn open(mesh: &Mesh, name: &'static str, to: SocketAddr) -> Self {
         let server = mesh.net.waypoint();
         let authority = to.to_string();
-        let (stream, _) = mesh
-            .client
-            .connect(server, &authority, None)
-            .await
-            .unwrap();
+        let (stream, _) = mesh.client.connect(server, &authority, None).await.unwrap();
         let mut held = Self { name, stream };
         held.ask().await.unwrap();
         held
@@ -92,14 +88,18 @@ impl Held {
 
     /// One request; the connection must stay.
     async fn ask(&mut self) -> anyhow::Result<()> {
-        let request = b"GET /split HTTP/1.1\r\nhost: web\r\n\r\n";
+        let request = b"GET /elsewhere HTTP/1.1\r\nhost: web\r\n\r\n";
         self.stream.write_all(request).await?;
         let answer = tokio::time::timeout(SOON, self.answer())
             .await
             .with_context(|| format!("{}: no answer", self.name))??;
         let head = answer.to_ascii_lowercase();
         ensure!(head.starts_with("http/1.1 200"), "{}: {answer}", self.name);
-        ensure!(!head.contains("connection: close"), "{}: {answer}", self.name);
+        ensure!(
+            !head.contains("connection: close"),
+            "{}: {answer}",
+            self.name
+        );
         Ok(())
     }
 
@@ -208,7 +208,13 @@ async fn the_first_port_without_protocol_replaces_the_listener() {
     let mesh = Mesh::start(8).await.unwrap();
     let mut held = Held::open(&mesh, "http", mesh.net.vip("web")).await;
     let sniffed = other("mixed", 17, "{name: any, port: 7000, targetPort: 8080}");
-    add(&mesh, "64-mixed.yaml", &sniffed, "inbound-vip|7000|tcp|mixed.").await;
+    add(
+        &mesh,
+        "64-mixed.yaml",
+        &sniffed,
+        "inbound-vip|7000|tcp|mixed.",
+    )
+    .await;
     tokio::time::sleep(DRAINED).await;
     // Drained: told to close, or closed.
     assert!(held.ask().await.is_err());

@@ -9,8 +9,7 @@ use flow::{Output, Reads, View};
 use ipnet::IpNet;
 use model::proxy::IpFamilies;
 use model::{
-    Finding, MeshRow, NamespacedHostname, ObjectKey, ProxyClass, Str, WaypointRow,
-    WorkloadUid,
+    Finding, MeshRow, NamespacedHostname, ObjectKey, ProxyClass, Str, WaypointRow, WorkloadUid,
 };
 
 use crate::attachment::inbound_name;
@@ -209,9 +208,10 @@ fn form(class: &ProxyClass, row: &EncodedChain) -> Option<Bytes> {
 }
 
 /// HTTP is sniffed on ports that are neither HTTP for every service nor TCP for every service.
-/// With any workload attached every port may be anything.
+/// With any workload attached every port may be anything; with nothing attached nobody connects,
+/// so that a change costs nothing.
 fn http_inspector(kinds: &BTreeMap<u16, BTreeSet<PortChains>>, any_workload: bool) -> Inspected {
-    if any_workload {
+    if any_workload || kinds.is_empty() {
         return Inspected::Everywhere;
     }
     let certain = |kinds: &BTreeSet<PortChains>| {

@@ -1,9 +1,10 @@
 //! Derived rows to encoded resources, each encoded once and kept in persistent maps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use envoy::emit::Resource;
+use envoy::ir::{ClassResource, WaypointResource};
 use flow::Changes;
 use imbl::OrdMap;
 use model::jwks::Wanted;
@@ -173,89 +174,8 @@ impl Resources {
     }
 
     fn update_proxies(&mut self, changes: &DerivedChanges) -> bool {
-        let mut dirty_waypoints = std::collections::BTreeSet::new();
-        let mut dirty_classes = std::collections::BTreeSet::new();
-        for change in changes.clusters.rows() {
-            let resource = change.new.as_ref().map(|row| envoy::emit::cluster(row));
-            let waypoint = change.key.waypoint.clone();
-            let shared = self.waypoints.entry(waypoint.clone()).or_default();
-            if put_resource(
-                &mut shared.clusters,
-                ResourceType::Cluster,
-                &change.key.name,
-                resource,
-            ) {
-                dirty_waypoints.insert(waypoint);
-            }
-        }
-        for change in changes.route_configs.rows() {
-            let resource = change.new.as_ref().map(|row| envoy::emit::routes(row));
-            let waypoint = change.key.waypoint.clone();
-            let shared = self.waypoints.entry(waypoint.clone()).or_default();
-            if put_resource(
-                &mut shared.routes,
-                ResourceType::Route,
-                &change.key.name,
-                resource,
-            ) {
-                dirty_waypoints.insert(waypoint);
-            }
-        }
-        for change in changes.endpoints.rows() {
-            let resource = change.new.as_ref().map(|row| envoy::emit::endpoints(row));
-            let waypoint = change.key.waypoint.clone();
-            let shared = self.waypoints.entry(waypoint.clone()).or_default();
-            if put_resource(
-                &mut shared.endpoints,
-                ResourceType::Endpoint,
-                &change.key.name,
-                resource,
-            ) {
-                dirty_waypoints.insert(waypoint);
-            }
-        }
-        for change in changes.local_endpoints.rows() {
-            let resource = change.new.as_ref().map(|row| envoy::emit::endpoints(row));
-            let class = change.key.class.clone();
-            let own = self.classes.entry(class.clone()).or_default();
-            if put_resource(
-                &mut own.endpoints,
-                ResourceType::Endpoint,
-                &change.key.name,
-                resource,
-            ) {
-                dirty_classes.insert(class);
-            }
-        }
-        for change in changes.listeners.rows() {
-            let resource = change.new.as_ref().map(|row| envoy::emit::listener(row));
-            let class = change.key.class.clone();
-            let own = self.classes.entry(class.clone()).or_default();
-            if put_resource(
-                &mut own.listeners,
-                ResourceType::Listener,
-                &change.key.name,
-                resource,
-            ) {
-                dirty_classes.insert(class);
-            }
-        }
-        for change in changes.static_clusters.rows() {
-            let resource = change
-                .new
-                .as_ref()
-                .map(|row| envoy::emit::static_cluster(row));
-            let class = change.key.class.clone();
-            let own = self.classes.entry(class.clone()).or_default();
-            if put_resource(
-                &mut own.clusters,
-                ResourceType::Cluster,
-                &change.key.name,
-                resource,
-            ) {
-                dirty_classes.insert(class);
-            }
-        }
+        let dirty_waypoints = self.update_shared(changes);
+        let mut dirty_classes = self.update_own(changes);
         let mut differs = false;
         for (class, connected) in &changes.proxies {
             if *connected {
@@ -280,6 +200,57 @@ impl Resources {
             !(shared.clusters.is_empty() && shared.endpoints.is_empty() && shared.routes.is_empty())
         });
         differs
+    }
+
+    /// Encodes what all proxies of a waypoint share; returns the waypoints that differ.
+    fn update_shared(&mut self, changes: &DerivedChanges) -> BTreeSet<ObjectKey> {
+        let mut dirty = BTreeSet::new();
+        let mut put = |key: &WaypointResource, ty, resource| {
+            let shared = self.waypoints.entry(key.waypoint.clone()).or_default();
+            if put_resource(shared, ty, &key.name, resource) {
+                dirty.insert(key.waypoint.clone());
+            }
+        };
+        for change in changes.clusters.rows() {
+            let resource = change.new.as_ref().map(|row| envoy::emit::cluster(row));
+            put(&change.key, ResourceType::Cluster, resource);
+        }
+        for change in changes.route_configs.rows() {
+            let resource = change.new.as_ref().map(|row| envoy::emit::routes(row));
+            put(&change.key, ResourceType::Route, resource);
+        }
+        for change in changes.endpoints.rows() {
+            let resource = change.new.as_ref().map(|row| envoy::emit::endpoints(row));
+            put(&change.key, ResourceType::Endpoint, resource);
+        }
+        dirty
+    }
+
+    /// Encodes what depends on the class; returns the classes that differ.
+    fn update_own(&mut self, changes: &DerivedChanges) -> BTreeSet<ProxyClass> {
+        let mut dirty = BTreeSet::new();
+        let mut put = |key: &ClassResource, ty, resource| {
+            let own = self.classes.entry(key.class.clone()).or_default();
+            if put_resource(own, ty, &key.name, resource) {
+                dirty.insert(key.class.clone());
+            }
+        };
+        for change in changes.local_endpoints.rows() {
+            let resource = change.new.as_ref().map(|row| envoy::emit::endpoints(row));
+            put(&change.key, ResourceType::Endpoint, resource);
+        }
+        for change in changes.listeners.rows() {
+            let resource = change.new.as_ref().map(|row| envoy::emit::listener(row));
+            put(&change.key, ResourceType::Listener, resource);
+        }
+        for change in changes.static_clusters.rows() {
+            let resource = change
+                .new
+                .as_ref()
+                .map(|row| envoy::emit::static_cluster(row));
+            put(&change.key, ResourceType::Cluster, resource);
+        }
+        dirty
     }
 
     /// What a class receives: its own resources over those of its waypoint.
@@ -330,12 +301,20 @@ fn put(
     }
 }
 
+/// Puts a resource of an Envoy into its map, or takes it out; says whether that changed it.
 fn put_resource(
-    map: &mut ResourceMap,
+    all: &mut ProxyResources,
     ty: ResourceType,
     name: &Str,
     resource: Option<Resource>,
 ) -> bool {
+    let map = match ty {
+        ResourceType::Cluster => &mut all.clusters,
+        ResourceType::Endpoint => &mut all.endpoints,
+        ResourceType::Listener => &mut all.listeners,
+        ResourceType::Route => &mut all.routes,
+        _ => return false,
+    };
     put(
         map,
         ty,

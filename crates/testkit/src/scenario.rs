@@ -65,8 +65,15 @@ pub fn run(dir: &Path) -> Result<()> {
     }
 }
 
+/// Keys that nobody can sign with, as the installation has them; always the same, so that runs
+/// can be compared.
+const NOBODY_JWKS: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
+
 fn new_pipeline(scenario: &Scenario) -> Pipeline {
-    Pipeline::new(scenario.defaults.clone())
+    Pipeline::new(pipeline::MeshDefaults {
+        nobody_jwks: NOBODY_JWKS.into(),
+        ..scenario.defaults.clone()
+    })
 }
 
 fn interests(scenario: &Scenario) -> Vec<Input> {

@@ -177,7 +177,9 @@ fn clients(path: &Path) -> Result<BTreeMap<String, ClientRole>> {
             if let Some(fields) = role.as_object() {
                 return Ok((name.clone(), ClientRole::Classed(Box::new(class(fields)?))));
             }
-            let text = role.as_str().context("a client must be text or a mapping")?;
+            let text = role
+                .as_str()
+                .context("a client must be text or a mapping")?;
             let role = match text.split_once('/') {
                 None if text == "ztunnel" => ClientRole::Ztunnel,
                 Some(("waypoint", key)) => ClientRole::Waypoint(key.parse::<ObjectKey>()?),
