@@ -24,7 +24,9 @@ use model::{MeshRow, ObjectKey, Parsed, ServiceRow};
 
 use crate::ir::Direction;
 
-pub(crate) use lookup::{Resolved, claims_foreign_host, host_rank, is_visible, resolve, rule_host};
+pub(crate) use lookup::{
+    Resolved, claims_foreign_host, export_to, host_rank, is_visible, resolve, rule_host,
+};
 
 /// What rules are read from.
 #[derive(Clone, Copy)]

@@ -332,12 +332,9 @@ impl<'a> Report<'a, '_> {
             self.push("dr-foreign-host", Severity::Error, "spec.host", what, fix);
             return;
         }
-        let what = if !traffic::is_visible(&service.export_to, &service.key.ns, from) {
-            format!(
-                "{} is not exported to namespace {from} of waypoint {waypoint}, which therefore applies no rule to it",
-                self.host
-            )
-        } else if let Some(winner) = winner {
+        let sees_service = traffic::is_visible(&service.export_to, &service.key.ns, from);
+        let sees_rule = traffic::is_visible(traffic::export_to(self.rule, self.mesh), own, from);
+        if let Some(winner) = winner.filter(|_| sees_rule) {
             let what = format!(
                 "At waypoint {waypoint} DestinationRule {} takes precedence, and nothing of this one is merged into it",
                 winner.key()
@@ -345,9 +342,15 @@ impl<'a> Report<'a, '_> {
             let fix = arcstr::format!("Merge it into {}", winner.key());
             self.push("dr-shadowed", Severity::Warning, "spec.host", what, fix);
             return;
-        } else {
+        }
+        let what = if sees_service {
             format!(
                 "This rule is not exported to namespace {from} of waypoint {waypoint}, so it has no effect there"
+            )
+        } else {
+            format!(
+                "{} is not exported to namespace {from} of waypoint {waypoint}, which therefore applies no rule to it",
+                self.host
             )
         };
         let fix = arcstr::format!("Add {from} to exportTo");

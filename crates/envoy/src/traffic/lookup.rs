@@ -179,7 +179,8 @@ pub(crate) fn host_rank(pattern: &str, host: &str) -> Option<(bool, usize)> {
     (!head.is_empty() && tail.eq_ignore_ascii_case(suffix)).then_some((false, pattern.len()))
 }
 
-fn export_to<'r>(rule: &'r DestinationRule, mesh: &'r MeshRow) -> &'r [Str] {
+/// Where a rule is exported to, the default of the mesh applied.
+pub(crate) fn export_to<'r>(rule: &'r DestinationRule, mesh: &'r MeshRow) -> &'r [Str] {
     if rule.export_to.is_empty() {
         &mesh.traffic.destination_rule_export_to
     } else {

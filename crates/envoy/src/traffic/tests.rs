@@ -207,7 +207,6 @@ fn a_waypoint_of_the_root_namespace_takes_private_rules_first() {
     let mut case = Case::new(&rows);
     case.waypoint = ObjectKey::new("istio-system", "wp");
     assert_eq!(case.winners(), ["istio-system/private"]);
-    case.rows = &[];
     let rest = [rows[0].clone(), rows[2].clone()];
     let mut case = Case::new(&rest);
     case.waypoint = ObjectKey::new("istio-system", "wp");
