@@ -27,7 +27,9 @@ fn main() {
     arguments.test_threads.get_or_insert(THREADS);
     let cases = load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tables")).unwrap();
     if arguments.list {
-        let trials = cases.iter().map(|case| Trial::test(case.name.clone(), || Ok(())));
+        let trials = cases
+            .iter()
+            .map(|case| Trial::test(case.name.clone(), || Ok(())));
         libtest_mimic::run(&arguments, trials.collect()).exit();
     }
     let conclusion = run(&arguments, cases);

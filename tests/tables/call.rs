@@ -49,7 +49,9 @@ impl Answer {
         Self {
             status: response.status.as_u16(),
             grpc: number(&response.headers).or_else(|| number(trailers)),
-            saw: saw.and_then(|saw| serde_json::from_slice(saw).ok()).unwrap_or_default(),
+            saw: saw
+                .and_then(|saw| serde_json::from_slice(saw).ok())
+                .unwrap_or_default(),
             body: response.text(),
             headers: response.headers,
             seconds,
@@ -68,7 +70,11 @@ impl Answer {
 
 impl World {
     /// One request; its key.
-    pub(crate) async fn call(self: &Arc<Self>, case: &Case, call: &Call) -> anyhow::Result<(Outcome, String)> {
+    pub(crate) async fn call(
+        self: &Arc<Self>,
+        case: &Case,
+        call: &Call,
+    ) -> anyhow::Result<(Outcome, String)> {
         let key = self.next_key();
         let exchange = async {
             if call.tcp {
@@ -78,7 +84,10 @@ impl World {
             }
         };
         let outcome = tokio::time::timeout(LIMIT, Box::pin(exchange)).await;
-        Ok((outcome.with_context(|| format!("nothing within {LIMIT:?}"))??, key))
+        Ok((
+            outcome.with_context(|| format!("nothing within {LIMIT:?}"))??,
+            key,
+        ))
     }
 
     fn authority(&self, case: &Case, call: &Call) -> String {
@@ -107,16 +116,16 @@ impl World {
         };
         let seconds = begin.elapsed().as_secs_f64();
         Ok(match answer {
-            Ok((response, trailers)) => {
-                Outcome::Answered(Answer::of(response, &trailers, seconds))
-            }
+            Ok((response, trailers)) => Outcome::Answered(Answer::of(response, &trailers, seconds)),
             Err(error) => Outcome::Closed(format!("{error:#}")),
         })
     }
 
-    /// Says something; what the workload says of itself comes first.
+    /// Says something that looks like no HTTP and listens to the end. Who got past the waypoint
+    /// hears it again; that the workload says who it is does not count, for Envoy's policies
+    /// judge a connection at the first byte of the client, when a workload may have spoken.
     async fn bytes(&self, case: &Case, call: &Call) -> anyhow::Result<Outcome> {
-        const WORD: &[u8] = b"hello there\n";
+        const WORD: &[u8] = b"\x01hello there\n";
         let authority = self.authority(case, call);
         let client = &self.clients[&call.caller];
         let mut stream = match client.connect(self.waypoint(), &authority, None).await {
@@ -126,12 +135,15 @@ impl World {
         let mut heard = Vec::new();
         let exchange = async {
             stream.write_all(WORD).await?;
+            while !heard.ends_with(WORD) && stream.read_buf(&mut heard).await? > 0 {}
+            // As a socket ends: whoever merely drops streams loses his tunnel.
             stream.shutdown().await?;
             stream.read_to_end(&mut heard).await
         };
         let ended = tokio::time::timeout(Duration::from_secs(8), exchange).await;
         let text = String::from_utf8_lossy(&heard).into_owned();
-        let Some((version, rest)) = text.split_once('\n') else {
+        let heard = text.split_once('\n');
+        let Some((version, rest)) = heard.filter(|(_, rest)| rest.as_bytes() == WORD) else {
             return Ok(Outcome::Closed(format!("{ended:?} {text:?}")));
         };
         Ok(Outcome::Answered(Answer {
@@ -165,7 +177,9 @@ fn request(
             one => vec![one.clone()],
         };
         for value in values {
-            let value = value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+            let value = value
+                .as_str()
+                .map_or_else(|| value.to_string(), ToOwned::to_owned);
             let name: HeaderName = name.parse()?;
             headers.append(name, fill(&value).parse::<HeaderValue>()?);
         }
@@ -185,7 +199,11 @@ fn request(
         headers.insert("te", HeaderValue::from_static("trailers"));
         (method, body) = ("POST", vec![0; 5]);
     }
-    let uri = if http2 { format!("http://{host}{path}") } else { path };
+    let uri = if http2 {
+        format!("http://{host}{path}")
+    } else {
+        path
+    };
     let mut request = Request::builder().method(method).uri(uri);
     if !http2 {
         request = request.header("host", host);

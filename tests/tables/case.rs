@@ -235,7 +235,8 @@ impl Case {
         if let Some(whole) = given.get("object") {
             return Ok(whole.clone());
         }
-        let mut meta = json!({ "name": format!("{}-{at}", self.service()), "namespace": self.ns() });
+        let mut meta =
+            json!({ "name": format!("{}-{at}", self.service()), "namespace": self.ns() });
         let mut short = None;
         for (key, value) in given {
             match key.as_str() {

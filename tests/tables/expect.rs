@@ -72,7 +72,11 @@ impl Expect {
     fn check_answer(&self, answer: &Answer, seen: &[String]) -> anyhow::Result<()> {
         if self.shares.is_empty() && self.some.is_none() {
             let want = self.status.unwrap_or(200);
-            ensure!(answer.status == want, "status {}, want {want}", answer.status);
+            ensure!(
+                answer.status == want,
+                "status {}, want {want}",
+                answer.status
+            );
         }
         let version = answer.version();
         match &self.backend {
@@ -81,9 +85,16 @@ impl Expect {
                 let one = list.iter().any(|want| want.as_str() == version);
                 ensure!(one, "{version:?} answered, want one of {list:?}");
             }
-            Some(want) => ensure!(want.as_str() == version, "{version:?} answered, want {want}"),
+            Some(want) => ensure!(
+                want.as_str() == version,
+                "{version:?} answered, want {want}"
+            ),
         }
-        for (field, want) in [("path", &self.path), ("host", &self.host), ("method", &self.method)] {
+        for (field, want) in [
+            ("path", &self.path),
+            ("host", &self.host),
+            ("method", &self.method),
+        ] {
             if let Some(want) = want {
                 let got = &answer.saw[field];
                 ensure!(got == want, "the workload saw {field} {got}, want {want:?}");
@@ -92,24 +103,46 @@ impl Expect {
         for (name, want) in &self.request_headers {
             let got = answer.saw["headers"][name].as_str();
             ensure!(answer.version().is_some(), "no workload answered");
-            ensure!(got == want.as_deref(), "the workload saw {name}: {got:?}, want {want:?}");
+            ensure!(
+                got == want.as_deref(),
+                "the workload saw {name}: {got:?}, want {want:?}"
+            );
         }
         for (name, want) in &self.response_headers {
             let got = joined(&answer.headers, name);
-            ensure!(got == *want, "response header {name}: {got:?}, want {want:?}");
+            ensure!(
+                got == *want,
+                "response header {name}: {got:?}, want {want:?}"
+            );
         }
         if let Some(want) = &self.body {
-            ensure!(answer.body == *want, "body {:?}, want {want:?}", answer.body);
+            ensure!(
+                answer.body == *want,
+                "body {:?}, want {want:?}",
+                answer.body
+            );
         }
         if let Some(want) = self.grpc_status {
-            ensure!(answer.grpc == Some(want), "gRPC status {:?}, want {want}", answer.grpc);
+            ensure!(
+                answer.grpc == Some(want),
+                "gRPC status {:?}, want {want}",
+                answer.grpc
+            );
         }
         if let Some(want) = self.attempts {
             ensure!(seen.len() == want, "{} attempts, want {want}", seen.len());
         }
         let (least, most) = (self.min_seconds, self.max_seconds);
-        ensure!(least.is_none_or(|least| answer.seconds >= least), "after {} s", answer.seconds);
-        ensure!(most.is_none_or(|most| answer.seconds <= most), "after {} s", answer.seconds);
+        ensure!(
+            least.is_none_or(|least| answer.seconds >= least),
+            "after {} s",
+            answer.seconds
+        );
+        ensure!(
+            most.is_none_or(|most| answer.seconds <= most),
+            "after {} s",
+            answer.seconds
+        );
         Ok(())
     }
 
@@ -127,10 +160,16 @@ impl Expect {
             *counts.entry(what).or_default() += 1;
         }
         let names: BTreeSet<_> = counts.keys().collect();
-        ensure!(!self.same_backend || names.len() == 1, "not one for all: {counts:?}");
+        ensure!(
+            !self.same_backend || names.len() == 1,
+            "not one for all: {counts:?}"
+        );
         ensure!(!self.spread || names.len() > 1, "one for all: {counts:?}");
         if let Some(some) = self.some {
-            ensure!(counts.contains_key(&some.to_string()), "none with {some}: {counts:?}");
+            ensure!(
+                counts.contains_key(&some.to_string()),
+                "none with {some}: {counts:?}"
+            );
             let other = counts.keys().find(|name| {
                 name.parse::<u16>().is_ok_and(|status| status != some) || *name == "closed"
             });
@@ -143,7 +182,10 @@ impl Expect {
         let tolerance = self.tolerance.unwrap_or(TOLERANCE_POINTS);
         for (name, want) in &self.shares {
             let got = counts.get(name).copied().unwrap_or_default() as f64 / all * 100.0;
-            ensure!((got - want).abs() <= tolerance, "{name} has {got} %, want {want}: {counts:?}");
+            ensure!(
+                (got - want).abs() <= tolerance,
+                "{name} has {got} %, want {want}: {counts:?}"
+            );
         }
         let other = counts.keys().find(|name| !self.shares.contains_key(*name));
         ensure!(other.is_none(), "others too: {counts:?}");

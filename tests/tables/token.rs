@@ -45,7 +45,10 @@ impl Keys {
             _ => &self.good,
         };
         let life = claims.remove("$expires_in").and_then(|life| life.as_i64());
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() as i64;
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap()
+            .as_secs() as i64;
         claims.insert("exp".into(), json!(now + life.unwrap_or(LIFE_SECONDS)));
         let mut header = Header::new(Algorithm::ES256);
         header.kid = Some("good".into());

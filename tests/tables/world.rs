@@ -93,7 +93,9 @@ fn pod(ns: &str, name: &str, ip: IpAddr, account: &str, labels: Value, hbone: bo
 
 /// What all cases share.
 fn base() -> Vec<Value> {
-    let mut all = vec![json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "istio-system" } })];
+    let mut all = vec![
+        json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "istio-system" } }),
+    ];
     for name in [HOME, AWAY] {
         let labels = json!({ "istio.io/dataplane-mode": "ambient" });
         all.push(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name, "labels": labels } }));
@@ -108,10 +110,21 @@ fn base() -> Vec<Value> {
         "status": { "addresses": [{ "type": "IPAddress", "value": "10.97.0.2" }] },
     }));
     for (name, ns, account, last) in CALLERS {
-        all.push(pod(ns, name, ip(last), account, json!({ "app": name }), true));
+        all.push(pod(
+            ns,
+            name,
+            ip(last),
+            account,
+            json!({ "app": name }),
+            true,
+        ));
     }
     for (version, ns, last, hbone) in PODS {
-        let app = if ["v1", "v2"].contains(&version) { "echo" } else { version };
+        let app = if ["v1", "v2"].contains(&version) {
+            "echo"
+        } else {
+            version
+        };
         let labels = json!({ "app": app, "version": version });
         all.push(pod(ns, version, ip(last), "echo", labels.clone(), hbone));
         let mut meta = json!({ "name": version, "namespace": ns });
@@ -172,7 +185,10 @@ impl World {
             ttl_seconds: 24 * 3600,
         };
         let mut envoy = Envoy::start_with_agent(&daemon, &request).await?;
-        envoy.wait_ready(LIMIT).await.with_context(|| daemon.log_tail())?;
+        envoy
+            .wait_ready(LIMIT)
+            .await
+            .with_context(|| daemon.log_tail())?;
         let held = wait::until("Envoy to hold what was rendered", LIMIT, || async {
             envoy.assert_no_nacks().await?;
             want.ensure_held_by(&Held::dumped(&envoy.config_dump().await?)?)
@@ -207,9 +223,9 @@ impl World {
     /// All requests of a case, one after the other.
     pub(crate) async fn play(self: &Arc<Self>, case: &Arc<Case>) -> anyhow::Result<()> {
         for (at, call) in case.requests.iter().enumerate() {
-            self.one(case, call)
-                .await
-                .with_context(|| format!("request {} of {} ({})", at + 1, case.name, case.service()))?;
+            self.one(case, call).await.with_context(|| {
+                format!("request {} of {} ({})", at + 1, case.name, case.service())
+            })?;
         }
         Ok(())
     }
@@ -260,7 +276,10 @@ impl World {
     pub(crate) async fn nothing_refused(&self) -> anyhow::Result<()> {
         self.envoy.assert_no_nacks().await?;
         let rejected = common::rejections(&self.daemon.debug("/metrics").await?);
-        ensure!(rejected.is_empty(), "ambientd counted rejections: {rejected:?}");
+        ensure!(
+            rejected.is_empty(),
+            "ambientd counted rejections: {rejected:?}"
+        );
         Ok(())
     }
 }
@@ -271,7 +290,12 @@ async fn workloads(
     log: &EchoLog,
 ) -> anyhow::Result<(Vec<Echo>, Vec<HboneServer>)> {
     let (mut workloads, mut servers) = (Vec::new(), Vec::new());
-    let at = |ip| (SocketAddr::new(ip, HTTP_PORT), SocketAddr::new(ip, BYTES_PORT));
+    let at = |ip| {
+        (
+            SocketAddr::new(ip, HTTP_PORT),
+            SocketAddr::new(ip, BYTES_PORT),
+        )
+    };
     for (version, ns, last, hbone) in PODS {
         let (http, bytes) = at(ip(last));
         workloads.push(Echo::start(http, bytes, version, log).await?);

@@ -73,7 +73,9 @@ impl Echo {
         let bytes = Arc::clone(&who);
         Ok(Self {
             _tasks: [
-                AbortOnDrop(tokio::spawn(accept(http, move |tcp| serve(tcp, Arc::clone(&who))))),
+                AbortOnDrop(tokio::spawn(accept(http, move |tcp| {
+                    serve(tcp, Arc::clone(&who))
+                }))),
                 AbortOnDrop(tokio::spawn(accept(tcp, move |tcp| {
                     echo(tcp, Arc::clone(&bytes))
                 }))),
@@ -129,7 +131,9 @@ struct Directives {
 impl Directives {
     fn of(headers: &HeaderMap) -> Self {
         let mut out = Self::default();
-        let text = headers.get(DIRECTIVES).and_then(|value| value.to_str().ok());
+        let text = headers
+            .get(DIRECTIVES)
+            .and_then(|value| value.to_str().ok());
         for word in text.unwrap_or_default().split_whitespace() {
             let (key, value) = word.split_once('=').unwrap_or((word, ""));
             match key {
@@ -160,7 +164,9 @@ async fn answer(
     let (version, log) = &*who;
     let wanted = Directives::of(request.headers());
     let key = request.headers().get(REQUEST_KEY);
-    let attempt = key.map_or(1, |key| log.note(&String::from_utf8_lossy(key.as_bytes()), version));
+    let attempt = key.map_or(1, |key| {
+        log.note(&String::from_utf8_lossy(key.as_bytes()), version)
+    });
     let applies = wanted.on.as_ref().is_none_or(|on| on == version)
         && wanted.first.is_none_or(|first| attempt <= first);
     let saw = saw(&request, version);
@@ -186,14 +192,23 @@ async fn answer(
         http_body_util::Full::new(text).boxed()
     });
     *response.status_mut() = status;
-    let own = if grpc { "application/grpc" } else { "application/json" };
+    let own = if grpc {
+        "application/grpc"
+    } else {
+        "application/json"
+    };
     let headers = response.headers_mut();
     headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static(own));
     headers.insert("x-from-app", HeaderValue::from_static("yes"));
     if failed {
         headers.insert("grpc-status", HeaderValue::from(wanted.grpc));
     }
-    headers.extend(wanted.headers.into_iter().map(|(name, value)| (Some(name), value)));
+    headers.extend(
+        wanted
+            .headers
+            .into_iter()
+            .map(|(name, value)| (Some(name), value)),
+    );
     Ok(response)
 }
 
