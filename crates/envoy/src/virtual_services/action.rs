@@ -7,7 +7,8 @@ use bytes::Bytes;
 use flow::Reads;
 use model::Str;
 use model::input::{
-    Fault, HeaderEdits, StringMatch, VirtualCors, VirtualHttp, VirtualRedirect, VirtualRewrite,
+    Fault, HashKey, HeaderEdits, StringMatch, VirtualCors, VirtualHttp, VirtualRedirect,
+    VirtualRewrite, WeightedDestination,
 };
 
 use super::defects::rule_defect;
@@ -72,34 +73,12 @@ pub(super) fn of(
         return done;
     }
     let rewrite = http.rewrite.as_ref();
-    let mut host_rewrite = rewrite.and_then(|r| r.authority.clone()).or(host);
-    let clusters: Vec<_> = if let [(only, to)] = sent.as_slice() {
-        let (request, host) = taken(&to.headers.request);
-        host_rewrite = host_rewrite.or(host);
+    if let [(only, _)] = sent.as_slice() {
         done.only = Some((only.host.clone(), only.port));
-        vec![WeightedCluster {
-            request,
-            response: to.headers.response.clone(),
-            ..WeightedCluster::plain(only.cluster.clone(), 1)
-        }]
-    } else {
-        let weighted = sent.iter().map(|(found, to)| {
-            let (request, host) = taken(&to.headers.request);
-            WeightedCluster {
-                request,
-                response: to.headers.response.clone(),
-                host_rewrite: host.filter(|_| host_rewrite.is_none()),
-                ..WeightedCluster::plain(found.cluster.clone(), to.weight)
-            }
-        });
-        weighted.collect()
-    };
-    let mut hash = Vec::new();
-    for key in sent.into_iter().flat_map(|(found, _)| found.hash) {
-        if !hash.contains(&key) {
-            hash.push(key);
-        }
     }
+    let own = rewrite.and_then(|r| r.authority.clone()).or(host);
+    let (clusters, host_rewrite) = clusters(&sent, own);
+    let hash = keys(sent.into_iter().map(|(found, _)| found));
     let mut mirrors = Vec::new();
     for mirror in http.mirrors.iter().filter(|mirror| mirror.per_million > 0) {
         let found = resolve(site, tables, reads, (rule.ns, &mirror.destination), port);
@@ -122,8 +101,48 @@ pub(super) fn of(
     done
 }
 
+/// Keys of consistent hashing, each once.
+fn keys(sent: impl Iterator<Item = Sent>) -> Vec<HashKey> {
+    let mut out = Vec::new();
+    for key in sent.flat_map(|found| found.hash) {
+        if !out.contains(&key) {
+            out.push(key);
+        }
+    }
+    out
+}
+
+/// The clusters of the destinations, and the host that all of them get: that of the route, or
+/// what the only destination makes it.
+fn clusters(
+    sent: &[(Sent, &WeightedDestination)],
+    own: Option<Str>,
+) -> (Vec<WeightedCluster>, Option<Str>) {
+    let cluster = |found: &Sent, to: &WeightedDestination, weight: u32| {
+        let (request, host) = taken(&to.headers.request);
+        let cluster = WeightedCluster {
+            request,
+            response: to.headers.response.clone(),
+            ..WeightedCluster::plain(found.cluster.clone(), weight)
+        };
+        (cluster, host)
+    };
+    if let [(only, to)] = sent {
+        let (cluster, host) = cluster(only, to, 1);
+        return (vec![cluster], own.or(host));
+    }
+    let weighted = sent.iter().map(|(found, to)| {
+        let (cluster, host) = cluster(found, to, to.weight);
+        WeightedCluster {
+            host_rewrite: host.filter(|_| own.is_none()),
+            ..cluster
+        }
+    });
+    (weighted.collect(), own)
+}
+
 /// Destinations that get a share: the only one whatever its weight, of several those with one.
-fn shares(http: &VirtualHttp) -> impl Iterator<Item = &model::input::WeightedDestination> {
+fn shares(http: &VirtualHttp) -> impl Iterator<Item = &WeightedDestination> {
     let several = http.routes.len() > 1;
     http.routes
         .iter()

@@ -10,6 +10,10 @@ use super::destination::full_name;
 use super::lookup::{Applied, export_to, usable};
 use crate::traffic::is_visible;
 
+/// Most matches of a VirtualService with its delegates: one that is named often could else
+/// multiply without bound.
+const MATCHES_COUNT_MAX: usize = 10_000;
+
 /// A rule as it is applied.
 pub(crate) struct Rule<'a> {
     /// What it says.
@@ -54,6 +58,7 @@ pub(crate) fn rules<'t>(
 ) -> (Vec<Rule<'t>>, Vec<Lost>) {
     let ns = &applied.key.ns;
     let (mut out, mut lost) = (Vec::new(), Vec::new());
+    let mut left = MATCHES_COUNT_MAX;
     let rule = |http: Cow<'t, VirtualHttp>, ns: &'t Str, index: usize| Rule {
         http,
         ns,
@@ -89,8 +94,13 @@ pub(crate) fn rules<'t>(
             for (i, branch) in leaf.http.iter().enumerate() {
                 if branch.delegate.is_some() {
                     miss(format!("its rule {i} delegates further"));
-                } else if let Some(merged) = merged(&root, completed(branch, &key.ns, &mesh.domain))
+                } else if left == 0 {
+                    miss(format!("there are more than {MATCHES_COUNT_MAX} matches"));
+                    break;
+                } else if let Some(merged) =
+                    merged(&root, completed(branch, &key.ns, &mesh.domain), left)
                 {
+                    left = left.saturating_sub(merged.matches.len().max(1));
                     out.push(rule(Cow::Owned(merged), &key.ns, index));
                 } else {
                     miss(format!(
@@ -125,8 +135,9 @@ fn completed(rule: &VirtualHttp, ns: &str, domain: &str) -> VirtualHttp {
     out
 }
 
-/// A rule of a delegate inside the rule that names it; `None` when no request could match both.
-fn merged(root: &VirtualHttp, leaf: VirtualHttp) -> Option<VirtualHttp> {
+/// A rule of a delegate inside the rule that names it; `None` when no request could match both, or
+/// when both have too many matches.
+fn merged(root: &VirtualHttp, leaf: VirtualHttp, max: usize) -> Option<VirtualHttp> {
     let matches = if root.matches.is_empty() {
         leaf.matches
     } else if leaf.matches.is_empty() {
@@ -137,7 +148,7 @@ fn merged(root: &VirtualHttp, leaf: VirtualHttp) -> Option<VirtualHttp> {
             let before = out.len();
             let fitting = root.matches.iter().filter(|of| !contradicts(of, one));
             out.extend(fitting.map(|of| merged_match(of, one)));
-            if out.len() == before {
+            if out.len() == before || out.len() > max {
                 return None;
             }
         }

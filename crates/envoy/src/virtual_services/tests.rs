@@ -156,7 +156,10 @@ fn other_conditions_of_delegates_are_joined_or_contradict() {
         gateways: list.iter().map(|name| (*name).into()).collect(),
         ..VirtualMatch::default()
     };
-    assert_eq!(merged(vec![gateways(&["mesh"])], vec![gateways(&["edge"])]), None);
+    assert_eq!(
+        merged(vec![gateways(&["mesh"])], vec![gateways(&["edge"])]),
+        None
+    );
 }
 
 #[test]

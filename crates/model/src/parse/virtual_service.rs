@@ -21,6 +21,8 @@ use crate::object::{Invalid, Parsed};
 use super::read::{Doc, invalid, strs};
 use values::is_host;
 
+/// Most matches of all `http` rules together: each becomes a route of each port.
+const MATCHES_COUNT_MAX: usize = 2_000;
 /// The reserved gateway that stands for the mesh.
 const MESH: &str = "mesh";
 
@@ -54,6 +56,11 @@ pub(super) fn virtual_service(doc: Doc<'_>) -> Arc<Parsed<VirtualService>> {
         for (i, value) in http.iter().enumerate() {
             let rule = http::rule(doc, &format!("spec.http[{i}]"), value, delegate)?;
             out.http.push(rule);
+        }
+        let matches: usize = out.http.iter().map(|rule| rule.matches.len()).sum();
+        if matches > MATCHES_COUNT_MAX {
+            let reason = arcstr::format!("more than {MATCHES_COUNT_MAX} matches");
+            return Err(invalid("spec.http", reason));
         }
         for (list, values, part) in [(&mut out.tls, &tls, "tls"), (&mut out.tcp, &tcp, "tcp")] {
             for (i, value) in values.iter().enumerate() {

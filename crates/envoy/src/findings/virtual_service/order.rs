@@ -11,6 +11,9 @@ use crate::ir::RouteIr;
 use crate::routes::{self, Site};
 use crate::virtual_services::{admits, applied, catches_all, entry, rules};
 
+/// Most routes that a route is compared with, to tell that it is one of them again.
+const COMPARED_COUNT_MAX: usize = 1_000;
+
 /// What was seen of the rules of the VirtualService at all ports.
 #[derive(Default)]
 struct Order {
@@ -118,7 +121,9 @@ impl Report<'_, '_> {
                         *order.reached.entry(rule.index).or_default() |= !shut;
                     }
                     own_end |= catches_all(&made);
-                    before.push(made);
+                    if before.len() < COMPARED_COUNT_MAX {
+                        before.push(made);
+                    }
                 }
             }
             ended |= own_end;
