@@ -241,15 +241,21 @@ impl World {
         std::fs::write(&draft, documents(manifests.iter().chain([&probe])))?;
         std::fs::rename(&draft, self.config.join("50-policies.yaml"))?;
         wait::until("the policies to be in force", SOON, || async {
-            let request = http_client::request(http::Method::GET, "probe", &path)?;
-            let authority = format!("{PROBE}:{HTTP_PORT}");
-            let answer = Box::pin(self.clients[0].request(waypoint(), &authority, request));
-            let answer = answer.await?;
-            ensure!(answer.status == 200, "{}: {}", answer.status, answer.text());
+            // Before the first batch nothing is refused.
+            ensure!(self.probe("/").await? == 403, "nothing is refused");
+            let status = self.probe(&path).await?;
+            ensure!(status == 200, "{path} is answered with {status}");
             Ok(())
         })
         .await
         .with_context(|| format!("{}\n{}", self.envoy.log_tail(), self.daemon.log_tail()))
+    }
+
+    async fn probe(&self, path: &str) -> anyhow::Result<u16> {
+        let request = http_client::request(http::Method::GET, "probe", path)?;
+        let authority = format!("{PROBE}:{HTTP_PORT}");
+        let answer = self.clients[0].request(waypoint(), &authority, request);
+        Ok(Box::pin(answer).await?.status.as_u16())
     }
 
     /// Sends a request, or opens a connection and tries whether anything comes through.

@@ -141,3 +141,6 @@ fn refuse_all() -> RbacIr {
         shadow: None,
     }
 }
+
+#[cfg(test)]
+mod tests;

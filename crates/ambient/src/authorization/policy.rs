@@ -92,6 +92,11 @@ fn deny_namespace(
     } else {
         ""
     };
+    let at_waypoints = if invalid.targets.is_empty() {
+        ""
+    } else {
+        "; waypoints refuse everything at its targets"
+    };
     let row = AuthorizationRow {
         key: key.clone(),
         scope: PolicyScope::Namespace,
@@ -103,7 +108,7 @@ fn deny_namespace(
         "authz-invalid-denies",
         reference(key),
         format!(
-            "The policy cannot be read ({}); until it is corrected, it allows nothing to ambient workloads of namespace {}{elsewhere}",
+            "The policy cannot be read ({}); until it is corrected, it allows nothing to ambient workloads of namespace {}{elsewhere}{at_waypoints}",
             invalid.reason, key.ns
         ),
         "Correct the policy or delete it",

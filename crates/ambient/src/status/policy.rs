@@ -66,19 +66,29 @@ pub fn derive(key: &ObjectKey, view: &PolicyStatusView<'_>, reads: &mut Reads) -
 const FIELD_TARGETS: &str = "spec.targetRef";
 
 /// A policy that cannot be read: it denies at ztunnel whatever it was meant for, and waypoints
-/// do not know it. The latter is said where the trouble itself shows that it has targets.
+/// refuse everything at those of its targets that can be read.
 fn unreadable(key: &ObjectKey, invalid: &Invalid) -> (Option<Condition>, Option<Condition>) {
-    let Invalid { field, reason, .. } = invalid;
+    let Invalid {
+        field,
+        reason,
+        targets,
+    } = invalid;
     let at = if field.is_empty() { "" } else { ": " };
     let denied = format!(
         "The policy cannot be read ({field}{at}{reason}); until it is corrected, it allows nothing to ambient workloads of namespace {}",
         key.ns
     );
     let ztunnel = condition(ZTUNNEL_ACCEPTED, false, INVALID, denied);
-    let waypoint = field.starts_with(FIELD_TARGETS).then(|| {
-        let unknown_kind = field.ends_with(".kind");
+    let about_targets = field.starts_with(FIELD_TARGETS);
+    let waypoint = (about_targets || !targets.is_empty()).then(|| {
+        let unknown_kind = about_targets && field.ends_with(".kind");
         let reason_word = if unknown_kind { UNKNOWN } else { INVALID };
-        let message = format!("No waypoint enforces this policy ({field}{at}{reason})");
+        let effect = if targets.is_empty() {
+            "No waypoint enforces this policy"
+        } else {
+            "Waypoints refuse everything at the targets of this policy until it is corrected"
+        };
+        let message = format!("{effect} ({field}{at}{reason})");
         condition(WAYPOINT_ACCEPTED, false, reason_word, message)
     });
     (Some(ztunnel), waypoint)

@@ -182,3 +182,6 @@ pub(crate) fn is_header_name(name: &str) -> bool {
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     !name.is_empty() && name.bytes().all(token)
 }
+
+#[cfg(test)]
+mod tests;
