@@ -6,7 +6,7 @@ use model::input::{L4Route, RouteRef};
 use model::{Finding, Kind, MeshRow, ObjectKey, ObjectRef, Parsed, Severity};
 
 use crate::attachment::{chains_of, mesh_row};
-use crate::findings::route::RouteFindingView;
+use crate::findings::route::{RouteFindingView, no_rules, unknown_parent};
 use crate::index::{ServiceBySource, Target, TargetKind};
 use crate::routes::{Backend, Grants, Referrer, l4_defect, resolve, sni_fits};
 
@@ -56,6 +56,9 @@ fn report(
         let fix = "Remove or correct it";
         report.push(found.code, Severity::Error, &found.field, what, fix);
     }
+    if route.rules.is_empty() {
+        report.out.push(no_rules(kind, p));
+    }
     if route.rules.len() > 1 {
         let what = "Only the first rule of a route of connections applies".to_owned();
         let fix = "Remove the others";
@@ -76,7 +79,9 @@ fn report(
             Some(TargetKind::ServiceEntry) => {
                 report.service(reads, &at, parent, Kind::ServiceEntry);
             }
-            Some(TargetKind::GatewayClass) | None => {}
+            Some(TargetKind::GatewayClass) | None => {
+                report.out.push(unknown_parent(kind, p, index, parent));
+            }
         }
     }
     let mesh = mesh_row(view.mesh, reads);

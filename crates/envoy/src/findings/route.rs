@@ -72,7 +72,10 @@ fn report(
     for (index, parent) in route.parents.iter().enumerate() {
         let target = Target::new(
             match TargetKind::of(&parent.group, &parent.kind) {
-                Some(TargetKind::GatewayClass) | None => continue,
+                Some(TargetKind::GatewayClass) | None => {
+                    report.out.push(unknown_parent(kind, p, index, parent));
+                    continue;
+                }
                 Some(kind) => kind,
             },
             ObjectKey::new(parent.ns.clone(), parent.name.clone()),
@@ -84,11 +87,50 @@ fn report(
             report.service(reads, index, &target);
         }
     }
+    if route.rules.is_empty() {
+        report.out.push(no_rules(kind, p));
+    }
     report.rules(reads, grants);
     report.backends(reads, grants);
     report.out.sort();
     report.out.dedup();
     Output::new(Vec::new(), report.out)
+}
+
+/// A parent of a kind that routes do not work with.
+pub(super) fn unknown_parent(kind: Kind, key: &P, index: usize, parent: &RouteRef) -> Finding {
+    let fix = match parent.kind.as_str() {
+        "Service" => "Write group: \"\" beside kind: Service",
+        "ServiceEntry" => "Write group: networking.istio.io beside kind: ServiceEntry",
+        _ => "Use a Gateway, Service or ServiceEntry as parent",
+    };
+    let what = format!(
+        "No route works with {} of group {} as parent, so this one has no effect there",
+        parent.kind, parent.group
+    );
+    let object = ObjectRef::new(kind, key.clone());
+    Finding::new(
+        "route-parent-not-supported",
+        Severity::Warning,
+        object,
+        what,
+        fix,
+    )
+    .at(format!("spec.parentRefs[{index}]"))
+}
+
+/// A route that says nothing.
+pub(super) fn no_rules(kind: Kind, key: &P) -> Finding {
+    let what = "This route has no rules, so it has no effect";
+    let object = ObjectRef::new(kind, key.clone());
+    Finding::new(
+        "route-no-rules",
+        Severity::Warning,
+        object,
+        what,
+        "Give it rules",
+    )
+    .at("spec.rules")
 }
 
 struct Report<'a, 't> {

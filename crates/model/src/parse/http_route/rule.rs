@@ -227,7 +227,7 @@ impl<'d, 'a> RuleReader<'d, 'a> {
     }
 
     /// `sessionPersistence`.
-    pub(in crate::parse) fn session(&mut self, wire: wire::Session) -> SessionPersistence {
+    pub(in crate::parse) fn session(&mut self, wire: wire::Persistence) -> SessionPersistence {
         let at = |field: &str| format!("sessionPersistence.{field}");
         let name = wire.session_name.unwrap_or_default();
         if !name.is_empty() && (!is_token(&name) || name.len() > SESSION_NAME_BYTES_MAX) {
@@ -291,8 +291,8 @@ pub(in crate::parse) fn target(wire: wire::Target, ns: &Str) -> RouteRef {
         kind: Str::from(wire.kind.as_deref().unwrap_or("Service")),
         ns: wire.namespace.map(Str::from).unwrap_or_else(|| ns.clone()),
         name: Str::from(wire.name),
-        section: None,
         port: wire.port.and_then(port_number),
+        ..RouteRef::default()
     }
 }
 

@@ -44,7 +44,7 @@ pub(in crate::parse) struct HttpRule {
     pub(in crate::parse) backend_refs: Option<Vec<Backend>>,
     pub(in crate::parse) timeouts: Option<Timeouts>,
     pub(in crate::parse) retry: Option<Retry>,
-    pub(in crate::parse) session_persistence: Option<Session>,
+    pub(in crate::parse) session_persistence: Option<Persistence>,
 }
 
 #[derive(Deserialize)]
@@ -54,7 +54,7 @@ pub(in crate::parse) struct GrpcRule {
     pub(in crate::parse) matches: Option<Vec<GrpcMatch>>,
     pub(in crate::parse) filters: Option<Vec<Filter>>,
     pub(in crate::parse) backend_refs: Option<Vec<Backend>>,
-    pub(in crate::parse) session_persistence: Option<Session>,
+    pub(in crate::parse) session_persistence: Option<Persistence>,
 }
 
 /// A rule of a TCPRoute or TLSRoute.
@@ -220,7 +220,7 @@ pub(in crate::parse) struct Retry {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(in crate::parse) struct Session {
+pub(in crate::parse) struct Persistence {
     pub(in crate::parse) session_name: Option<String>,
     pub(in crate::parse) absolute_timeout: Option<String>,
     pub(in crate::parse) idle_timeout: Option<String>,
