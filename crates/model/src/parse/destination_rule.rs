@@ -151,15 +151,12 @@ fn export_to(doc: &mut Doc<'_>, value: Option<Value>) -> Vec<Str> {
     };
     let mut out = Vec::new();
     for (i, item) in items.iter().enumerate() {
-        match item
-            .as_str()
-            .filter(|ns| matches!(*ns, "." | "*") || is_label(ns))
-        {
-            Some(ns) => out.push(Str::from(ns)),
-            None => {
-                let at = format!("spec.exportTo[{i}]");
-                refused(doc, invalid(at, "neither a namespace nor . nor *"));
-            }
+        let known = |ns: &&str| matches!(*ns, "." | "*") || is_label(ns);
+        if let Some(ns) = item.as_str().filter(known) {
+            out.push(Str::from(ns));
+        } else {
+            let at = format!("spec.exportTo[{i}]");
+            refused(doc, invalid(at, "neither a namespace nor . nor *"));
         }
     }
     if out.is_empty() {

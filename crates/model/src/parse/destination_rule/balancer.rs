@@ -174,7 +174,7 @@ pub(super) fn balancer(
         wire.zone_aware_lb_setting,
         &at_zone,
         FIELDS,
-        zone_aware,
+        |doc, wire: ZoneAwareWire, at| Ok(zone_aware(doc, &wire, at)),
     );
     let at_locality = format!("{at}.localityLbSetting");
     let locality = block(
@@ -328,7 +328,7 @@ fn warmup(wire: &WarmupWire, at: &str) -> Result<Warmup, Invalid> {
     })
 }
 
-fn zone_aware(doc: &mut Doc<'_>, wire: ZoneAwareWire, at: &str) -> Result<bool, Invalid> {
+fn zone_aware(doc: &mut Doc<'_>, wire: &ZoneAwareWire, at: &str) -> bool {
     let given = [
         ("failover", wire.failover.is_some()),
         ("failoverPriority", wire.failover_priority.is_some()),
@@ -338,7 +338,7 @@ fn zone_aware(doc: &mut Doc<'_>, wire: ZoneAwareWire, at: &str) -> Result<bool, 
         let effect = "waypoints do not route by zones in this way";
         doc.not_applied(format!("{at}.{name}"), effect);
     }
-    Ok(wire.enabled.unwrap_or(true))
+    wire.enabled.unwrap_or(true)
 }
 
 pub(in crate::parse) fn locality(wire: LocalityWire, at: &str) -> Result<LocalityLb, Invalid> {
@@ -372,7 +372,7 @@ pub(in crate::parse) fn locality(wire: LocalityWire, at: &str) -> Result<Localit
     if let Some(i) = keys.clone().position(str::is_empty) {
         return Err(invalid(place(i), "not the key of a label"));
     }
-    if !distribute.is_empty() && !(failover.is_empty() && labels.is_empty()) {
+    if !distribute.is_empty() && (!failover.is_empty() || !labels.is_empty()) {
         return Err(invalid(at, "distribute and failover exclude each other"));
     }
     if !failover.is_empty()

@@ -321,11 +321,8 @@ fn limit(
         return Ok(None);
     };
     let at = format!("{at}.{name}");
-    match u32::try_from(value)
-        .ok()
-        .filter(|value| *value <= i32::MAX as u32)
-    {
-        Some(0) => {
+    match i32::try_from(value) {
+        Ok(0) => {
             doc.note(
                 "dr-max-zero",
                 Severity::Warning,
@@ -335,8 +332,8 @@ fn limit(
             );
             Ok(None)
         }
-        Some(value) => Ok(Some(value)),
-        None => Err(invalid(at, "not a number from 0 to 2147483647")),
+        Ok(value) if value > 0 => Ok(Some(value.unsigned_abs())),
+        _ => Err(invalid(at, "not a number from 0 to 2147483647")),
     }
 }
 
@@ -462,16 +459,14 @@ fn outlier(doc: &mut Doc<'_>, wire: OutlierWire, at: &str) -> Result<OutlierDete
     let mut error_codes = Vec::new();
     let codes = wire.outlier_detection_http_error_codes;
     for (i, code) in codes.into_iter().flatten().enumerate() {
-        match u16::try_from(code)
+        let Some(code) = u16::try_from(code)
             .ok()
             .filter(|code| (100..=599).contains(code))
-        {
-            Some(code) => error_codes.push(code),
-            None => {
-                let place = format!("{at}.outlierDetectionHttpErrorCodes[{i}]");
-                return Err(invalid(place, "not a status from 100 to 599"));
-            }
-        }
+        else {
+            let place = format!("{at}.outlierDetectionHttpErrorCodes[{i}]");
+            return Err(invalid(place, "not a status from 100 to 599"));
+        };
+        error_codes.push(code);
     }
     if wire.consecutive_errors.is_some_and(|n| n != 0) {
         doc.not_applied(

@@ -42,6 +42,7 @@ fn base_of(policy: Value) -> (PortPolicy, Vec<String>) {
     (policy.base, notes)
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "fields are optional")]
 fn s(seconds: u64) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
