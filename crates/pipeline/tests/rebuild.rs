@@ -285,7 +285,7 @@ fn incremental_equals_rebuild_after_every_batch() {
 /// The worlds above would prove little if nothing happened in them.
 #[test]
 fn random_worlds_reach_most_of_what_is_served_and_reported() {
-    const PARTS: [&str; 8] = [
+    const PARTS: [&str; 11] = [
         "\"weightedClusters\"",
         "\"directResponse\"",
         "filters.http.rbac",
@@ -294,6 +294,9 @@ fn random_worlds_reach_most_of_what_is_served_and_reported() {
         "\"waypoint\"",
         "inbound-vip|80|http|",
         "inbound-vip|80|tcp|",
+        "inbound-vip|80|http/v1|",
+        "\"outlierDetection\"",
+        "filters.http.fault.v3.HTTPFault",
     ];
     let mut runner = TestRunner::new(config());
     let mut codes: BTreeSet<&'static str> = BTreeSet::new();
@@ -321,7 +324,7 @@ fn random_worlds_reach_most_of_what_is_served_and_reported() {
         }
     }
     // Types that this version serves, and the parts above.
-    let want = ["wds", "wads", "cds", "eds", "lds"]
+    let want = ["wds", "wads", "cds", "eds", "lds", "rds"]
         .into_iter()
         .chain(PARTS);
     let missing: Vec<_> = want

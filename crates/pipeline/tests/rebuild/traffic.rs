@@ -88,7 +88,7 @@ fn text(c: &mut Choices<'_>) -> Value {
     match c.below(4) {
         0 => json!({ "exact": "/api" }),
         1 => json!({ "prefix": c.of(&["/", "/api"]) }),
-        2 => json!({ "regex": c.of(&["/a.*", "("]) }),
+        2 => json!({ "regex": c.of(&["/a.*", "/a.*", "/b", "/c", "("]) }),
         _ => json!({}),
     }
 }
@@ -115,23 +115,28 @@ fn http(c: &mut Choices<'_>) -> Value {
     let mut out = json!({});
     match c.below(8) {
         0..=4 => out["route"] = destinations(c),
-        5 => out["redirect"] = json!({ "uri": "/new", "redirectCode": c.of(&[301, 302, 600]) }),
-        6 => out["directResponse"] = json!({ "status": c.of(&[200, 503, 700]) }),
+        5 => {
+            out["redirect"] =
+                json!({ "uri": "/new", "redirectCode": c.of(&[301, 302, 303, 307, 308, 600]) })
+        }
+        6 => out["directResponse"] = json!({ "status": c.of(&[200, 503, 404, 418, 700]) }),
         _ => out["delegate"] = json!({ "name": c.of(&NAMES), "namespace": c.of(&NAMESPACES) }),
     }
     if c.below(3) > 0 {
         out["match"] = json!(c.many(2, http_match));
     }
     match c.below(8) {
-        0 => out["timeout"] = json!(c.of(&["1s", "odd"])),
-        1 => out["retries"] = json!({ "attempts": c.of(&[0, 3]), "retryOn": "5xx,503,odd" }),
+        0 => out["timeout"] = json!(c.of(&["1s", "2s", "3s", "odd"])),
+        1 => {
+            out["retries"] = json!({ "attempts": c.of(&[0, 3]), "retryOn": c.of(&["5xx,503", "reset", "5xx", "odd"]) })
+        }
         2 => {
             let abort = json!({ "httpStatus": 418, "percentage": { "value": 50 } });
             out["fault"] = json!({ "abort": abort });
         }
         3 => out["rewrite"] = json!({ "uri": "/new", "authority": "x.example.com" }),
         4 => out["mirror"] = destination(c),
-        5 => out["headers"] = json!({ "request": { "set": { "x-set": "%1" } } }),
+        5 => out["headers"] = json!({ "request": { "set": { "x-set": c.of(&["y", "z", "%1"]) } } }),
         6 => out["corsPolicy"] = json!({ "allowOrigins": [{ "exact": "https://a.example" }] }),
         _ => {}
     }
@@ -227,7 +232,7 @@ pub(super) fn destination_rule(c: &mut Choices<'_>) -> Value {
 }
 
 pub(super) fn request_authentication(c: &mut Choices<'_>) -> Value {
-    let rules = c.many(2, |c| {
+    let one = |c: &mut Choices<'_>| {
         let mut rule = json!({ "issuer": c.of(&ISSUERS) });
         match c.below(5) {
             0 => rule["jwks"] = json!(r#"{"keys":[]}"#),
@@ -246,11 +251,13 @@ pub(super) fn request_authentication(c: &mut Choices<'_>) -> Value {
             rule["fromHeaders"] = json!([{ "name": "x-token", "prefix": "T " }]);
         }
         rule
-    });
+    };
+    let mut rules = vec![one(c)];
+    rules.extend(c.many(1, one));
     let mut spec = json!({ "jwtRules": rules });
     match c.below(5) {
-        0 | 1 => spec["targetRefs"] = json!([target(c)]),
-        2 => spec["selector"] = json!({ "matchLabels": labels(c) }),
+        0..=2 => spec["targetRefs"] = json!([target(c)]),
+        3 => spec["selector"] = json!({ "matchLabels": labels(c) }),
         _ => {}
     }
     json!({ "spec": spec })
