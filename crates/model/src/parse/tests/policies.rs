@@ -164,10 +164,6 @@ fn shapes_that_an_api_server_refuses_make_a_policy_invalid() {
             "spec.selector.matchLabels.app",
         ),
         (
-            annotated(policy(json!({})), "maybe"),
-            "metadata.annotations[istio.io/dry-run]",
-        ),
-        (
             annotated(policy(json!({"action": "AUDIT"})), "true"),
             "metadata.annotations[istio.io/dry-run]",
         ),
@@ -436,6 +432,26 @@ fn a_selector_without_labels_is_told() {
         let told = ("field-not-applied", Severity::Warning, "spec.selector");
         assert_eq!((found.invalid(), notes), (None, vec![told]), "{value}");
     }
+}
+
+#[test]
+fn a_dry_run_that_is_no_boolean_is_none() {
+    let found = object(&annotated(policy(json!({})), "maybe"));
+    let Object::AuthorizationPolicy(row) = &found else {
+        panic!("{found:?}")
+    };
+    assert!(!row.ok().unwrap().dry_run);
+    assert_eq!(row.notes[0].code, "authz-value-invalid");
+}
+
+#[test]
+fn targets_of_a_policy_that_cannot_be_read_are_known() {
+    let target = json!({"group": "", "kind": "Service", "name": "a"});
+    let spec = json!({"targetRefs": [target, {"kind": "Pod", "name": "b"}, 7], "nothing": 1});
+    let found = object(&policy(spec));
+    let targets = &found.invalid().unwrap().targets;
+    let names: Vec<&str> = targets.iter().map(|target| target.name.as_str()).collect();
+    assert_eq!(names, ["a"]);
 }
 
 #[test]
