@@ -88,13 +88,14 @@ fn ipv6(ip: Ipv6Addr) -> Result<(), &'static str> {
 
 /// The IPv4 address inside of compatible, NAT64 and 6to4 addresses.
 fn embedded(ip: Ipv6Addr) -> Option<Ipv4Addr> {
-    let [a, b, c, d, e, f, g, h] = ip.segments();
     let of = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
-    match [a, b, c, d, e, f] {
+    match ip.segments() {
         // `::` and `::1` are addresses of their own.
-        [0, 0, 0, 0, 0, 0] if g != 0 => Some(of(g, h)),
-        [0x64, 0xff9b, 0, 0, 0, 0] | [0x64, 0xff9b, 1, _, _, _] => Some(of(g, h)),
-        [0x2002, ..] => Some(of(b, c)),
+        [0, 0, 0, 0, 0, 0, high, low] if high != 0 => Some(of(high, low)),
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x64, 0xff9b, 1, _, _, _, high, low] => {
+            Some(of(high, low))
+        }
+        [0x2002, high, low, ..] => Some(of(high, low)),
         _ => None,
     }
 }

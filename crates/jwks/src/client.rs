@@ -138,21 +138,18 @@ impl Client {
     async fn key_set(&self, wanted: &Wanted) -> Result<Str, FetchError> {
         let timeout = wanted.timeout.unwrap_or(TIMEOUT_DEFAULT).min(TIMEOUT_MAX);
         let get = |uri: String| async move {
-            match tokio::time::timeout(timeout, self.get(&uri)).await {
-                Ok(body) => body,
-                Err(_) => Err(FetchError::Failed(format!(
-                    "no complete answer within {} ms",
-                    timeout.as_millis()
-                ))),
-            }
+            let in_time = tokio::time::timeout(timeout, self.get(&uri)).await;
+            in_time.unwrap_or_else(|_| {
+                let ms = timeout.as_millis();
+                Err(FetchError::Failed(format!("no complete answer within {ms} ms")))
+            })
         };
-        let uri = match &wanted.uri {
-            Some(uri) => uri.to_string(),
-            None => {
-                let issuer = wanted.issuer.trim_end_matches('/');
-                let document = get(format!("{issuer}/.well-known/openid-configuration")).await?;
-                key_set::jwks_uri(&document).map_err(FetchError::failed)?
-            }
+        let uri = if let Some(uri) = &wanted.uri {
+            uri.to_string()
+        } else {
+            let issuer = wanted.issuer.trim_end_matches('/');
+            let document = get(format!("{issuer}/.well-known/openid-configuration")).await?;
+            key_set::jwks_uri(&document).map_err(FetchError::failed)?
         };
         let body = get(uri).await?;
         key_set::canonical(&body).map_err(FetchError::failed)

@@ -174,14 +174,15 @@ impl Fetcher {
                     let now = wanted.borrow_and_update().clone();
                     self.want(now)
                 }
-                Some(ended) = self.fetches.join_next() => match ended {
-                    Ok((key, birth, result)) => self.finish(&key, birth, result),
-                    // An aborted fetch, or one that panicked, which its source survives.
-                    Err(_) => {
+                Some(ended) = self.fetches.join_next() => {
+                    if let Ok((key, birth, result)) = ended {
+                        self.finish(&key, birth, result)
+                    } else {
+                        // An aborted fetch, or one that panicked, which its source survives.
                         self.revive();
                         continue;
                     }
-                },
+                }
                 () = tokio::time::sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
                     continue;
                 }

@@ -191,6 +191,7 @@ fn metadata(filter: &str, key: &str, values: &[Str]) -> Expr {
 }
 
 /// Issuer and subject, split at the last slash. Source: spec/policy-and-traffic.md §1.4.
+#[allow(clippy::unnecessary_wraps, reason = "one shape with its neighbours")]
 fn request_principals(list: &Values) -> Condition {
     let one = |value: &Str| {
         let (issuer, subject) = match value.rsplit_once('/') {

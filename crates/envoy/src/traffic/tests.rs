@@ -303,6 +303,7 @@ fn selecting_rules_concern_services_elsewhere() {
     assert!(case.winners().is_empty());
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "as fields take it")]
 fn random() -> Option<LoadBalancer> {
     Some(LoadBalancer {
         balancer: Balancer::Random,
@@ -310,6 +311,7 @@ fn random() -> Option<LoadBalancer> {
     })
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "as fields take it")]
 fn pool(connections: u32) -> Option<ConnectionPool> {
     Some(ConnectionPool {
         max_connections: Some(connections),

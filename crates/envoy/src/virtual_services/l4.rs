@@ -89,7 +89,7 @@ pub(super) fn routes(
         }
         let found = resolve(site, tables, reads, (ns, &to.destination), port);
         if out.clusters.is_empty() {
-            out.first = found.service.clone();
+            out.first.clone_from(&found.service);
         }
         if found.elsewhere {
             out.outbound.extend(found.service);

@@ -46,7 +46,7 @@ pub(crate) fn applied<'t>(
     for ns in [home, own] {
         found.extend(table.by::<VirtualServiceByNamespace>(reads, ns));
     }
-    found.sort_by(|(a, _), (b, _)| a.cmp(b));
+    found.sort_by_key(|(key, _)| *key);
     found.dedup_by(|(a, _), (b, _)| a == b);
     let mut out: Vec<_> = found
         .into_iter()

@@ -21,14 +21,17 @@ use super::lookup::Applied;
 use crate::index::VirtualServiceByNamespace;
 use crate::ir::{ClaimCondition, HeaderCondition, RoutePath, RouteValue};
 
+#[allow(clippy::unnecessary_wraps, reason = "as fields take it")]
 fn exact(text: &str) -> Option<StringMatch> {
     Some(StringMatch::Exact(text.into()))
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "as fields take it")]
 fn prefix(text: &str) -> Option<StringMatch> {
     Some(StringMatch::Prefix(text.into()))
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "as fields take it")]
 fn regex(text: &str) -> Option<StringMatch> {
     Some(StringMatch::Regex(text.into()))
 }

@@ -45,11 +45,13 @@ async fn serve(answer: impl Fn(&str, u16) -> Option<Vec<u8>> + Send + Sync + 'st
     Server { port, requests }
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "one shape with what closes the connection")]
 fn ok(body: &str) -> Option<Vec<u8>> {
     let length = body.len();
     Some(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}").into_bytes())
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "one shape with what closes the connection")]
 fn redirect(location: &str) -> Option<Vec<u8>> {
     let head = format!("HTTP/1.1 302 Found\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n");
     Some(head.into_bytes())

@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use authn::{AuthenticatorConfig, DevIssuer, PodRef, TokenRequest};
 use ca::DevCa;
 use hyper_util::rt::TokioIo;
-use model::{ProxyClass, SpiffeId};
+use model::SpiffeId;
 use prometheus::Registry;
 use proto::core::Node;
 use proto::discovery::DeltaDiscoveryResponse;

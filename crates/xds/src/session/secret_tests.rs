@@ -45,6 +45,7 @@ fn world(secrets: &str, granted: &str) -> Arc<Snapshot> {
         serves: WaypointFor::None,
         allowed: AllowedNamespaces::None,
         listener: None,
+        takes: Vec::new(),
         service_accounts: vec!["gw".into()],
         binding: None,
         forwards_identity: false,

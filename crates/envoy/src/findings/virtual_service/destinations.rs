@@ -94,7 +94,8 @@ impl Report<'_, '_> {
         let has = |port: u16| service.ports.iter().any(|row| row.port == port);
         let ports = site.service.ports.iter();
         let by_listener = to.port.is_none() && service.ports.len() != 1;
-        if !has(port) && !(by_listener && ports.clone().any(|row| has(row.port))) {
+        let by_any = by_listener && ports.clone().any(|row| has(row.port));
+        if !has(port) && !by_any {
             let what = format!("{host} has no port {port}; its share is answered with 503");
             let fix = "Set port.number to a port of the service";
             let at = format!("{at}.port");

@@ -1,6 +1,6 @@
 //! Claims about the settings of mesh config.
 
-#![allow(clippy::panic)]
+#![allow(clippy::panic, clippy::indexing_slicing)]
 
 use std::time::Duration;
 

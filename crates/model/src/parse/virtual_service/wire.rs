@@ -1,5 +1,7 @@
 //! The API as it is written. Source: spec/policy-and-traffic.md §6.
 
+#![allow(clippy::struct_field_names, reason = "the API names its fields so")]
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
