@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use flow::Reads;
-use model::input::Action;
+use model::input::{Action, JwtRule};
 use model::{ServiceRow, Severity, Str, WaypointRow};
 
 use super::{Reached, Report};
@@ -12,6 +12,7 @@ use crate::attachment::port_chains;
 use crate::authn;
 use crate::authz::{self, Asked};
 use crate::index::{PolicyByTarget, Target};
+use crate::ir::StrMatch;
 
 const AT: &str = "spec.provider";
 
@@ -39,7 +40,7 @@ impl Report<'_, '_> {
             return;
         }
         self.only_http(&asked, reached);
-        self.before_tokens(reads, &bound);
+        self.before_tokens(reads, &asked, &bound);
     }
 
     /// Targets of the chains that the policy reaches, with what they are called.
@@ -113,20 +114,49 @@ impl Report<'_, '_> {
         self.push(code, Severity::Error, AT, what, fix);
     }
 
-    /// Tokens are looked at after the authorizer was asked.
-    fn before_tokens(&mut self, reads: &mut Reads, bound: &[(Str, Vec<Target>)]) {
+    /// Tokens are looked at after the authorizer was asked, which then misses what they say.
+    fn before_tokens(&mut self, reads: &mut Reads, asked: &Asked, bound: &[(Str, Vec<Target>)]) {
         let table = self.view.authentications;
-        let mut with_tokens = bound
-            .iter()
-            .filter(|(_, targets)| !authn::attached(table, reads, targets).is_empty());
-        let Some((host, _)) = with_tokens.next() else {
+        let missed = bound.iter().find_map(|(host, targets)| {
+            let attached = authn::attached(table, reads, targets).into_iter();
+            let rules = attached
+                .filter_map(|row| row.ok())
+                .flat_map(|spec| &spec.rules);
+            let mut headers = rules.flat_map(written_headers);
+            let header = headers.find(|header| sees(asked, header))?;
+            Some((host, header))
+        });
+        let Some((host, header)) = missed else {
             return;
         };
         let what = format!(
-            "The authorizer is asked before tokens for {host} are verified, so it sees unverified ones"
+            "The authorizer is asked before tokens for {host} are verified, so header {header} that it is given holds no claims yet"
         );
         let fix = "Let the authorizer verify tokens itself";
         let code = "authz-custom-before-jwt";
         self.push(code, Severity::Info, AT, what, fix);
     }
+}
+
+/// Headers that a rule fills from a verified token.
+fn written_headers(rule: &JwtRule) -> impl Iterator<Item = &Str> {
+    let payload = Some(&rule.payload_header).filter(|header| !header.is_empty());
+    payload
+        .into_iter()
+        .chain(rule.claim_headers.iter().map(|(header, _)| header))
+}
+
+/// Whether the authorizer is given a header; gRPC gives it all of them.
+fn sees(asked: &Asked, header: &Str) -> bool {
+    let header = header.to_ascii_lowercase();
+    let Some(http) = &asked.filter.http else {
+        return true;
+    };
+    http.request_headers.iter().any(|wanted| match wanted {
+        StrMatch::Exact(text) => header == text.to_ascii_lowercase(),
+        StrMatch::Prefix(text) => header.starts_with(&text.to_ascii_lowercase()),
+        StrMatch::Suffix(text) => header.ends_with(&text.to_ascii_lowercase()),
+        StrMatch::Contains(text) => header.contains(&text.to_ascii_lowercase()),
+        StrMatch::Present => true,
+    })
 }
