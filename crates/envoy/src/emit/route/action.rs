@@ -16,7 +16,7 @@ const REPEAT_MAX: usize = 1000;
 /// Forwarding.
 pub(super) fn forward(ir: &ForwardIr, levels: &Levels) -> route::RouteAction {
     use route::route_action::{
-        ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier, MaxStreamDuration,
+        ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier,
     };
     let (specifier, own_host) = match ir.clusters.as_slice() {
         [only] => (
@@ -37,10 +37,6 @@ pub(super) fn forward(ir: &ForwardIr, levels: &Levels) -> route::RouteAction {
     let mut out = route::RouteAction {
         cluster_not_found_response_code: code as i32,
         timeout: Some(duration(ir.timeout)),
-        max_stream_duration: Some(MaxStreamDuration {
-            grpc_timeout_header_max: Some(duration(ir.timeout)),
-            ..Default::default()
-        }),
         retry_policy: ir.retry.as_ref().map(retry::policy),
         request_mirror_policies: ir.mirrors.iter().map(mirror).collect(),
         hash_policy: ir.hash.iter().map(hash).collect(),
@@ -49,6 +45,7 @@ pub(super) fn forward(ir: &ForwardIr, levels: &Levels) -> route::RouteAction {
             .map(|host| HostRewriteSpecifier::HostRewriteLiteral(host.to_string())),
         ..Default::default()
     };
+    grpc_timeout(&mut out, ir);
     match &ir.path_rewrite {
         None => {}
         Some(PathRewrite::Prefix(prefix)) => out.prefix_rewrite = prefix.to_string(),
@@ -61,6 +58,13 @@ pub(super) fn forward(ir: &ForwardIr, levels: &Levels) -> route::RouteAction {
         }
     }
     out
+}
+
+/// Clients of gRPC may ask for less time than the route allows, or for any where it sets no
+/// limit. The field that replaces this one makes Envoy ignore the timeout of the route.
+#[allow(deprecated, reason = "the successor takes the timeout out of force")]
+fn grpc_timeout(out: &mut route::RouteAction, ir: &ForwardIr) {
+    out.max_grpc_timeout = Some(duration(ir.timeout));
 }
 
 /// Shares. Envoy refuses weights that sum beyond 32 bits.
