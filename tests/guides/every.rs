@@ -148,13 +148,21 @@ fn claims_01_8_02_6_03_9_04_7_05_8_and_09_9_nothing_is_told() {
     }
 }
 
-/// What "finding: none" must leave of worlds that rest on kinds and fields not read yet.
+/// Claims "finding: none" of worlds with routes, and one where advice alone is claimed.
 #[test]
-fn correct_worlds_have_no_complaint() {
-    for number in ["12", "20", "29", "38"] {
+fn claims_12_10_20_9_22_8_and_29_7_nothing_is_told() {
+    for number in ["12", "20", "22", "29"] {
         let Some(world) = World::numbered(number) else {
             return;
         };
-        assert_eq!(world.complaints(), [""; 0], "{}", world.name);
+        assert_eq!(world.told(), [""; 0], "{}", world.name);
     }
+}
+
+#[test]
+fn correct_worlds_have_no_complaint() {
+    let Some(world) = World::numbered("38") else {
+        return;
+    };
+    assert_eq!(world.complaints(), [""; 0], "{}", world.name);
 }

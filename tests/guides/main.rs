@@ -2,9 +2,9 @@
 //!
 //! The worlds live beside the checkout, or where `AMBIENTD_GUIDES` says; a checkout alone
 //! does not have them, and then nothing is checked. Expectations are written from the claims
-//! that go with each world; a test names the claims that it covers. Claims about requests, about
-//! the status of Gateways and routes, and all that rest on kinds this version does not read, are
-//! not covered here. Claims that begin "With", "Were" or "After" are edits of the world.
+//! that go with each world; a test names the claims that it covers. Claims about requests are asked
+//! in `e2e_guides`; those about the status of Gateways and routes, and all that rest on kinds this
+//! version does not read, are not covered. Claims that begin "With", "Were" or "After" are edits of the world.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,4 +19,5 @@ mod every;
 mod policy;
 mod route;
 mod status;
+mod traffic;
 mod world;

@@ -1,10 +1,14 @@
 //! Policies: claims about what ztunnel and waypoints enforce, and findings on them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use model::jwks::{Jwks, JwksFailure};
+use model::object::Input;
 use serde_json::{Map, Value, json};
+use snapshot::ResourceType;
 
-use crate::world::{World, strings, vip};
+use crate::world::{World, http_filters, strings, vip};
 
 fn strict() -> Value {
     json!({
@@ -268,10 +272,11 @@ fn guide_13_policy_on_a_service_claims_6_8_and_9() {
             "",
         ),
     ]);
+    assert_eq!(world.told().len(), 3, "{:?}", world.told());
 }
 
 #[test]
-fn guide_14_l7_by_selector_claims_1_2_4_6_and_9() {
+fn guide_14_l7_by_selector_claims_1_2_4_6_8_and_9() {
     let Some(world) = World::numbered("14") else {
         return;
     };
@@ -309,62 +314,177 @@ fn guide_14_l7_by_selector_claims_1_2_4_6_and_9() {
     for held in world.waypoints.values() {
         assert!(!held.to_string().contains("jwt_authn"));
     }
+    let told = [
+        "authz-l7-ztunnel-allow AuthorizationPolicy bookinfo/ratings-get-only",
+        "authz-l7-ztunnel-deny-noop AuthorizationPolicy bookinfo/details-no-delete",
+        "authz-l7-ztunnel-deny-wide AuthorizationPolicy bookinfo/productpage-no-admin-port",
+        "authz-no-ref-waypoint AuthorizationPolicy bookinfo/on-the-waypoint-pods",
+        "ra-selector-ambient RequestAuthentication bookinfo/jwt-on-reviews",
+    ];
+    let mut found = world.told();
+    found.sort();
+    assert_eq!(found, told);
 }
 
-/// Claim 6 is what holds as long as no provider can be asked.
+const JWKS_URI: &str = "https://issuer.example.com/.well-known/jwks.json";
+const ORDERS: &str = "inbound-vip|80|http|orders.shop.svc.cluster.local";
+
 #[test]
-fn guide_15_order_claims_2_and_6() {
+fn guide_15_order_claims_5_and_7() {
     let Some(world) = World::numbered("15") else {
         return;
     };
-    let rules = world.rbac("shop/waypoint", &vip(80, "http", "shop", "orders"));
-    let steps: Vec<_> = rules
+    let chain = world.chains("shop/waypoint")[ORDERS];
+    let filters: Vec<_> = http_filters(chain).collect();
+    let short = |filter: &&Value| {
+        let name = filter["name"].as_str().unwrap();
+        name.strip_prefix("envoy.filters.http.").unwrap().to_owned()
+    };
+    let names: Vec<_> = filters.iter().map(short).collect();
+    let wanted = ["rbac", "ext_authz", "jwt_authn", "rbac", "rbac"];
+    assert_eq!(names[..5], wanted);
+    assert_eq!(names.last().unwrap(), "router");
+    let config = |at: usize| &filters[at]["typedConfig"];
+    assert!(config(0)["rules"].is_null(), "it only marks");
+    assert_eq!(config(0)["shadowRulesStatPrefix"], "istio_ext_authz_");
+    let marks = config(0)["shadowRules"].to_string();
+    assert!(marks.contains("policy[orders-ext]"), "{marks}");
+    assert_eq!(config(3)["rules"]["action"], "DENY");
+    assert_eq!(
+        config(4)["rules"]["action"],
+        Value::Null,
+        "ALLOW is the default"
+    );
+    let clusters = world.names("shop/waypoint", ResourceType::Cluster);
+    let outbound: Vec<_> = clusters
         .iter()
-        .map(|rules| (rules["action"].as_str(), rules["policies"].to_string()))
+        .filter(|name| name.starts_with("outbound|"))
         .collect();
-    let wanted = [
-        (Some("DENY"), "policy[orders-ext]", r#"{"prefix":"/api/"}"#),
-        (
-            Some("DENY"),
-            "policy[orders-deny-admin]",
-            r#"{"prefix":"/admin"}"#,
-        ),
-        (
-            None,
-            "policy[orders-allow]",
-            r#"{"prefix":"spiffe://cluster.local/ns/shop/sa/"}"#,
-        ),
-    ];
-    assert_eq!(steps.len(), wanted.len(), "{steps:#?}");
-    for ((action, policies), (want, name, condition)) in steps.iter().zip(wanted) {
-        assert_eq!(*action, want, "{policies}");
-        assert!(
-            policies.contains(name) && policies.contains(condition),
-            "{policies}"
-        );
-    }
-    world.reports(&[(
-        "authz-custom-provider",
-        "AuthorizationPolicy shop/orders-ext",
-        "",
-    )]);
+    assert_eq!(
+        outbound,
+        [&"outbound|8000||ext-authz.shop.svc.cluster.local"]
+    );
+    // Nothing says that the authorizer uses claims.
+    let told = ["ra-not-enforcing RequestAuthentication shop/orders-jwt"];
+    assert_eq!(world.told(), told);
 }
 
-/// Without verified tokens the rule that asks for one admits nobody.
 #[test]
-fn guide_17_required_tokens_claims_1_and_3_without_a_token() {
+fn guide_15_claim_6_with_the_provider_renamed() {
+    let Some(world) = World::edited("15", |objects| {
+        let mesh = objects.object("ConfigMap", "istio-system", "istio");
+        let text = mesh["data"]["mesh"].as_str().unwrap();
+        mesh["data"]["mesh"] = json!(text.replace("name: ext-authz", "name: renamed"));
+    }) else {
+        return;
+    };
+    let told = [
+        "authz-custom-provider AuthorizationPolicy shop/orders-ext",
+        "ra-not-enforcing RequestAuthentication shop/orders-jwt",
+    ];
+    assert_eq!(world.told(), told);
+    let rules = world.rbac("shop/waypoint", ORDERS);
+    let refused = rules[0].to_string();
+    assert_eq!(rules[0]["action"], "DENY");
+    assert!(
+        refused.contains("policy[orders-ext]") && refused.contains("/api/"),
+        "{refused}"
+    );
+}
+
+/// The `jwt_authn` filter of a chain.
+fn tokens<'w>(world: &'w World, waypoint: &str, chain: &str) -> &'w Value {
+    let mut filters = http_filters(world.chains(waypoint)[chain]);
+    let found = filters.find(|filter| filter["name"] == "envoy.filters.http.jwt_authn");
+    &found.unwrap()["typedConfig"]
+}
+
+#[test]
+fn guide_16_tokens_claims_5_6_and_9() {
+    let keys = r#"{"keys":[{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
+    let fetched = Jwks {
+        keys: Some(keys.into()),
+        ..Jwks::default()
+    };
+    let row = Input::Jwks(JWKS_URI.into(), Some(Arc::new(fetched)));
+    let Some(world) = World::numbered_with("16", vec![row]) else {
+        return;
+    };
+    for name in ["ratings", "reviews"] {
+        let chain = vip(9080, "http", "bookinfo", name);
+        let filter = tokens(&world, "bookinfo/reviews-waypoint", &chain);
+        let providers = filter["providers"].as_object().unwrap();
+        assert_eq!(providers.keys().collect::<Vec<_>>(), ["origins-0"]);
+        let provider = &providers["origins-0"];
+        assert_eq!(provider["issuer"], "https://issuer.example.com");
+        assert_eq!(provider["audiences"], json!(["reviews-api"]));
+        assert_eq!(provider["localJwks"]["inlineString"], keys);
+        assert_eq!(provider["remoteJwks"], Value::Null);
+    }
+    let told = ["ra-not-enforcing RequestAuthentication bookinfo/jwt-on-reviews"];
+    assert_eq!(world.told(), told);
+    assert_eq!(world.authorizations(), json!({}));
+}
+
+#[test]
+fn guide_16_claim_7_while_the_keys_cannot_be_fetched() {
+    let reason = "2026-11-21T08:00:00Z: connection refused";
+    let failed = Jwks {
+        failure: Some(JwksFailure {
+            blocked: false,
+            reason: reason.into(),
+        }),
+        ..Jwks::default()
+    };
+    let row = Input::Jwks(JWKS_URI.into(), Some(Arc::new(failed)));
+    let Some(world) = World::numbered_with("16", vec![row]) else {
+        return;
+    };
+    let object = "RequestAuthentication bookinfo/jwt-on-reviews";
+    world.reports(&[("ra-jwks-unavailable", object, "spec.jwtRules[0].jwksUri")]);
+    let mut found = world.findings.iter();
+    let found = found.find(|one| one.code == "ra-jwks-unavailable").unwrap();
+    for part in ["https://issuer.example.com", reason] {
+        assert!(found.message.contains(part), "{}", found.message);
+    }
+}
+
+#[test]
+fn guide_17_required_tokens_claims_4_and_5() {
     let Some(world) = World::numbered("17") else {
         return;
     };
-    for name in ["orders", "stock"] {
-        let rules = world.rbac("shop/waypoint", &vip(80, "http", "shop", name));
-        assert_eq!(rules, [json!({})], "{name}: an ALLOW that matches nothing");
-        let policy = format!("AuthorizationPolicy shop/{name}-require-jwt");
-        world.reports(&[("authz-jwt-not-supported", &policy, "")]);
+    let told = ["authz-jwt-without-requestauthn AuthorizationPolicy shop/stock-require-jwt"];
+    assert_eq!(world.told(), told);
+    let names: Vec<_> = http_filters(world.chains("shop/waypoint")[ORDERS])
+        .map(|filter| filter["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        names[..2],
+        ["envoy.filters.http.jwt_authn", "envoy.filters.http.rbac"]
+    );
+    let rules = world.rbac("shop/waypoint", ORDERS);
+    assert_eq!(rules[0]["action"], Value::Null, "ALLOW is the default");
+    let principals = rules[0]["policies"].to_string();
+    for claim in ["iss", "sub"] {
+        assert!(
+            principals.contains(&format!(r#"{{"key":"{claim}"}}"#)),
+            "{principals}"
+        );
     }
-    world.reports(&[(
-        "kind-not-supported",
-        "RequestAuthentication shop/orders-jwt",
-        "",
-    )]);
+    assert_eq!(
+        principals.matches(r#"{"regex":".+"}"#).count(),
+        2,
+        "{principals}"
+    );
+    let mut written = Value::Null;
+    World::edited("17", |objects| {
+        let object = objects.object("RequestAuthentication", "shop", "orders-jwt");
+        written = object["spec"]["jwtRules"][0]["jwks"].clone();
+    });
+    let provider = &tokens(&world, "shop/waypoint", ORDERS)["providers"]["origins-0"];
+    assert_eq!(
+        provider["localJwks"]["inlineString"], written,
+        "byte for byte"
+    );
 }

@@ -1,6 +1,7 @@
 //! Routes.
 
 use serde_json::{Value, json};
+use snapshot::ResourceType;
 
 use crate::world::{World, vip};
 
@@ -66,10 +67,40 @@ fn guide_21_bypassed_canary_claims_2_4_and_7() {
     });
     assert!(idle.count() > 0, "nothing says that reviews-split is idle");
     assert_eq!(world.service_chains("bookinfo/reviews-waypoint"), [""; 0]);
+    let mut told = world.told();
+    told.sort();
+    let want = [
+        "route-hostnames-service-parent HTTPRoute bookinfo/ratings-header",
+        "route-parent-not-supported HTTPRoute bookinfo/group-forgotten",
+        "route-parent-waypoint HTTPRoute bookinfo/reviews-split",
+        "route-service-no-waypoint HTTPRoute bookinfo/ratings-header",
+        "wp-server-not-ambient Service half/cart",
+        "wp-unused Gateway bookinfo/reviews-waypoint",
+    ];
+    assert_eq!(told, want);
 }
 
 #[test]
-fn guide_22_grpc_claim_6_and_the_policy_of_claim_4() {
+fn guide_21_claim_8_once_the_service_is_labelled() {
+    let reviews = ("Service", "bookinfo", "reviews");
+    let Some(world) = World::edited("21", |objects| {
+        let service = objects.object(reviews.0, reviews.1, reviews.2);
+        service["metadata"]["labels"] = json!({ "istio.io/use-waypoint": "reviews-waypoint" });
+    }) else {
+        return;
+    };
+    assert!(!world.has_code("wp-unused") && !world.has_code("route-parent-waypoint"));
+    let chain = vip(9080, "http", "bookinfo", "reviews");
+    let routes = world.routes("bookinfo/reviews-waypoint", &chain);
+    let to = |name: &str| format!("outbound|9080||{name}.bookinfo.svc.cluster.local");
+    assert_eq!(
+        routes[0].1,
+        json!([[to("reviews-v1"), 80], [to("reviews-v2"), 20]])
+    );
+}
+
+#[test]
+fn guide_22_grpc_claims_5_6_and_the_policy_of_claim_4() {
     let Some(world) = World::numbered("22") else {
         return;
     };
@@ -93,6 +124,28 @@ fn guide_22_grpc_claim_6_and_the_policy_of_claim_4() {
         "{}",
         denied[0].1
     );
+    let waypoint = "bookinfo/reviews-waypoint";
+    let chain = vip(9080, "http", "bookinfo", "reviews");
+    let routed = "outbound|9080||reviews-v1.bookinfo.svc.cluster.local";
+    let want = [
+        (
+            json!({ "path": "/reviews.v1.ReviewsService/GetReview" }),
+            json!(routed),
+        ),
+        (json!({ "prefix": "/" }), json!(chain)),
+    ];
+    assert_eq!(world.routes(waypoint, &chain), want);
+    let clusters = World::of(&world.waypoints[waypoint], ResourceType::Cluster);
+    for name in [routed, &chain] {
+        let options = clusters[name]["typedExtensionProtocolOptions"]
+            .as_object()
+            .unwrap();
+        let http = options.values().next().unwrap();
+        assert!(
+            http["explicitHttpConfig"]["http2ProtocolOptions"].is_object(),
+            "{name}: {http}"
+        );
+    }
 }
 
 #[test]
@@ -139,19 +192,4 @@ fn guide_25_grants_claims_5_to_7() {
             "spec.rules[0].backendRefs[0]",
         ),
     ]);
-}
-
-#[test]
-fn guide_29_subsets_do_not_concern_ztunnel_claim_6() {
-    let Some(world) = World::numbered("29") else {
-        return;
-    };
-    let services: Vec<_> = world.services().into_keys().collect();
-    assert!(services.contains(&"shop/orders".to_owned()), "{services:?}");
-    assert_eq!(
-        world.workload("shop/orders-v2")["services"]["shop/orders.shop.svc.cluster.local"]["ports"]
-            [0]["targetPort"],
-        8080
-    );
-    world.reports(&[("kind-not-supported", "VirtualService shop/orders", "")]);
 }

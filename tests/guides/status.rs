@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::{Value, json};
+
 use crate::world::World;
 
 pub(crate) const BOUND: &str = "istio.io/WaypointBound";
@@ -199,4 +201,160 @@ fn guide_39_status_claim_7_of_the_service() {
         world.conditions(BOUND),
         all("True/WaypointAccepted", &[service])
     );
+}
+
+/// `status/reason` by type of a list of conditions.
+fn outcomes(conditions: &Value) -> BTreeMap<&str, String> {
+    let text = |condition: &'_ Value, key: &str| condition[key].as_str().unwrap().to_owned();
+    let all = conditions.as_array().unwrap().iter();
+    all.map(|one| {
+        let outcome = format!("{}/{}", text(one, "status"), text(one, "reason"));
+        (one["type"].as_str().unwrap(), outcome)
+    })
+    .collect()
+}
+
+fn of_all(pairs: &[(&'static str, &str)]) -> BTreeMap<&'static str, String> {
+    pairs
+        .iter()
+        .map(|(ty, outcome)| (*ty, (*outcome).to_owned()))
+        .collect()
+}
+
+/// The status of one object; null without any.
+fn status_of<'w>(world: &'w World, (kind, ns, name): (&str, &str, &str)) -> &'w Value {
+    let mut objects = world.status.as_array().unwrap().iter();
+    let found =
+        objects.find(|one| one["kind"] == kind && one["namespace"] == ns && one["name"] == name);
+    found.unwrap_or(&Value::Null)
+}
+
+/// Kind and name of each parent of a route with its outcomes.
+fn parents<'w>(
+    world: &'w World,
+    route: (&str, &str, &str),
+) -> Vec<(String, BTreeMap<&'w str, String>)> {
+    let parents = status_of(world, route)["parents"].as_array();
+    let parents = parents.into_iter().flatten();
+    parents
+        .map(|entry| {
+            assert_eq!(entry["controllerName"], "istio.io/gateway-controller");
+            let parent = &entry["parentRef"];
+            let kind = parent["kind"].as_str().unwrap_or("Gateway");
+            let name = format!("{kind} {}", parent["name"].as_str().unwrap());
+            (name, outcomes(&entry["conditions"]))
+        })
+        .collect()
+}
+
+const ACCEPTED: (&str, &str) = ("Accepted", "True/Accepted");
+const REFS: (&str, &str) = ("ResolvedRefs", "True/ResolvedRefs");
+const WAYPOINTS: (&str, &str) = ("ResolvedWaypoints", "True/ResolvedWaypoints");
+const PROGRAMMED: (&str, &str) = ("Programmed", "True/Programmed");
+
+#[test]
+fn guide_03_status_claim_8_of_the_gateway() {
+    let Some(world) = World::numbered("03") else {
+        return;
+    };
+    let gateway = status_of(&world, ("Gateway", "bookinfo", "bookinfo-waypoint"));
+    let want = of_all(&[ACCEPTED, PROGRAMMED, REFS]);
+    assert_eq!(outcomes(&gateway["conditions"]), want);
+    assert_eq!(
+        gateway["addresses"],
+        json!([
+            {"type": "IPAddress", "value": "10.96.8.16"},
+            {"type": "Hostname", "value": "bookinfo-waypoint.bookinfo.svc.cluster.local"},
+        ])
+    );
+    assert_eq!(gateway["listeners"][0]["attachedRoutes"], 0);
+}
+
+#[test]
+fn guide_40_status_claim_5_of_the_gateway() {
+    let Some(world) = World::numbered("40") else {
+        return;
+    };
+    let gateway = status_of(&world, ("Gateway", "bookinfo", "reviews-waypoint"));
+    let want = of_all(&[ACCEPTED, PROGRAMMED, REFS]);
+    assert_eq!(outcomes(&gateway["conditions"]), want);
+}
+
+#[test]
+fn guide_20_status_claim_8() {
+    let Some(world) = World::numbered("20") else {
+        return;
+    };
+    let all = of_all(&[ACCEPTED, REFS, WAYPOINTS]);
+    assert_eq!(
+        parents(&world, ("HTTPRoute", "bookinfo", "reviews-split")),
+        [("Gateway reviews-waypoint".to_owned(), all.clone())]
+    );
+    assert_eq!(
+        parents(&world, ("HTTPRoute", "bookinfo", "details-split")),
+        [("Service details".to_owned(), all)]
+    );
+    let gateway = status_of(&world, ("Gateway", "bookinfo", "reviews-waypoint"));
+    assert_eq!(gateway["listeners"][0]["name"], "mesh");
+    assert_eq!(gateway["listeners"][0]["attachedRoutes"], 1);
+}
+
+#[test]
+fn guide_21_status_claims_5_and_6() {
+    let Some(world) = World::numbered("21") else {
+        return;
+    };
+    let header = ("HTTPRoute", "bookinfo", "ratings-header");
+    let entries = parents(&world, header);
+    assert_eq!(entries.len(), 1);
+    assert_eq!(entries[0].1, of_all(&[ACCEPTED, REFS, WAYPOINTS]));
+    let entry = &status_of(&world, header)["parents"][0];
+    let conditions = entry["conditions"].as_array().unwrap().iter();
+    let said = conditions
+        .filter(|one| one["type"] == "ResolvedWaypoints")
+        .map(|one| one["message"].as_str().unwrap())
+        .next()
+        .unwrap();
+    assert!(said.contains("istio.io/use-waypoint is missing"), "{said}");
+    let forgotten = ("HTTPRoute", "bookinfo", "group-forgotten");
+    assert_eq!(parents(&world, forgotten), []);
+}
+
+#[test]
+fn guide_22_status_claim_7() {
+    let Some(world) = World::numbered("22") else {
+        return;
+    };
+    let all = of_all(&[ACCEPTED, REFS, WAYPOINTS]);
+    assert_eq!(
+        parents(&world, ("GRPCRoute", "bookinfo", "reviews-grpc")),
+        [("Gateway reviews-waypoint".to_owned(), all)]
+    );
+    let gateway = status_of(&world, ("Gateway", "bookinfo", "reviews-waypoint"));
+    assert_eq!(gateway["listeners"][0]["attachedRoutes"], 1);
+}
+
+#[test]
+fn guide_25_status_claim_4_of_the_route_at_the_waypoint() {
+    let Some(world) = World::numbered("25") else {
+        return;
+    };
+    let entries = parents(&world, ("HTTPRoute", "bookinfo", "east-west-traffic"));
+    assert_eq!(entries.len(), 1);
+    let refused = ("ResolvedRefs", "False/RefNotPermitted");
+    assert_eq!(entries[0].1, of_all(&[ACCEPTED, refused, WAYPOINTS]));
+}
+
+#[test]
+fn guide_30_status_claim_5() {
+    let Some(world) = World::numbered("30") else {
+        return;
+    };
+    let routes = world.status.as_array().unwrap().iter();
+    let route = routes
+        .filter(|one| one["kind"] == "HTTPRoute" && one["name"] == "orders-all-v2")
+        .map(|one| outcomes(&one["parents"][0]["conditions"]))
+        .next()
+        .unwrap();
+    assert_eq!(route["Accepted"], "True/Accepted");
 }

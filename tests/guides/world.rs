@@ -119,7 +119,12 @@ pub(crate) struct World {
 impl World {
     /// Loads as `render` and `analyze` do, with a proxy of every waypoint connected.
     pub(crate) fn load(path: &Path) -> anyhow::Result<Self> {
+        Self::load_with(path, Vec::new())
+    }
+
+    fn load_with(path: &Path, more: Vec<Input>) -> anyhow::Result<Self> {
         let mut inputs = Directory::load(path)?;
+        inputs.extend(more);
         let gateways = waypoint_gateways(&inputs);
         let classes = gateways.iter().cloned().map(ProxyClass::waypoint);
         inputs.extend(classes.map(|class| Input::Interest(class, true)));
@@ -143,6 +148,11 @@ impl World {
     /// The world whose folder begins with `number`.
     pub(crate) fn numbered(number: &str) -> Option<Self> {
         Some(Self::load(&folder(number)?).unwrap())
+    }
+
+    /// The same, with what does not come from files.
+    pub(crate) fn numbered_with(number: &str, more: Vec<Input>) -> Option<Self> {
+        Some(Self::load_with(&folder(number)?, more).unwrap())
     }
 
     /// That world after an edit of its objects.
@@ -391,7 +401,7 @@ impl World {
                 text(object, "namespace"),
                 text(object, "name"),
             );
-            for condition in object["conditions"].as_array().unwrap() {
+            for condition in object["conditions"].as_array().into_iter().flatten() {
                 if condition["type"] == ty {
                     let outcome = format!(
                         "{}/{}",
@@ -410,7 +420,7 @@ impl World {
         let objects = self.status.as_array().unwrap().iter();
         objects
             .filter(|one| one["kind"] == kind && one["namespace"] == ns && one["name"] == name)
-            .flat_map(|one| one["conditions"].as_array().unwrap())
+            .flat_map(|one| one["conditions"].as_array().into_iter().flatten())
             .find(|condition| condition["type"] == ty)
             .and_then(|condition| condition["message"].as_str())
             .unwrap_or_else(|| panic!("{}: {kind} {ns}/{name} has no {ty}", self.name))
