@@ -143,8 +143,9 @@ pub fn findings(findings: &[Finding]) -> Value {
     )
 }
 
-/// Status as an array of `{apiVersion, kind, namespace, name, conditions[, addresses]}`, sorted
-/// by kind, namespace and name; objects of which nothing is to be said are left out.
+/// Status as an array of `{apiVersion, kind, namespace, name[, conditions][, addresses]
+/// [, listeners][, parents]}`, sorted by kind, namespace and name; objects of which nothing is to
+/// be said are left out.
 pub fn status(snapshot: &Snapshot) -> Value {
     let rows = snapshot.statuses.iter();
     let objects = model::status::by_object(rows.map(|(key, row)| (key, row.as_ref())));

@@ -273,6 +273,7 @@ fn snapshot() -> Snapshot {
         serves: WaypointFor::All,
         allowed: AllowedNamespaces::Same,
         listener: None,
+        takes: Vec::new(),
         service_accounts: vec![Str::from("wp")],
         forwards_identity: false,
         binding: Some(InboundBinding {

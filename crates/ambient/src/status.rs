@@ -90,7 +90,7 @@ pub(crate) fn row(
     };
     let row = StatusRow {
         conditions,
-        addresses: None,
+        ..StatusRow::default()
     };
     (key, row)
 }

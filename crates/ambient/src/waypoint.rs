@@ -79,6 +79,9 @@ pub fn derive(
             .map(|listener| listener.allowed.clone())
             .unwrap_or_default(),
         listener: listener.map(|listener| listener.name.clone()),
+        takes: (gateway.listeners.iter().find(|one| is_hbone(one)))
+            .or(listener)
+            .map_or_else(Vec::new, |listener| listener.supported_kinds().0),
         service_accounts: service_accounts(key, view, reads),
         binding,
         forwards_identity: object
@@ -103,6 +106,7 @@ fn unreadable(key: &ObjectKey) -> WaypointRow {
         serves: WaypointFor::None,
         allowed: AllowedNamespaces::None,
         listener: None,
+        takes: Vec::new(),
         service_accounts: Vec::new(),
         binding: None,
         forwards_identity: false,

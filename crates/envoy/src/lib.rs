@@ -8,7 +8,7 @@
 //! Stages in order: [`attachment`], [`attachment::workload`], [`chains`], [`encoded`],
 //! [`route_configs`], [`clusters`], [`endpoints`], [`local_endpoints`], [`listeners`], [`static_clusters`]; and on their own
 //! [`findings::route`], [`findings::policy`], [`findings::service`] and
-//! [`findings::waypoint`]; and, whoever is connected, [`credentials::grants`] and
+//! [`findings::waypoint`], [`status::route`] and [`status::gateway`]; and, whoever is connected, [`credentials::grants`] and
 //! [`credentials::materials`].
 //!
 //! **Invariants**
@@ -40,5 +40,6 @@ mod regex;
 pub mod route_configs;
 mod routes;
 pub mod static_clusters;
+pub mod status;
 mod traffic;
 mod virtual_services;

@@ -31,10 +31,10 @@ use crate::attachment::is_dynamic;
 use crate::ir::{ForwardIr, RouteAction, RouteIr, RoutePath, RoutesIr};
 use crate::virtual_services;
 
-pub(crate) use backend::{Backend, Grants, Referrer, outbound_name, resolve};
+pub(crate) use backend::{Backend, Grants, Referrer, is_backend, outbound_name, resolve};
 pub(crate) use defect::{defect, l4_defect, mirror_defect};
 pub(crate) use l4::{sni_fits, tcp_for_port};
-pub(crate) use reach::{admits, gateway_parent, host_rank};
+pub(crate) use reach::{Refusal, attaches, host_rank, refusal};
 pub(crate) use retry::retry_of;
 
 /// What routes are read from.

@@ -9,7 +9,7 @@ use crate::input::{
     AllowedNamespaces, ExtensionProvider, LabelSelector, LocalityLb, PathNormalization, Resolution,
     Retries, TargetPort, TcpKeepalive, Transport,
 };
-use crate::names::{NamespacedHostname, ObjectKey, WorkloadUid};
+use crate::names::{Kind, NamespacedHostname, ObjectKey, WorkloadUid};
 use crate::object::Labels;
 use crate::{Str, defaults};
 
@@ -255,6 +255,8 @@ pub struct WaypointRow {
     pub allowed: AllowedNamespaces,
     /// Name of that listener.
     pub listener: Option<Str>,
+    /// Kinds of routes that it takes.
+    pub takes: Vec<Kind>,
     /// Service accounts of its instances, sorted and distinct.
     pub service_accounts: Vec<Str>,
     /// How its instances take tunnelled traffic, if it says so.

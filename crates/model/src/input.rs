@@ -10,6 +10,7 @@ use crate::Str;
 use crate::object::Labels;
 
 mod destination_rule;
+mod listener;
 mod provider;
 mod request_authentication;
 mod route;
@@ -203,6 +204,8 @@ pub struct Listener {
     pub hostname: Option<Str>,
     /// `allowedRoutes.namespaces`.
     pub allowed: AllowedNamespaces,
+    /// `allowedRoutes.kinds`: group (default applied) and kind; empty when nothing is said.
+    pub kinds: Vec<(Str, Str)>,
     /// `tls`.
     pub tls: Option<ListenerTls>,
 }
@@ -265,6 +268,10 @@ pub struct Gateway {
     /// Whether a controller deploys its instances, as `spec.addresses` tells.
     /// Source: spec/gateway-api.md §2.9.
     pub is_managed: bool,
+    /// `spec.addresses`: type (empty when unset) and value.
+    pub requested: Vec<(Str, Str)>,
+    /// `tls.backend.clientCertificateRef` is given.
+    pub has_client_certificate: bool,
 }
 
 /// gateway.networking.k8s.io GatewayClass.

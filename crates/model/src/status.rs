@@ -2,12 +2,18 @@
 //!
 //! Source: spec/workload-discovery.md §6.
 
+mod attachment;
+
 use serde::ser::SerializeStruct as _;
 use serde::{Serialize, Serializer};
 
 use crate::Str;
 use crate::finding::ObjectRef;
+use crate::input::GatewayStatusAddress;
 use crate::names::Kind;
+
+use attachment::GatewayAddressJson;
+pub use attachment::{ListenerStatus, ParentRef, ParentStatus};
 
 /// Field manager of the conditions of Services and ServiceEntries.
 pub const MANAGER_SERVICE: &str = "istio-ambient-service";
@@ -19,6 +25,12 @@ pub const MANAGER_ZTUNNEL_POLICY: &str = "istio-ambient-ztunnel-policy";
 pub const MANAGER_WAYPOINT_POLICY: &str = "istio-ambient-waypoint-policy";
 /// Field manager of the addresses that ServiceEntries were given. It owns no condition.
 pub const MANAGER_ALLOCATION: &str = "istio-ipallocate";
+/// Field manager of what Gateways and routes say; it also names the controller of every entry of
+/// `status.parents`, whatever the parent. Source: spec/gateway-api.md §0, §4.1.
+pub const MANAGER_GATEWAY_API: &str = "istio.io/gateway-controller";
+/// Who holds the Lease of this name, with the revision appended, writes the status of Gateways and
+/// routes. Source: spec/gateway-api.md §8.2.
+pub const LEASE_GATEWAY_STATUS: &str = "istio-gateway-status-leader-";
 
 /// The value of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,6 +69,29 @@ pub struct Condition {
     pub observed_generation: Option<i64>,
 }
 
+impl Condition {
+    /// A condition that holds or does not, of an object of this `metadata.generation`.
+    pub fn new(
+        ty: &'static str,
+        holds: bool,
+        reason: &'static str,
+        message: impl Into<Str>,
+        generation: i64,
+    ) -> Self {
+        Self {
+            ty: Str::from(ty),
+            status: if holds {
+                ConditionStatus::True
+            } else {
+                ConditionStatus::False
+            },
+            reason: Str::from(reason),
+            message: message.into(),
+            observed_generation: Some(generation).filter(|generation| *generation != 0),
+        }
+    }
+}
+
 /// One writer's part of the status of one object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StatusKey {
@@ -77,6 +112,13 @@ pub struct StatusRow {
     /// Addresses allocated to a ServiceEntry: value and host, in the order of `status.addresses`;
     /// `None` when this writer does not own that field.
     pub addresses: Option<Vec<(Str, Str)>>,
+    /// `status.parents` of a route, in the order in which new entries are written; entries of
+    /// this controller that are not listed are to be absent. `None` for other objects.
+    pub parents: Option<Vec<ParentStatus>>,
+    /// `status.listeners` of a Gateway, in the order of its spec.
+    pub listeners: Option<Vec<ListenerStatus>>,
+    /// `status.addresses` of a Gateway.
+    pub gateway_addresses: Option<Vec<GatewayStatusAddress>>,
 }
 
 /// What all managers say of one object.
@@ -88,6 +130,52 @@ pub struct ObjectStatus {
     pub conditions: Vec<Condition>,
     /// Addresses of a ServiceEntry: value and host.
     pub addresses: Vec<(Str, Str)>,
+    /// Parents of a route.
+    pub parents: Option<Vec<ParentStatus>>,
+    /// Listeners of a Gateway.
+    pub listeners: Option<Vec<ListenerStatus>>,
+    /// Addresses of a Gateway.
+    pub gateway_addresses: Vec<GatewayStatusAddress>,
+}
+
+impl ObjectStatus {
+    fn of(object: ObjectRef) -> Self {
+        Self {
+            object,
+            conditions: Vec::new(),
+            addresses: Vec::new(),
+            parents: None,
+            listeners: None,
+            gateway_addresses: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, row: &StatusRow) {
+        self.conditions.extend_from_slice(&row.conditions);
+        self.conditions.sort();
+        let addresses = row.addresses.iter().flatten().cloned();
+        self.addresses.extend(addresses);
+        if row.parents.is_some() {
+            self.parents.clone_from(&row.parents);
+        }
+        if row.listeners.is_some() {
+            self.listeners.clone_from(&row.listeners);
+        }
+        let addresses = row.gateway_addresses.iter().flatten().cloned();
+        self.gateway_addresses.extend(addresses);
+    }
+}
+
+/// Whether a row says nothing of its object.
+fn is_silent(row: &StatusRow) -> bool {
+    fn none<T>(list: Option<&Vec<T>>) -> bool {
+        list.is_none_or(Vec::is_empty)
+    }
+    row.conditions.is_empty()
+        && none(row.addresses.as_ref())
+        && none(row.parents.as_ref())
+        && none(row.listeners.as_ref())
+        && none(row.gateway_addresses.as_ref())
 }
 
 /// One entry per object with anything to say, in the order of the keys, which must be sorted.
@@ -95,25 +183,13 @@ pub fn by_object<'a>(
     statuses: impl IntoIterator<Item = (&'a StatusKey, &'a StatusRow)>,
 ) -> Vec<ObjectStatus> {
     let mut out: Vec<ObjectStatus> = Vec::new();
-    for (key, row) in statuses {
-        let addresses = row.addresses.as_deref().unwrap_or_default();
-        if row.conditions.is_empty() && addresses.is_empty() {
-            continue;
-        }
+    for (key, row) in statuses.into_iter().filter(|(_, row)| !is_silent(row)) {
         match out.last_mut() {
-            Some(last) if last.object == key.object => {
-                last.conditions.extend_from_slice(&row.conditions);
-                last.conditions.sort();
-                last.addresses.extend_from_slice(addresses);
-            }
+            Some(last) if last.object == key.object => last.add(row),
             _ => {
-                let mut conditions = row.conditions.clone();
-                conditions.sort();
-                out.push(ObjectStatus {
-                    object: key.object.clone(),
-                    conditions,
-                    addresses: addresses.to_vec(),
-                });
+                let mut status = ObjectStatus::of(key.object.clone());
+                status.add(row);
+                out.push(status);
             }
         }
     }
@@ -142,10 +218,18 @@ struct Allocated<'a> {
     host: &'a str,
 }
 
-/// `{apiVersion, kind, namespace, name, conditions[, addresses]}`.
+/// `{apiVersion, kind, namespace, name[, conditions][, addresses][, listeners][, parents]}`; routes
+/// alone have no conditions of their own.
 impl Serialize for ObjectStatus {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let fields = 5 + usize::from(!self.addresses.is_empty());
+        let addressed = !self.addresses.is_empty() || !self.gateway_addresses.is_empty();
+        let lists = [
+            self.parents.is_none(),
+            addressed,
+            self.listeners.is_some(),
+            self.parents.is_some(),
+        ];
+        let fields = 4 + lists.into_iter().filter(|is| *is).count();
         let mut out = serializer.serialize_struct("ObjectStatus", fields)?;
         let kind = Kind::ALL
             .into_iter()
@@ -155,13 +239,25 @@ impl Serialize for ObjectStatus {
         out.serialize_field("kind", self.object.kind.as_str())?;
         out.serialize_field("namespace", self.object.key.ns.as_str())?;
         out.serialize_field("name", self.object.key.name.as_str())?;
-        out.serialize_field("conditions", &self.conditions)?;
+        if self.parents.is_none() {
+            out.serialize_field("conditions", &self.conditions)?;
+        }
         if !self.addresses.is_empty() {
             let addresses = self.addresses.iter();
             let addresses: Vec<_> = addresses
                 .map(|(value, host)| Allocated { value, host })
                 .collect();
             out.serialize_field("addresses", &addresses)?;
+        } else if addressed {
+            let addresses = self.gateway_addresses.iter();
+            let addresses: Vec<_> = addresses.map(GatewayAddressJson::of).collect();
+            out.serialize_field("addresses", &addresses)?;
+        }
+        if let Some(listeners) = &self.listeners {
+            out.serialize_field("listeners", listeners)?;
+        }
+        if let Some(parents) = &self.parents {
+            out.serialize_field("parents", parents)?;
         }
         out.end()
     }
@@ -193,7 +289,7 @@ mod tests {
         };
         StatusRow {
             conditions: types.iter().map(condition).collect(),
-            addresses: None,
+            ..StatusRow::default()
         }
     }
 

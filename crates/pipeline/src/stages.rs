@@ -43,7 +43,7 @@ use model::jwks::Wanted;
 use model::secret::{CredentialGrants, Material, MaterialKey};
 use model::status::{StatusKey, StatusRow};
 use model::{
-    AuthorizationRow, Finding, MeshRow, NamespacedHostname, ObjectKey, PodFact, ProxyClass,
+    AuthorizationRow, Finding, Kind, MeshRow, NamespacedHostname, ObjectKey, PodFact, ProxyClass,
     ServiceRow, Str, WaypointRow, WorkloadRow, WorkloadUid,
 };
 
@@ -120,6 +120,8 @@ pub(crate) struct Stages {
     workload_entry_statuses: Stage<ObjectKey, StatusKey, StatusRow>,
     policy_statuses: Stage<ObjectKey, StatusKey, StatusRow>,
     allocation_statuses: Stage<ObjectKey, StatusKey, StatusRow>,
+    route_statuses: Stage<(Kind, ObjectKey), StatusKey, StatusRow>,
+    gateway_statuses: Stage<ObjectKey, StatusKey, StatusRow>,
 }
 
 /// What of the derived tables is encoded, and whether notes changed.
@@ -220,6 +222,8 @@ impl Stages {
             workload_entry_statuses: Derived::new("workload_entry_statuses"),
             policy_statuses: Derived::new("policy_statuses"),
             allocation_statuses: Derived::new("allocation_statuses"),
+            route_statuses: Derived::new("route_statuses"),
+            gateway_statuses: Derived::new("gateway_statuses"),
         }
     }
 

@@ -31,8 +31,8 @@ pub fn derive(key: &ObjectKey, view: &AllocationStatusView<'_>, reads: &mut Read
         manager: MANAGER_ALLOCATION,
     };
     let row = StatusRow {
-        conditions: Vec::new(),
         addresses: Some(allocation.status.clone()),
+        ..StatusRow::default()
     };
     StatusOutput::one(key, row)
 }

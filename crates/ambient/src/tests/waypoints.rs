@@ -53,6 +53,7 @@ fn a_gateway_is_a_waypoint_with_every_field() {
         serves: WaypointFor::Service,
         allowed: AllowedNamespaces::Same,
         listener: Some("mesh".into()),
+        takes: vec![Kind::HttpRoute, Kind::GrpcRoute],
         service_accounts: vec!["wp".into()],
         binding: None,
         forwards_identity: false,

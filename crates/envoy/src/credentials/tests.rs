@@ -381,12 +381,11 @@ fn listener(port: u16, certificates: Vec<CertificateRef>) -> Listener {
         name: "l".into(),
         port,
         protocol: "HTTPS".into(),
-        hostname: None,
-        allowed: model::input::AllowedNamespaces::Same,
         tls: Some(ListenerTls {
             certificates,
             ..ListenerTls::default()
         }),
+        ..Listener::default()
     }
 }
 

@@ -1,7 +1,5 @@
 //! Stages `findings::route`: what of an HTTPRoute or GRPCRoute has no effect or another one.
 
-use std::sync::Arc;
-
 use flow::{Output, Reads, View};
 use model::input::{HttpRoute, RouteFilter, RouteRef};
 use model::{
@@ -12,8 +10,8 @@ use crate::attachment::mesh_row;
 use crate::attachment::port_chains;
 use crate::index::{ServiceBySource, ServiceByWaypoint, Target, TargetKind};
 use crate::routes::{
-    self, Backend, Grants, Referrer, RouteTables, Site, admits, defect, gateway_parent, host_rank,
-    mirror_defect, resolve,
+    self, Backend, Grants, Referrer, RouteTables, Site, defect, host_rank, mirror_defect, refusal,
+    resolve,
 };
 
 /// Primary: an HTTPRoute, or a GRPCRoute.
@@ -64,7 +62,6 @@ fn report(
         mesh,
         kind,
         key: p,
-        parsed,
         route,
         out: Vec::new(),
     };
@@ -138,7 +135,6 @@ struct Report<'a, 't> {
     mesh: &'a MeshRow,
     kind: Kind,
     key: &'a ObjectKey,
-    parsed: &'a Arc<Parsed<HttpRoute>>,
     route: &'a HttpRoute,
     out: Vec<Finding>,
 }
@@ -298,23 +294,14 @@ impl Report<'_, '_> {
             );
             return;
         };
-        let reason = if !gateway_parent(parent, waypoint) {
-            "no HBONE listener has that sectionName and port".to_owned()
-        } else if !admits(
-            self.view.tables.namespaces,
-            reads,
-            waypoint,
-            &self.parsed.key().ns,
-        ) {
-            format!(
-                "its listener does not admit routes of namespace {}",
-                self.key.ns
-            )
-        } else {
-            match self.unreached(reads, waypoint) {
+        let namespaces = self.view.tables.namespaces;
+        let route = (self.kind, &self.key.ns);
+        let reason = match refusal(namespaces, reads, waypoint, route, parent) {
+            Some(refused) => refused.clause(route),
+            None => match self.unreached(reads, waypoint) {
                 Some(reason) => reason.to_owned(),
                 None => return,
-            }
+            },
         };
         let what = format!(
             "The route reaches no service behind waypoint {}: {reason}",

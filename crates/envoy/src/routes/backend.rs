@@ -94,6 +94,16 @@ pub(crate) fn outbound_name(port: u16, host: &str) -> Str {
     attachment::outbound_name(port, "", host)
 }
 
+/// Whether [`resolve`] knows the kind of a backend or mirror.
+pub(crate) fn is_backend(target: &RouteRef) -> bool {
+    matches!(
+        (target.group.as_str(), target.kind.as_str()),
+        ("" | "core", "Service")
+            | ("multicluster.x-k8s.io", "ServiceImport")
+            | ("networking.istio.io", "Hostname")
+    )
+}
+
 /// Resolves a backend or mirror of a route.
 pub(crate) fn resolve(
     tables: &RouteTables<'_>,

@@ -99,9 +99,8 @@ pub(super) fn gateway_routes<'t>(
         let Some(route) = usable(site, tables, reads, (kind, parsed), Grants::Checked) else {
             continue;
         };
-        if !reaches_by_gateway(route, site.waypoint)
-            || !admits(tables.namespaces, reads, site.waypoint, &key.ns)
-        {
+        let namespaces = tables.namespaces;
+        if !attaches(namespaces, reads, site.waypoint, (kind, &key.ns), route) {
             continue;
         }
         if let Some(host_rank) = host_rank(&route.hostnames, site.service) {
@@ -156,21 +155,71 @@ pub(crate) fn own_parents<'r>(parents: &'r [RouteRef], target: &'r Target) -> Pa
 }
 
 /// Whether a parent reference to a waypoint selects its HBONE listener.
-pub(crate) fn gateway_parent(parent: &RouteRef, waypoint: &WaypointRow) -> bool {
+fn gateway_parent(parent: &RouteRef, waypoint: &WaypointRow) -> bool {
     let section = parent.section.as_ref();
-    parent.port.is_none_or(|port| port == HBONE_PORT)
+    waypoint.listener.is_some()
+        && parent.port.is_none_or(|port| port == HBONE_PORT)
         && section.is_none_or(|name| waypoint.listener.as_ref() == Some(name))
 }
 
-/// Whether some parent reference of a route selects the HBONE listener of a waypoint.
-pub(crate) fn reaches_by_gateway(route: &HttpRoute, waypoint: &WaypointRow) -> bool {
+/// Why a waypoint does not take a route by one of its parents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// No listener is the one that the parent selects.
+    Listener,
+    /// The listener does not admit the namespace of the route.
+    Namespace,
+    /// The listener takes no routes of the kind.
+    Kind,
+}
+
+impl Refusal {
+    /// The same in words, as a clause about a route of a kind and namespace.
+    pub(crate) fn clause(self, (kind, ns): (Kind, &Str)) -> String {
+        match self {
+            Self::Listener => "no HBONE listener has that sectionName and port".to_owned(),
+            Self::Namespace => format!("its listener does not admit routes of namespace {ns}"),
+            Self::Kind => format!("its listener takes no {kind}"),
+        }
+    }
+}
+
+/// Why a waypoint does not take a route of a kind and namespace by one of its parents, which
+/// names the waypoint; `None` when it does. Source: spec/gateway-api.md §4.2, §5.9.
+pub(crate) fn refusal(
+    namespaces: View<'_, ObjectKey, Parsed<Namespace>>,
+    reads: &mut Reads,
+    waypoint: &WaypointRow,
+    (kind, ns): (Kind, &Str),
+    parent: &RouteRef,
+) -> Option<Refusal> {
+    if !gateway_parent(parent, waypoint) {
+        Some(Refusal::Listener)
+    } else if !admits(namespaces, reads, waypoint, ns) {
+        Some(Refusal::Namespace)
+    } else if !waypoint.takes.contains(&kind) {
+        Some(Refusal::Kind)
+    } else {
+        None
+    }
+}
+
+/// Whether a waypoint takes an HTTPRoute or GRPCRoute of a namespace by any of its parents.
+pub(crate) fn attaches(
+    namespaces: View<'_, ObjectKey, Parsed<Namespace>>,
+    reads: &mut Reads,
+    waypoint: &WaypointRow,
+    (kind, ns): (Kind, &Str),
+    route: &HttpRoute,
+) -> bool {
     let target = Target::new(TargetKind::Gateway, waypoint.key.clone());
     waypoint.is_mesh_class
-        && own_parents(&route.parents, &target).any(|parent| gateway_parent(parent, waypoint))
+        && own_parents(&route.parents, &target)
+            .any(|parent| refusal(namespaces, reads, waypoint, (kind, ns), parent).is_none())
 }
 
 /// Whether the listener of a waypoint admits routes of a namespace.
-pub(crate) fn admits(
+fn admits(
     namespaces: View<'_, ObjectKey, Parsed<Namespace>>,
     reads: &mut Reads,
     waypoint: &WaypointRow,

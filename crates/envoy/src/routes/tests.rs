@@ -163,6 +163,7 @@ impl World {
             serves: WaypointFor::All,
             allowed: AllowedNamespaces::Same,
             listener: Some("mesh".into()),
+            takes: vec![Kind::HttpRoute, Kind::GrpcRoute],
             service_accounts: Vec::new(),
             binding: None,
             forwards_identity: false,
@@ -245,8 +246,8 @@ fn reference(kind: &str, ns: &str, name: &str, port: Option<u16>) -> RouteRef {
         kind: kind.into(),
         ns: ns.into(),
         name: name.into(),
-        section: None,
         port,
+        ..RouteRef::default()
     }
 }
 

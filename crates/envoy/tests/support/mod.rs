@@ -509,6 +509,7 @@ pub fn waypoint(key: &ObjectKey) -> WaypointRow {
         serves: WaypointFor::All,
         allowed: AllowedNamespaces::Same,
         listener: Some("mesh".into()),
+        takes: vec![Kind::HttpRoute, Kind::GrpcRoute],
         service_accounts: vec!["wp".into()],
         binding: None,
         forwards_identity: false,
@@ -640,8 +641,8 @@ pub fn reference(kind: &str, ns: &str, name: &str, port: Option<u16>) -> RouteRe
         kind: kind.into(),
         ns: ns.into(),
         name: name.into(),
-        section: None,
         port,
+        ..RouteRef::default()
     }
 }
 

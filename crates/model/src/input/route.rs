@@ -20,6 +20,20 @@ pub struct RouteRef {
     pub section: Option<Str>,
     /// `port`.
     pub port: Option<u16>,
+    /// Which parts of a parent were not written; nothing is said of other references.
+    pub defaulted: Defaulted,
+}
+
+/// Parts of a reference that the API's defaults stand for. A status repeats a parent as it was
+/// written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Defaulted {
+    /// `group`.
+    pub group: bool,
+    /// `kind`.
+    pub kind: bool,
+    /// `namespace`.
+    pub ns: bool,
 }
 
 /// A string match of Gateway API.

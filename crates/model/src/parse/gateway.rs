@@ -27,6 +27,8 @@ pub(super) const GROUP: &str = "gateway.networking.k8s.io";
 const REMOTE_CLASS: &str = "istio-remote";
 
 const LISTENERS_COUNT_MAX: usize = 64;
+const ADDRESSES_COUNT_MAX: usize = 16;
+const ROUTE_KINDS_COUNT_MAX: usize = 8;
 
 const GATEWAY_FIELDS: &[&str] = &[
     "addresses",
@@ -68,6 +70,11 @@ pub(super) fn gateway(doc: Doc<'_>) -> Arc<Parsed<Gateway>> {
         }
         at_most(&spec.listeners, LISTENERS_COUNT_MAX, "spec.listeners")?;
         let is_managed = is_managed(&spec);
+        let requested: Vec<_> = spec.addresses.into_iter().flatten().collect();
+        at_most(&requested, ADDRESSES_COUNT_MAX, "spec.addresses")?;
+        let backend = spec.tls.as_ref().and_then(|tls| tls.backend.as_ref());
+        let has_client_certificate =
+            backend.is_some_and(|backend| backend.client_certificate_ref.is_some());
         let frontend = frontend(spec.tls)?;
         Ok(Gateway {
             class: Str::from(spec.gateway_class_name),
@@ -80,6 +87,16 @@ pub(super) fn gateway(doc: Doc<'_>) -> Arc<Parsed<Gateway>> {
             has_address: !status.is_empty(),
             frontend,
             is_managed,
+            has_client_certificate,
+            requested: requested
+                .into_iter()
+                .map(|wire| {
+                    (
+                        Str::from(wire.r#type.unwrap_or_default()),
+                        Str::from(wire.value.unwrap_or_default()),
+                    )
+                })
+                .collect(),
             addresses: status
                 .iter()
                 .enumerate()
@@ -128,12 +145,24 @@ fn address(
 }
 
 fn listener((i, wire): (usize, GatewayListeners)) -> Result<Listener, Invalid> {
+    let routes = wire.allowed_routes.unwrap_or_default();
+    let kinds = routes.kinds.unwrap_or_default();
+    at_most(
+        &kinds,
+        ROUTE_KINDS_COUNT_MAX,
+        &format!("spec.listeners[{i}].allowedRoutes.kinds"),
+    )?;
+    let kinds = kinds.into_iter().map(|wire| {
+        let group = wire.group.as_deref().unwrap_or(GROUP);
+        (Str::from(group), Str::from(wire.kind))
+    });
     Ok(Listener {
         name: Str::from(wire.name),
         port: port(wire.port, || format!("spec.listeners[{i}].port"))?,
         protocol: Str::from(wire.protocol),
         hostname: wire.hostname.filter(|host| !host.is_empty()).map(Str::from),
-        allowed: allowed(wire.allowed_routes.and_then(|routes| routes.namespaces)),
+        kinds: kinds.collect(),
+        allowed: allowed(routes.namespaces),
         tls: wire.tls.map(listener_tls),
     })
 }

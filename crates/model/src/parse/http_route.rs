@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use crate::Str;
 use crate::finding::Severity;
-use crate::input::{HttpMatch, HttpRoute, HttpRule, PathMatch, RouteRef, ValueMatch};
+use crate::input::{Defaulted, HttpMatch, HttpRoute, HttpRule, PathMatch, RouteRef, ValueMatch};
 use crate::object::{Invalid, Parsed};
 
 use super::gateway::GROUP;
@@ -175,6 +175,11 @@ fn parents(doc: &mut Doc<'_>, wire: Vec<wire::ParentRef>) -> Result<Vec<RouteRef
             Some(port) => port,
             None => None,
         };
+        let defaulted = Defaulted {
+            group: wire.group.is_none(),
+            kind: wire.kind.is_none(),
+            ns: wire.namespace.is_none(),
+        };
         let ns = wire.namespace.map(Str::from);
         out.push(RouteRef {
             group: Str::from(wire.group.as_deref().unwrap_or(GROUP)),
@@ -183,6 +188,7 @@ fn parents(doc: &mut Doc<'_>, wire: Vec<wire::ParentRef>) -> Result<Vec<RouteRef
             name: Str::from(wire.name),
             section: wire.section_name.map(Str::from),
             port,
+            defaulted,
         });
     }
     Ok(out)

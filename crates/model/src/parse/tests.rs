@@ -484,9 +484,8 @@ fn gateway_kinds_are_read_whole() {
         name: s(name),
         port,
         protocol: s(protocol),
-        hostname: None,
         allowed,
-        tls: None,
+        ..Listener::default()
     };
     let selector = LabelSelector {
         match_labels: pairs(&[("a", "b")]),
@@ -508,8 +507,8 @@ fn gateway_kinds_are_read_whole() {
             GatewayStatusAddress::Ip("10.0.0.1".parse().unwrap()),
         ],
         has_address: true,
-        frontend: FrontendTls::default(),
         is_managed: true,
+        ..Gateway::default()
     };
     let Object::Gateway(found) = object(&gateway) else {
         panic!()

@@ -12,16 +12,19 @@ use envoy::findings;
 use envoy::findings::captured::CapturedView;
 use envoy::findings::destination_rule::DestinationRuleFindingView;
 use envoy::findings::policy::PolicyFindingView;
-use envoy::findings::request_authentication::RequestAuthenticationFindingView;
 use envoy::findings::rejected::RejectedView;
+use envoy::findings::request_authentication::RequestAuthenticationFindingView;
 use envoy::findings::route::RouteFindingView;
 use envoy::findings::service::ServiceFindingView;
 use envoy::findings::virtual_service::VirtualServiceFindingView;
 use envoy::findings::waypoint::WaypointFindingView;
 use envoy::route_configs::RouteTables;
+use envoy::status as envoy_status;
+use envoy::status::gateway::GatewayStatusView;
+use envoy::status::route::RouteStatusView;
 use flow::{Changes, Dirty, Touched};
 use model::status::{StatusKey, StatusRow};
-use model::{Finding, NamespacedHostname, ServiceRow, WorkloadRow, WorkloadUid};
+use model::{Finding, Kind, NamespacedHostname, ObjectKey, ServiceRow, WorkloadRow, WorkloadUid};
 
 use super::Stages;
 use crate::inputs::{InputChanges, Inputs};
@@ -253,13 +256,73 @@ impl Stages {
                 allocations: self.allocations.view(),
             }
         );
-        vec![
+        let of_attachments = self.update_attachment_statuses(inputs, changed, touched);
+        let ambient = [
             of_services,
             of_workload_entries,
             of_policies,
             of_allocations,
-        ]
+        ];
+        ambient.into_iter().chain(of_attachments).collect()
     }
+
+    /// The status of routes and Gateways.
+    fn update_attachment_statuses(
+        &mut self,
+        inputs: &Inputs,
+        changed: &InputChanges,
+        touched: &mut Touched,
+    ) -> [Changes<StatusKey, StatusRow>; 2] {
+        let mesh = self.mesh.view();
+        let waypoints = self.waypoints.view();
+        let tables = RouteTables {
+            services: self.services.view(),
+            http_routes: inputs.http_routes.view(),
+            grpc_routes: inputs.grpc_routes.view(),
+            tcp_routes: inputs.tcp_routes.view(),
+            tls_routes: inputs.tls_routes.view(),
+            reference_grants: inputs.reference_grants.view(),
+            namespaces: inputs.namespaces.view(),
+            virtual_services: inputs.virtual_services.view(),
+            destination_rules: inputs.destination_rules.view(),
+        };
+        let of_routes = update!(
+            touched,
+            self.route_statuses,
+            changed_routes(changed),
+            envoy_status::route::derive,
+            RouteStatusView {
+                tables,
+                waypoints,
+                gateway_classes: inputs.gateway_classes.view(),
+                mesh,
+            }
+        );
+        let of_gateways = update!(
+            touched,
+            self.gateway_statuses,
+            changed.gateways.keys().cloned(),
+            envoy_status::gateway::derive,
+            GatewayStatusView {
+                gateways: inputs.gateways.view(),
+                waypoints,
+                service_objects: inputs.services.view(),
+                workloads: self.workloads.view(),
+                tables,
+                mesh,
+            }
+        );
+        [of_routes, of_gateways]
+    }
+}
+
+/// Kind and key of every route that changed.
+fn changed_routes(changed: &InputChanges) -> impl Iterator<Item = (Kind, ObjectKey)> + '_ {
+    let of = |kind: Kind| move |key: &ObjectKey| (kind, key.clone());
+    (changed.http_routes.keys().map(of(Kind::HttpRoute)))
+        .chain(changed.grpc_routes.keys().map(of(Kind::GrpcRoute)))
+        .chain(changed.tcp_routes.keys().map(of(Kind::TcpRoute)))
+        .chain(changed.tls_routes.keys().map(of(Kind::TlsRoute)))
 }
 
 macro_rules! notes {
@@ -323,4 +386,6 @@ notes!(
     workload_entry_statuses,
     policy_statuses,
     allocation_statuses,
+    route_statuses,
+    gateway_statuses,
 );

@@ -25,6 +25,7 @@ fn waypoint(at: &str, accounts: &[&str]) -> (ObjectKey, Arc<WaypointRow>) {
         serves: model::derived::WaypointFor::None,
         allowed: model::input::AllowedNamespaces::None,
         listener: None,
+        takes: Vec::new(),
         service_accounts: accounts.iter().map(|sa| Str::from(*sa)).collect(),
         binding: None,
         forwards_identity: false,

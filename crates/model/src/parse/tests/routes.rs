@@ -52,8 +52,8 @@ fn reference(group: &str, kind: &str, ns: &str, name: &str, port: Option<u16>) -
         kind: s(kind),
         ns: s(ns),
         name: s(name),
-        section: None,
         port,
+        ..RouteRef::default()
     }
 }
 
@@ -89,6 +89,11 @@ fn http_routes_are_read_whole() {
         parents: vec![
             RouteRef {
                 section: Some(s("s")),
+                defaulted: Defaulted {
+                    group: true,
+                    kind: true,
+                    ns: true,
+                },
                 ..reference("gateway.networking.k8s.io", "Gateway", "ns", "g", Some(80))
             },
             reference("", "Service", "o", "svc", None),

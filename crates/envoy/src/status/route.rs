@@ -1,0 +1,296 @@
+//! Stage `status::route`: a route → an entry for each of its parents.
+//! Source: spec/gateway-api.md §4, §5.9.
+
+mod refs;
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use flow::{Reads, View};
+use model::input::{GatewayClass, RouteRef};
+use model::status::{
+    Condition, MANAGER_GATEWAY_API, ParentRef, ParentStatus, StatusKey, StatusRow,
+};
+use model::{Kind, MeshRow, Meta, ObjectKey, ObjectRef, Parsed, ServiceRow, WaypointRow};
+
+use super::{ACCEPTED, RESOLVED_REFS, RESOLVED_WAYPOINTS, StatusOutput};
+use crate::attachment::mesh_row;
+use crate::index::{ServiceBySource, TargetKind};
+use crate::routes::{Grants, Referrer, Refusal, RouteTables, refusal};
+use refs::{Refs, Rules};
+
+/// Primary: kind and key of a route.
+pub type P = (Kind, ObjectKey);
+
+/// Controllers of classes whose waypoints are ours to speak of.
+const CONTROLLERS: [&str; 2] = ["istio.io/mesh-controller", "istio.io/gateway-controller"];
+
+/// What the stage reads.
+#[derive(Clone, Copy)]
+pub struct RouteStatusView<'t> {
+    /// What routes are made of; services with index [`ServiceBySource`].
+    pub tables: RouteTables<'t>,
+    /// Waypoints.
+    pub waypoints: View<'t, ObjectKey, WaypointRow>,
+    /// GatewayClasses.
+    pub gateway_classes: View<'t, ObjectKey, Parsed<GatewayClass>>,
+    /// Mesh settings.
+    pub mesh: View<'t, (), MeshRow>,
+}
+
+/// The status of a route. One that cannot be read has no entry.
+pub fn derive(p: &P, view: &RouteStatusView<'_>, reads: &mut Reads) -> StatusOutput {
+    let (kind, key) = p;
+    let tables = &view.tables;
+    let found = match kind {
+        Kind::HttpRoute => tables.http_routes.get(reads, key).map(Route::http),
+        Kind::GrpcRoute => tables.grpc_routes.get(reads, key).map(Route::http),
+        Kind::TcpRoute => tables.tcp_routes.get(reads, key).map(Route::l4),
+        Kind::TlsRoute => tables.tls_routes.get(reads, key).map(Route::l4),
+        _ => None,
+    };
+    let Some(route) = found else {
+        return StatusOutput::gone();
+    };
+    let parents = match route.rules {
+        Some(rules) => entries(*kind, &route, rules, view, reads),
+        None => Vec::new(),
+    };
+    let key = StatusKey {
+        object: ObjectRef::new(*kind, key.clone()),
+        manager: MANAGER_GATEWAY_API,
+    };
+    let row = StatusRow {
+        parents: Some(parents),
+        ..StatusRow::default()
+    };
+    StatusOutput::one(key, row)
+}
+
+/// A route of any kind; without rules if it cannot be read.
+struct Route<'t> {
+    meta: &'t Meta,
+    parents: &'t [RouteRef],
+    rules: Option<Rules<'t>>,
+}
+
+impl<'t> Route<'t> {
+    fn http(parsed: &'t Arc<Parsed<model::input::HttpRoute>>) -> Self {
+        let body = parsed.ok();
+        Self {
+            meta: &parsed.meta,
+            parents: body.map_or(&[], |route| &route.parents),
+            rules: body.map(Rules::Requests),
+        }
+    }
+
+    fn l4(parsed: &'t Arc<Parsed<model::input::L4Route>>) -> Self {
+        let body = parsed.ok();
+        Self {
+            meta: &parsed.meta,
+            parents: body.map_or(&[], |route| &route.parents),
+            rules: body.map(Rules::Connections),
+        }
+    }
+}
+
+/// One entry per parent that there is something to say of; a parent that is written twice has one.
+fn entries(
+    kind: Kind,
+    route: &Route<'_>,
+    rules: Rules<'_>,
+    view: &RouteStatusView<'_>,
+    reads: &mut Reads,
+) -> Vec<ParentStatus> {
+    let mesh = mesh_row(view.mesh, reads);
+    let mut report = Report {
+        view,
+        mesh: &mesh,
+        kind,
+        meta: route.meta,
+        rules,
+        checked: None,
+        unchecked: None,
+    };
+    let mut out = BTreeMap::new();
+    for parent in route.parents {
+        let parent_ref = ParentRef::of(parent);
+        let identity = Reverse(parent_ref.identity(&route.meta.key.ns));
+        if out.contains_key(&identity) {
+            continue;
+        }
+        if let Some(conditions) = report.parent(parent, reads) {
+            let entry = ParentStatus {
+                parent_ref,
+                controller_name: MANAGER_GATEWAY_API,
+                conditions,
+            };
+            out.insert(identity, entry);
+        }
+    }
+    out.into_values().collect()
+}
+
+/// Whether it is, the reason, and a message.
+type Verdict = (bool, &'static str, String);
+
+struct Report<'a, 't> {
+    view: &'a RouteStatusView<'t>,
+    mesh: &'a MeshRow,
+    kind: Kind,
+    meta: &'a Meta,
+    rules: Rules<'a>,
+    /// What became of references for parents with and without grants, once it is known.
+    checked: Option<Refs>,
+    unchecked: Option<Refs>,
+}
+
+impl Report<'_, '_> {
+    /// The conditions of an entry; `None` when the parent has none.
+    fn parent(&mut self, parent: &RouteRef, reads: &mut Reads) -> Option<Vec<Condition>> {
+        let (accepted, waypoints, grants) = match TargetKind::of(&parent.group, &parent.kind)? {
+            TargetKind::GatewayClass => return None,
+            TargetKind::Gateway => {
+                let accepted = self.by_gateway(parent, reads)?;
+                let waypoints = "All waypoints are resolved".to_owned();
+                (accepted, waypoints, Grants::Checked)
+            }
+            TargetKind::Service => self.by_service(Kind::Service, parent, reads)?,
+            TargetKind::ServiceEntry => self.by_service(Kind::ServiceEntry, parent, reads)?,
+        };
+        let refs = self.refs(grants, reads);
+        let waypoints = (true, "ResolvedWaypoints", waypoints);
+        let generation = self.meta.generation;
+        let condition = |ty, (holds, reason, message): Verdict| {
+            Condition::new(ty, holds, reason, message, generation)
+        };
+        Some(vec![
+            condition(ACCEPTED, accepted),
+            condition(RESOLVED_REFS, refs),
+            condition(RESOLVED_WAYPOINTS, waypoints),
+        ])
+    }
+
+    /// A parent that is a waypoint; nothing is said of other Gateways, and waypoints take no
+    /// routes of connections.
+    fn by_gateway(&self, parent: &RouteRef, reads: &mut Reads) -> Option<Verdict> {
+        if !matches!(self.kind, Kind::HttpRoute | Kind::GrpcRoute) {
+            return None;
+        }
+        let key = ObjectKey::new(parent.ns.clone(), parent.name.clone());
+        let waypoint = self.view.waypoints.get(reads, &key)?;
+        if !waypoint.is_mesh_class {
+            return None;
+        }
+        let namespaces = self.view.tables.namespaces;
+        let route = (self.kind, &self.meta.key.ns);
+        Some(match refusal(namespaces, reads, waypoint, route, parent) {
+            None => accepted(format!("Waypoint {key} has taken the route")),
+            Some(refused) => {
+                let reason = match refused {
+                    Refusal::Listener => "NoMatchingParent",
+                    Refusal::Namespace | Refusal::Kind => "NotAllowedByListeners",
+                };
+                let clause = refused.clause(route);
+                let message = format!("Waypoint {key} does not take the route: {clause}");
+                (false, reason, message)
+            }
+        })
+    }
+
+    /// A parent that is a Service or ServiceEntry; nothing is said when its waypoint is somebody
+    /// else's.
+    fn by_service(
+        &self,
+        kind: Kind,
+        parent: &RouteRef,
+        reads: &mut Reads,
+    ) -> Option<(Verdict, String, Grants)> {
+        let key = ObjectKey::new(parent.ns.clone(), parent.name.clone());
+        let source = ObjectRef::new(kind, key.clone());
+        let services = self.view.tables.services;
+        let rows: Vec<_> = services
+            .by::<ServiceBySource>(reads, &source)
+            .map(|(_, row)| &**row)
+            .collect();
+        let bound = rows.iter().find_map(|row| row.waypoint.as_ref());
+        if bound.is_some_and(|bound| self.is_foreign(&bound.key, reads)) {
+            return None;
+        }
+        if rows.is_empty() {
+            let missing = format!("{kind} {key} does not exist, or has no host of the mesh");
+            let verdict = (false, "NoMatchingParent", missing.clone());
+            let waypoints = format!("{missing}, so it has no waypoint");
+            return Some((verdict, waypoints, Grants::Ignored));
+        }
+        let taken = accepted(format!("The route is valid for {kind} {key}"));
+        let waypoints = match bound {
+            Some(bound) => self.of_bound(&source, &bound.key),
+            None => of_unbound(&source, &rows),
+        };
+        Some((taken, waypoints, Grants::Ignored))
+    }
+
+    /// Whether a Gateway is of a class that another implementation owns.
+    fn is_foreign(&self, gateway: &ObjectKey, reads: &mut Reads) -> bool {
+        let Some(waypoint) = self.view.waypoints.get(reads, gateway) else {
+            return false;
+        };
+        let class = ObjectKey::cluster(waypoint.class.clone());
+        let class = self.view.gateway_classes.get(reads, &class);
+        class
+            .and_then(|class| class.ok())
+            .is_some_and(|class| !CONTROLLERS.contains(&class.controller.as_str()))
+    }
+
+    fn of_bound(&self, source: &ObjectRef, waypoint: &ObjectKey) -> String {
+        let ns = &self.meta.key.ns;
+        let ObjectRef { kind, key, .. } = source;
+        if *ns == key.ns || *ns == waypoint.ns {
+            return format!("{kind} {key} is bound to waypoint {waypoint}");
+        }
+        format!(
+            "{kind} {key} is bound to waypoint {waypoint}, which does not apply routes of namespace {ns}, only those of its own and of {}",
+            key.ns
+        )
+    }
+
+    fn refs(&mut self, grants: Grants, reads: &mut Reads) -> Verdict {
+        let known = match grants {
+            Grants::Checked => &mut self.checked,
+            Grants::Ignored => &mut self.unchecked,
+        };
+        let referrer = Referrer {
+            kind: self.kind,
+            ns: &self.meta.key.ns,
+            domain: &self.mesh.domain,
+            grants,
+        };
+        let refs =
+            known.get_or_insert_with(|| Refs::of(self.rules, &referrer, &self.view.tables, reads));
+        match refs {
+            Refs::Resolved => {
+                let message = "All references are resolved".to_owned();
+                (true, "ResolvedRefs", message)
+            }
+            Refs::Unresolved(reason, message) => (false, reason, message.clone()),
+        }
+    }
+}
+
+fn accepted(message: String) -> Verdict {
+    (true, "Accepted", message)
+}
+
+fn of_unbound(source: &ObjectRef, rows: &[&ServiceRow]) -> String {
+    let refused = if rows.iter().any(|row| row.blocked.is_some()) {
+        "; its traffic is refused until there is one"
+    } else {
+        ""
+    };
+    format!(
+        "{} {} has no waypoint, so the route is not applied: label istio.io/use-waypoint is missing on it and on its namespace, or names none that it can use{refused}",
+        source.kind, source.key
+    )
+}
