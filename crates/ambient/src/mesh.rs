@@ -116,7 +116,7 @@ fn traffic(row: &mut MeshTraffic, config: &MeshConfig) {
     row.tcp_keepalive = config.tcp_keepalive;
     row.h2_upgrade = config.h2_upgrade;
     row.locality_lb.clone_from(&config.locality_lb);
-    row.path_normalization = config.path_normalization.unwrap_or_default();
+    row.path_normalization = config.path_normalization;
     if let Some(timeout) = config.connect_timeout {
         row.connect_timeout = timeout;
     }

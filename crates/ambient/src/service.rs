@@ -80,12 +80,17 @@ pub fn derive(
     else {
         return Output::gone();
     };
-    let canonical = view
+    let of_host: Vec<_> = view
         .claims
         .by::<ClaimsByHostname>(reads, &host.hostname)
-        .filter(|(_, row)| row.visibility == Visibility::Public)
-        .min_by_key(|(key, row)| precedence(key, row))
-        .is_some_and(|(best, _)| best == winner);
+        .collect();
+    let first = |public: bool| {
+        let all = of_host.iter().copied();
+        all.filter(|(_, row)| !public || row.visibility == Visibility::Public)
+            .min_by_key(|(key, row)| precedence(key, row))
+            .is_some_and(|(best, _)| best == winner)
+    };
+    let (canonical, first_of_host) = (first(true), first(false));
     let mesh = tables::mesh(view.mesh, reads);
     let network = mesh.network.clone();
     let facts = Facts {
@@ -93,6 +98,7 @@ pub fn derive(
         source: &winner.1,
         claim: row,
         canonical,
+        first_of_host,
         network: &network,
         default_export_to: &mesh.traffic.service_export_to,
     };
@@ -159,6 +165,7 @@ struct Facts<'a> {
     source: &'a ServiceSource,
     claim: &'a ClaimRow,
     canonical: bool,
+    first_of_host: bool,
     network: &'a Str,
     default_export_to: &'a [Str],
 }
@@ -235,6 +242,7 @@ impl Facts<'_> {
             subject_alt_names: Vec::new(),
             export_to: self.default_export_to.to_vec(),
             canonical: self.canonical,
+            first_of_host: self.first_of_host,
         }
     }
 

@@ -148,7 +148,7 @@ pub fn derive(
     let row = AttachmentIr {
         waypoints: waypoints.into_iter().cloned().collect(),
         created_s: service.created_s.unwrap_or(i64::MAX),
-        host: p.hostname.clone(),
+        host: service.wire_host(),
         vips: vips.collect(),
         ports: ports
             .filter_map(|port| Some((port.port, chains_of(service, port)?)))

@@ -83,7 +83,7 @@ fn at_waypoint(
             rows.push(http(&site, port, filters(Layer::Http)));
         }
         if chains.tcp() {
-            let name = inbound_name(port.port, "tcp", &service.key.hostname);
+            let name = inbound_name(port.port, "tcp", &service.wire_host());
             let (body, led_to) = routes::tcp_for_port(&site, &view.tables, reads, port.port, &name);
             let mut chain = tcp(port, name, body, filters(Layer::Tcp));
             chain.outbound.extend(led_to);
@@ -99,17 +99,20 @@ type Filters = (Vec<ChainFilter>, BTreeSet<Outbound>);
 
 fn http(site: &Site<'_>, port: &PortRow, (filters, outbound): Filters) -> ChainIr {
     ChainIr {
-        name: inbound_name(port.port, "http", &site.service.key.hostname),
+        name: inbound_name(port.port, "http", &site.service.wire_host()),
         port: port.port,
-        filters,
         body: ChainBody::Http {
             http2: port.protocol.is_http2(),
             grpc_web: port.protocol == AppProtocol::GrpcWeb,
-            normalization: site.mesh.traffic.path_normalization,
+            normalization: ChainFilter::normalization(
+                &filters,
+                site.mesh.traffic.path_normalization,
+            ),
             forwards_identity: site.waypoint.forwards_identity,
             dynamic_host: dynamic_host(site.service, port),
             routes: RouteSource::Discovery,
         },
+        filters,
         republish_destination: false,
         outbound,
     }

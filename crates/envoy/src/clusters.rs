@@ -189,7 +189,7 @@ fn inbound(
                 None => Str::from(kind),
             };
             let named = Named {
-                name: inbound_name(port.port, &kind, &service.key.hostname),
+                name: inbound_name(port.port, &kind, &service.wire_host()),
                 subset: kind,
                 http,
             };
@@ -212,7 +212,7 @@ fn outbound(
         return None;
     }
     let named = Named {
-        name: outbound_name(port.port, subset, &site.seen.service.key.hostname),
+        name: outbound_name(port.port, subset, &site.seen.service.wire_host()),
         subset: subset.clone(),
         http: port.protocol.is_http() || port.protocol == AppProtocol::Unknown,
     };

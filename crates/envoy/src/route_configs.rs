@@ -66,7 +66,7 @@ fn at_waypoint(
             seen.insert(port.port) && chains.http()
         });
         if http {
-            let name = inbound_name(port.port, "http", &service.key.hostname);
+            let name = inbound_name(port.port, "http", &service.wire_host());
             let key = WaypointResource::new(waypoint.key.clone(), name.clone());
             let row = routes::for_port(&site, &view.tables, reads, port.port, &name);
             rows.push((key, row));

@@ -45,8 +45,8 @@ pub struct MeshRow {
 pub struct MeshTraffic {
     /// Extension providers.
     pub providers: Vec<ExtensionProvider>,
-    /// What is done to paths before anything looks at them.
-    pub path_normalization: PathNormalization,
+    /// What is done to paths before anything looks at them; `None` when mesh config says nothing.
+    pub path_normalization: Option<PathNormalization>,
     /// `defaultHttpRetryPolicy`; `None` = the built-in one.
     pub default_retries: Option<Retries>,
     /// `connectTimeout`, 10 s.
@@ -72,7 +72,7 @@ impl Default for MeshTraffic {
         let everybody = || vec![arcstr::literal!("*")];
         Self {
             providers: Vec::new(),
-            path_normalization: PathNormalization::default(),
+            path_normalization: None,
             default_retries: None,
             connect_timeout: Duration::from_secs(10),
             tcp_keepalive: None,
@@ -419,6 +419,22 @@ pub struct ServiceRow {
     pub export_to: Vec<Str>,
     /// The canonical one of its host name.
     pub canonical: bool,
+    /// No service of another namespace with this host name comes before it: a Service before
+    /// ServiceEntries, and the older before the younger, whoever sees them.
+    pub first_of_host: bool,
+}
+
+impl ServiceRow {
+    /// The host as it stands in names of chains and clusters. They have no room for namespaces,
+    /// so of several services with one host name all but the first add theirs: nobody may take
+    /// the place of somebody else's service at a waypoint that both use.
+    pub fn wire_host(&self) -> Str {
+        if self.first_of_host {
+            self.key.hostname.clone()
+        } else {
+            arcstr::format!("{}~{}", self.key.hostname, self.key.ns)
+        }
+    }
 }
 
 /// A resolved attachment to a waypoint.

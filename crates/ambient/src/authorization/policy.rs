@@ -287,7 +287,7 @@ impl Told<'_> {
         let message = format!(
             "{l7} ignored in rule {i}; all traffic that the rest of the entry matches is denied"
         );
-        let fix = "Split L4 and L7 and attach the L7 part to the waypoint";
+        let fix = "Split L4 and L7 and attach the L7 part to the waypoint by targetRefs";
         let note = error(
             "authz-l7-ztunnel-deny-wide",
             reference(self.key),

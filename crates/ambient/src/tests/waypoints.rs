@@ -2,7 +2,7 @@
 
 use model::derived::{BoundWaypoint, InboundBinding, WaypointFor};
 use model::input::AllowedNamespaces;
-use model::{GatewayAddress, NamespacedHostname, ObjectKey, WaypointRow};
+use model::{GatewayAddress, Kind, NamespacedHostname, ObjectKey, WaypointRow};
 
 use super::world::{World, world, world_with};
 

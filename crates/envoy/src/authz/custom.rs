@@ -18,6 +18,8 @@ use super::Services;
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(600);
 const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 const NAME_CHARS_MAX: usize = 63;
+/// Longest name and value of a header that Envoy takes in its configuration.
+const HEADER_BYTES_MAX: usize = 16_384;
 /// Statuses that Envoy has a name for.
 const STATUSES: [u16; 56] = [
     100, 200, 201, 202, 203, 204, 205, 206, 207, 208, 226, 300, 301, 302, 303, 304, 305, 307, 308,
@@ -63,7 +65,7 @@ pub(crate) fn authorizer(
     Ok(Asked {
         filter: ExtAuthzIr {
             provider: name.into(),
-            cluster: outbound_name(port.port, host),
+            cluster: outbound_name(port.port, &service.wire_host()),
             host: host.clone(),
             timeout,
             fail_open: provider.fail_open,
@@ -151,7 +153,11 @@ fn http_authorizer(http: &HttpAuthorizer, host: &str) -> Result<HttpAuthorizerIr
             return Err(format!("header {name:?} cannot be added to its requests"));
         }
         // Envoy reads commands between percent signs, and values are meant as they are.
-        additional.push((name.clone(), value.replace('%', "%%").into()));
+        let value = value.replace('%', "%%");
+        if name.len().max(value.len()) > HEADER_BYTES_MAX {
+            return Err("a header of includeAdditionalHeadersInCheck is too long".into());
+        }
+        additional.push((name.clone(), value.into()));
     }
     Ok(HttpAuthorizerIr {
         uri: arcstr::format!("http://{host}"),

@@ -232,6 +232,7 @@ fn service(ns: &str, name: &str, bound: bool) -> ServiceRow {
         subject_alt_names: Vec::new(),
         export_to: Vec::new(),
         canonical: true,
+        first_of_host: true,
     }
 }
 

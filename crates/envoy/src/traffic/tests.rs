@@ -100,6 +100,7 @@ fn service() -> ServiceRow {
         subject_alt_names: Vec::new(),
         export_to: vec!["*".into()],
         canonical: true,
+        first_of_host: true,
     }
 }
 
@@ -764,6 +765,17 @@ fn plain_tls() -> UpstreamTlsIr {
 }
 
 fn open(tls: &ClientTls, http: bool, change: impl FnOnce(&mut Case<'_>)) -> Opening {
+    open_by("app/r", tls, http, change)
+}
+
+/// What TLS settings of a rule come to.
+fn open_by(
+    rule: &str,
+    tls: &ClientTls,
+    http: bool,
+    change: impl FnOnce(&mut Case<'_>),
+) -> Opening {
+    let (ns, name) = rule.split_once('/').unwrap();
     let mut case = Case::new(&[]);
     change(&mut case);
     let seen = Seen {
@@ -772,7 +784,7 @@ fn open(tls: &ClientTls, http: bool, change: impl FnOnce(&mut Case<'_>)) -> Open
         service: &case.service,
         mesh: &case.mesh,
     };
-    opening(Some(tls), &seen, http, false)
+    opening(Some(tls), Some(&ObjectKey::new(ns, name)), &seen, http, false)
 }
 
 #[test]
@@ -894,6 +906,45 @@ fn tls_takes_names_authorities_and_certificates() {
         ..plain_tls()
     };
     assert_eq!(bytes, Opening::Tls(expected));
+}
+
+#[test]
+fn files_of_a_waypoint_are_for_rules_of_its_namespace_and_of_the_root_alone() {
+    let by = |mode| ClientTls {
+        mode,
+        ..ClientTls::default()
+    };
+    let (simple, mutual) = (|| by(TlsMode::Simple), || by(TlsMode::Mutual));
+    let files = |tls: ClientTls| ClientTls {
+        client_certificate: "/cert".into(),
+        private_key: "/key".into(),
+        ..tls
+    };
+    let authority = ClientTls {
+        ca_certificates: "/ca".into(),
+        ..simple()
+    };
+    for tls in [files(mutual()), authority] {
+        for (rule, permitted) in [
+            ("app/r", true),
+            ("istio-system/r", true),
+            ("shop/r", false),
+            ("else/r", false),
+        ] {
+            let found = open_by(rule, &tls, true, |_| ());
+            let refused = found == Opening::Refused(Refusal::Files);
+            assert_eq!(refused, !permitted, "{rule} {tls:?}");
+        }
+    }
+    // Without effect there, so no reason to refuse.
+    let unused = open_by("shop/r", &files(simple()), true, |_| ());
+    assert!(matches!(unused, Opening::Tls(_)));
+    let named = ClientTls {
+        credential_name: "c".into(),
+        ..mutual()
+    };
+    let named = open_by("shop/r", &named, true, |_| ());
+    assert!(matches!(named, Opening::Tls(_)));
 }
 
 #[test]

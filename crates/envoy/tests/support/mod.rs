@@ -22,7 +22,7 @@ use model::derived::{
 };
 use model::input::{
     AllowedNamespaces, AuthorizationPolicy, BackendRef, DestinationRule, GrpcRoute, HttpMatch,
-    HttpRoute, HttpRule, Namespace, PathMatch, ReferenceGrant, Resolution, RouteRef, Service,
+    HttpRoute, HttpRule, Namespace, PathMatch, ReferenceGrant, RequestAuthentication, Resolution, RouteRef, Service,
     TargetPort, TargetRef, TcpRoute, TlsRoute, Transport, VirtualService,
 };
 use model::{
@@ -233,6 +233,15 @@ impl World {
             virtual_services: virtual_services.view(),
             destination_rules: destination_rules.view(),
         };
+        let authentications = Table::<ObjectKey, Parsed<RequestAuthentication>>::new("authn")
+            .with_index::<i::RequestAuthenticationByTarget>();
+        let jwks = Table::<Str, model::jwks::Jwks>::new("jwks");
+        let policy_tables = chains::PolicyTables {
+            policies: policies.view(),
+            authentications: authentications.view(),
+            jwks: jwks.view(),
+            services: services.view(),
+        };
         let mesh = fill(
             Table::new("mesh"),
             &BTreeMap::from([((), self.mesh.clone())]),
@@ -272,7 +281,7 @@ impl World {
             chains::ChainView {
                 services: services.view(),
                 waypoints: waypoints.view(),
-                policies: policies.view(),
+                policies: policy_tables,
                 tables,
                 mesh: mesh.view(),
                 proxies: proxies.view(),
@@ -298,6 +307,20 @@ impl World {
                 proxies: proxies.view(),
             }
         );
+        let listeners = stage!(
+            Derived::new("listeners").with_index::<i::ListenerByDestination>(),
+            proxies,
+            listeners::derive,
+            listeners::ListenerView {
+                proxies: proxies.view(),
+                mesh: mesh.view(),
+                waypoints: waypoints.view(),
+                policies: policy_tables,
+                attachments: attachments.view(),
+                directs: directs.view(),
+                encoded: encoded.view(),
+            }
+        );
         let clusters = stage!(
             Derived::new("clusters").with_index::<i::ClusterByService>(),
             services,
@@ -307,6 +330,7 @@ impl World {
                 workloads: workloads.view(),
                 chains: chains.view(),
                 route_configs: route_configs.view(),
+                listeners: listeners.view(),
                 destination_rules: destination_rules.view(),
                 mesh: mesh.view(),
                 proxies: proxies.view(),
@@ -320,20 +344,6 @@ impl World {
                 services: services.view(),
                 workloads: workloads.view(),
                 clusters: clusters.view(),
-            }
-        );
-        let listeners = stage!(
-            Derived::new("listeners"),
-            proxies,
-            listeners::derive,
-            listeners::ListenerView {
-                proxies: proxies.view(),
-                mesh: mesh.view(),
-                waypoints: waypoints.view(),
-                policies: policies.view(),
-                attachments: attachments.view(),
-                directs: directs.view(),
-                encoded: encoded.view(),
             }
         );
         let static_clusters = stage!(
@@ -387,6 +397,7 @@ impl World {
                 waypoints: waypoints.view(),
                 census: census.view(),
                 http_routes: http_routes.view(),
+                authentications: authentications.view(),
                 mesh: mesh.view(),
             }
         );
@@ -573,6 +584,7 @@ pub fn unbound(ns: &str, name: &str, vip: &str, ports: Vec<PortRow>) -> ServiceR
         needs_waypoint: None,
         subject_alt_names: Vec::new(),
         canonical: true,
+        first_of_host: true,
         export_to: vec!["*".into()],
     }
 }

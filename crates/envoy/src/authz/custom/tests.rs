@@ -47,6 +47,7 @@ fn service(ns: &str, host: &str) -> (NamespacedHostname, Option<Arc<ServiceRow>>
         subject_alt_names: Vec::new(),
         export_to: Vec::new(),
         canonical: true,
+        first_of_host: true,
     };
     (key, Some(Arc::new(row)))
 }
@@ -129,6 +130,13 @@ fn what_envoy_would_refuse_or_cannot_ask_is_told() {
                 ..HttpAuthorizer::default()
             }),
             Some("cannot be added"),
+        ),
+        (
+            http(HttpAuthorizer {
+                additional_headers: vec![("x".into(), "%".repeat(8_193).into())],
+                ..HttpAuthorizer::default()
+            }),
+            Some("too long"),
         ),
     ] {
         let found = asked(
