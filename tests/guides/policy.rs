@@ -276,7 +276,7 @@ fn guide_13_policy_on_a_service_claims_6_8_and_9() {
 }
 
 #[test]
-fn guide_14_l7_by_selector_claims_1_2_4_6_8_and_9() {
+fn guide_14_l7_by_selector_claims_1_2_4_6_8_9_and_11() {
     let Some(world) = World::numbered("14") else {
         return;
     };
@@ -324,6 +324,9 @@ fn guide_14_l7_by_selector_claims_1_2_4_6_8_and_9() {
     let mut found = world.told();
     found.sort();
     assert_eq!(found, told);
+    for finding in &world.findings {
+        assert!(finding.fix.contains("targetRefs"), "{finding:?}");
+    }
 }
 
 const JWKS_URI: &str = "https://issuer.example.com/.well-known/jwks.json";

@@ -193,3 +193,48 @@ fn guide_25_grants_claims_5_to_7() {
         ),
     ]);
 }
+
+#[test]
+fn guide_25_claim_8_grants_that_go_and_come() {
+    let refused = |world: &World| {
+        let all = world
+            .findings
+            .iter()
+            .filter(|one| one.code == "route-backend-no-grant");
+        all.map(|one| format!("{} {}", one.object.key.name, one.field))
+            .collect::<Vec<_>>()
+    };
+    let backend =
+        |rule: usize, backend: usize| format!("spec.rules[{rule}].backendRefs[{backend}]");
+    let Some(without) = World::edited("25", |objects| {
+        objects.remove("ReferenceGrant", "granted", "from-bookinfo");
+    }) else {
+        return;
+    };
+    let want = [
+        format!("east-west-traffic {}", backend(0, 0)),
+        format!("east-west-traffic {}", backend(1, 0)),
+        format!("half {}", backend(0, 0)),
+        format!("half {}", backend(0, 1)),
+        format!("to-closed {}", backend(0, 0)),
+        format!("to-granted {}", backend(0, 0)),
+    ];
+    assert_eq!(refused(&without), want);
+    let repaired = World::edited("25", |objects| {
+        objects.add(json!({
+            "apiVersion": "gateway.networking.k8s.io/v1beta1",
+            "kind": "ReferenceGrant",
+            "metadata": { "name": "from-bookinfo", "namespace": "closed" },
+            "spec": {
+                "from": [{
+                    "group": "gateway.networking.k8s.io",
+                    "kind": "HTTPRoute",
+                    "namespace": "bookinfo",
+                }],
+                "to": [{ "group": "", "kind": "Service" }],
+            },
+        }));
+    })
+    .unwrap();
+    assert_eq!(refused(&repaired), [""; 0]);
+}
