@@ -48,7 +48,7 @@ impl Dice {
 }
 
 /// Namespace, account and last bytes of the address of each client.
-pub(crate) const CLIENTS: [(&str, &str, [u8; 2]); 7] = [
+pub(crate) const CLIENTS: [(&str, &str, [u8; 2]); 8] = [
     ("shop", "client", [1, 1]),
     ("shop", "other", [1, 2]),
     ("depot", "client", [2, 1]),
@@ -56,6 +56,7 @@ pub(crate) const CLIENTS: [(&str, &str, [u8; 2]); 7] = [
     ("te-a", "driver", [3, 1]),
     ("lab", "shop", [3, 2]),
     ("t-a-lab", "a.b", [4, 255]),
+    ("sa", "sa", [5, 1]),
 ];
 
 /// How requests are sent, and how policies see them.
@@ -154,9 +155,9 @@ const PRINCIPALS: [&str; 12] = [
     "*/ns/shop/sa/c*",
     "cluster.local/ns/shop/sa/clien",
 ];
-const NAMESPACES: [&str; 13] = [
+const NAMESPACES: [&str; 20] = [
     "shop", "depot", "team-a", "te*", "*-a", "te*-a", "t*a", "*", "*lab", "te*a-a", "lab",
-    "nobody", "te-*-a",
+    "nobody", "te-*-a", "*ns", "*s", "s*s", "s*ns", "sa", "sa*", "*a",
 ];
 const ACCOUNTS: [&str; 7] = [
     "client",

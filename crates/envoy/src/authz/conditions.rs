@@ -107,6 +107,7 @@ pub(super) fn network(value: &str) -> Option<IpNet> {
 /// An Envoy URI template of a path with `{*}` or `{**}`. Stricter than Envoy, which would
 /// refuse the whole listener for a template that it cannot read.
 pub(super) fn template(value: &str) -> Option<Str> {
+    const CHARS_MAX: usize = 256;
     let segments: Vec<&str> = value.strip_prefix('/')?.split('/').collect();
     let last = segments.len().checked_sub(1)?;
     let literal = |text: &str| {
@@ -124,7 +125,7 @@ pub(super) fn template(value: &str) -> Option<Str> {
             _ => return None,
         }
     }
-    Some(out.into())
+    (out.len() <= CHARS_MAX).then(|| out.into())
 }
 
 /// All values of an attribute; one that cannot be read makes the attribute unavailable,

@@ -129,10 +129,12 @@ pub(super) fn namespace(value: &str, mesh: &MeshRow) -> Option<Vec<Expr>> {
             is(StrMatch::Prefix(arcstr::format!("spiffe://{domain}/ns/")))
         } else if value.starts_with('*') {
             // A namespace has no slash, so this can only be the end of one.
-            Expr::AllOf(vec![
+            let mut all = vec![
                 is(StrMatch::Prefix(arcstr::format!("spiffe://{domain}/ns/"))),
                 is(StrMatch::Contains(arcstr::format!("{inner}/sa/"))),
-            ])
+            ];
+            all.extend(but_for_sa(domain, inner));
+            Expr::AllOf(all)
         } else if value.ends_with('*') {
             is(StrMatch::Prefix(arcstr::format!(
                 "spiffe://{domain}/ns/{inner}"
@@ -146,6 +148,14 @@ pub(super) fn namespace(value: &str, mesh: &MeshRow) -> Option<Vec<Expr>> {
     Some(bundle(mesh).into_iter().map(one).collect())
 }
 
+/// In a namespace of the name `sa`, what stands before its own name looks like the end of one:
+/// `/ns/sa/`. That name ends otherwise.
+fn but_for_sa(domain: &Str, end: &str) -> Option<Expr> {
+    let own = || StrMatch::Prefix(arcstr::format!("spiffe://{domain}/ns/sa/"));
+    "ns".ends_with(end)
+        .then(|| Expr::Is(Fact::Identity(own())).negated())
+}
+
 /// A namespace that starts and ends like this, where the two do not overlap.
 fn star_inside(domain: &Str, start: &str, end: &str) -> Expr {
     let is = |m| Expr::Is(Fact::Identity(m));
@@ -155,6 +165,7 @@ fn star_inside(domain: &Str, start: &str, end: &str) -> Expr {
         ))),
         is(StrMatch::Contains(arcstr::format!("{end}/sa/"))),
     ];
+    all.extend(but_for_sa(domain, end));
     // Namespaces shorter than both texts together fit the two conditions where the texts
     // overlap; those few are excepted by name.
     let overlaps = end

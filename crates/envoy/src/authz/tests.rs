@@ -360,6 +360,19 @@ fn tokens_are_matched_by_issuer_subject_and_claims() {
 }
 
 #[test]
+fn a_template_that_is_too_long_is_no_condition() {
+    let of = |length: usize| paths(&[&format!("/{{*}}/{}", "a".repeat(length))]);
+    let one = |action, length| rules(action, vec![to(of(length))], Layer::Http);
+    for action in [Action::Allow, Action::Deny] {
+        let found = one(action, 253);
+        assert!(found[0].contains("template=/*/a"), "{found:?}");
+    }
+    let none: [String; 0] = [];
+    assert_eq!(one(Action::Allow, 254), none);
+    assert_eq!(one(Action::Deny, 254), ["any / any"]);
+}
+
+#[test]
 fn a_star_inside_a_namespace_excepts_what_would_use_a_letter_twice() {
     let source = AuthzSource {
         namespaces: values(&["te*-a"]),
@@ -380,6 +393,24 @@ fn a_star_inside_a_namespace_excepts_what_would_use_a_letter_twice() {
     );
     let found = rules(Action::Deny, vec![from(source)], Layer::Tcp);
     assert!(found[0].contains("id^spiffe://td2/ns/te"), "{found:?}");
+    // `/ns/sa/sa/x` holds `ns/sa/`, though no namespace ends like that.
+    for end in ["ns", "s"] {
+        assert_eq!(
+            show_of(&format!("*{end}")),
+            format!("(id^spiffe://td1/ns/ & id?{end}/sa/ & !id^spiffe://td1/ns/sa/)")
+        );
+    }
+    assert_eq!(
+        show_of("s*ns"),
+        "(id^spiffe://td1/ns/s & id?ns/sa/ & !id^spiffe://td1/ns/sa/)"
+    );
+    assert_eq!(
+        show_of("s*s"),
+        "(id^spiffe://td1/ns/s & id?s/sa/ & !id^spiffe://td1/ns/sa/ & !id^spiffe://td1/ns/s/sa/)"
+    );
+    for other in ["*a", "*sa", "*-ns"] {
+        assert!(!show_of(other).contains('!'), "{other}");
+    }
 }
 
 #[test]

@@ -104,7 +104,8 @@ pub(crate) fn several() -> RouteIr {
     };
     RouteIr {
         request: edits(
-            &[("x-z", "50%"), ("x-a", "1")],
+            // What Envoy would refuse the whole for stays out.
+            &[("x-z", "50%"), ("x-a", "1"), ("x-l", &"%".repeat(8_193))],
             &[("x-y", "1")],
             &["x-gone"],
         ),

@@ -240,7 +240,7 @@ fn filters_stand_in_the_order_of_row_4() {
 fn authorizer_row_29() {
     let marked = |rbac: &str| {
         json!({"filter": rbac, "path": [{"key": "istio_ext_authz_shadow_effective_policy_id"}],
-               "value": {"stringMatch": {"prefix": "istio-ext-authz-ext"}}})
+               "value": {"stringMatch": {"prefix": "istio-ext-authz-ext-ns["}}})
     };
     let http = &filters(vec![ChainFilter::ExtAuthz(Box::new(asked(true)))])[0]["typedConfig"];
     let expected = json!({

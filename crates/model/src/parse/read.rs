@@ -58,7 +58,7 @@ impl<'a> Doc<'a> {
             None => body(&mut self),
         };
         if let (Err(invalid), true) = (&mut body, is_policy(self.kind)) {
-            invalid.targets = super::security::targets_of_unreadable(self.map);
+            invalid.targets = super::security::targets_of_unreadable(self.map, &self.meta.key.ns);
         }
         // The stage that decides what an invalid policy does tells of it.
         if let (Err(invalid), false) = (&body, is_policy(self.kind)) {

@@ -221,14 +221,23 @@ fn target(at: &str, wire: TargetWire) -> Result<TargetRef, Invalid> {
 
 /// The targets of a security object that cannot be read, as far as they can: it must not be
 /// forgotten where it is clear what it was meant for.
-pub(super) fn targets_of_unreadable(object: &Map<String, Value>) -> Vec<TargetRef> {
+pub(super) fn targets_of_unreadable(object: &Map<String, Value>, ns: &str) -> Vec<TargetRef> {
     let spec = object.get("spec").and_then(Value::as_object);
     let list = spec.and_then(|spec| spec.get("targetRefs"));
     let list = list.and_then(Value::as_array).into_iter().flatten();
     let single = spec.and_then(|spec| spec.get("targetRef"));
-    let written = list.take(TARGETS_COUNT_MAX).chain(single);
-    let read = written.filter_map(|value| {
-        let wire = serde_json::from_value::<TargetWire>(value.clone()).ok()?;
+    let read = list.chain(single).filter_map(|value| {
+        let text = |field: &str| value.get(field).and_then(Value::as_str).map(str::to_owned);
+        // An object has no say in other namespaces, and need not write its own.
+        if text("namespace").is_some_and(|other| !other.is_empty() && other != ns) {
+            return None;
+        }
+        let wire = TargetWire {
+            group: text("group"),
+            kind: text("kind")?,
+            name: text("name")?,
+            namespace: None,
+        };
         target("", wire).ok()
     });
     read.collect()

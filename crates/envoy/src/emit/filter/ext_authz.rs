@@ -57,7 +57,8 @@ pub(in super::super) fn connection(ir: &ExtAuthzIr) -> Option<network::ExtAuthz>
 
 /// Only what the RBAC filter before marked for this provider is asked about.
 pub(in super::super) fn marked(ir: &ExtAuthzIr, rbac: &str) -> matcher::MetadataMatcher {
-    let prefix = arcstr::format!("istio-ext-authz-{}", ir.provider);
+    // Up to the bracket, since the name of another provider may begin with this one's.
+    let prefix = arcstr::format!("istio-ext-authz-{}-ns[", ir.provider);
     let value = metadata::text_value(string(&StrMatch::Prefix(prefix), false));
     metadata::entry(rbac, [MARK], value)
 }

@@ -103,6 +103,7 @@ impl Levels<'_> {
             .chain(additions(second))
             .filter(|(name, value, _)| usable(name, value))
             .map(|(name, value, action)| self.option(name, value, action))
+            .filter(is_short)
             .collect();
         let mut remove: Vec<String> = Vec::new();
         for name in first.remove.iter().chain(&second.remove) {
@@ -140,6 +141,13 @@ fn additions(edits: &HeaderEdits) -> impl Iterator<Item = (&Str, &Str, Append)> 
     let (set, add) = (sorted(&edits.set), sorted(&edits.add));
     set.map(|(name, value)| (name, value, Append::OverwriteIfExistsOrAdd))
         .chain(add.map(|(name, value)| (name, value, Append::AppendIfExistsOrAdd)))
+}
+
+/// Whether Envoy takes the length of an entry; it refuses a whole route configuration for one.
+fn is_short(option: &core::HeaderValueOption) -> bool {
+    const BYTES_MAX: usize = 16_384;
+    let header = option.header.as_ref();
+    header.is_none_or(|header| header.key.len().max(header.value.len()) <= BYTES_MAX)
 }
 
 /// The last guard: Envoy refuses a whole route configuration for one entry that is not so.

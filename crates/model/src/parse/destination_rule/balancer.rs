@@ -17,6 +17,8 @@ use super::policy::{any_duration, positive};
 const RING_SIZE_MAX: u64 = 8 * 1024 * 1024;
 /// Tables of Maglev are smaller than this.
 const TABLE_SIZE_END: u64 = 5_000_011;
+/// Longest name and value of an attribute of a cookie that proxies take.
+const ATTRIBUTE_BYTES_MAX: usize = 16_384;
 /// Most entries of a locality setting.
 const LOCALITIES_COUNT_MAX: usize = 256;
 /// Labels that `failover` already decides by.
@@ -284,6 +286,10 @@ fn cookie(wire: CookieWire, at: &str) -> Result<HashKey, Invalid> {
         let value = wire.value.unwrap_or_default();
         if !is_token(&name) || !is_value(&value) {
             return Err(invalid(place, "not an attribute of a cookie"));
+        }
+        if name.len().max(value.len()) > ATTRIBUTE_BYTES_MAX {
+            let reason = arcstr::format!("longer than {ATTRIBUTE_BYTES_MAX} bytes");
+            return Err(invalid(place, reason));
         }
         if attributes.iter().any(|(known, _)| *known == *name) {
             return Err(invalid(place, "an earlier attribute has this name"));

@@ -115,6 +115,8 @@ pub(super) fn trust_domain(text: &str) -> Result<(), &'static str> {
 
 /// A path, or a template of whole segments `{*}` and, at the end, `{**}`.
 pub(super) fn path(text: &str) -> Result<(), &'static str> {
+    /// Of a template as proxies get it, without braces.
+    const TEMPLATE_CHARS_MAX: usize = 256;
     if !text.contains(['{', '}']) {
         return Ok(());
     }
@@ -137,6 +139,9 @@ pub(super) fn path(text: &str) -> Result<(), &'static str> {
             plain if literal(plain) => {}
             _ => return Err("a segment of a template is empty or holds other than URI characters"),
         }
+    }
+    if text.chars().filter(|c| !matches!(c, '{' | '}')).count() > TEMPLATE_CHARS_MAX {
+        return Err("a template has more than 256 characters");
     }
     Ok(())
 }

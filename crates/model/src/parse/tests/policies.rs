@@ -218,6 +218,7 @@ fn values_that_an_api_server_refuses_make_a_policy_invalid() {
         let field = format!("spec.rules[0].from[0].source.{name}[0]");
         assert_invalid(vec![(source(json!({name: [value]})), field.as_str())]);
     }
+    let long = format!("/{{*}}/{}", "a".repeat(254));
     let operations = [
         ("hosts", ""),
         ("notHosts", ""),
@@ -233,6 +234,7 @@ fn values_that_an_api_server_refuses_make_a_policy_invalid() {
         ("notPaths", "/{*}//b"),
         ("paths", "/{*}/b*"),
         ("paths", "a/{*}"),
+        ("paths", long.as_str()),
     ];
     for (name, value) in operations {
         let field = format!("spec.rules[0].to[0].operation.{name}[0]");
@@ -262,6 +264,7 @@ fn values_that_an_api_server_refuses_make_a_policy_invalid() {
         source(json!({"ipBlocks": ["10.0.0.1", "10.1.2.3/8", "fd00::/8", "::1"]})),
         operation(json!({"ports": ["0", "65535"]})),
         operation(json!({"paths": ["*", "/a*", "*.js", "/{*}/a/{**}", "/"]})),
+        operation(json!({"paths": [&long[..long.len() - 1], "a".repeat(300)]})),
     ]);
 }
 
@@ -452,6 +455,28 @@ fn targets_of_a_policy_that_cannot_be_read_are_known() {
     let targets = &found.invalid().unwrap().targets;
     let names: Vec<&str> = targets.iter().map(|target| target.name.as_str()).collect();
     assert_eq!(names, ["a"]);
+}
+
+#[test]
+fn targets_of_an_unreadable_policy_are_kept_however_many_and_in_its_own_namespace() {
+    let target = |name: &str, ns: Value| json!({"group": "", "kind": "Service", "name": name, "namespace": ns});
+    let names = |spec: Value| -> Vec<String> {
+        let found = object(&policy(spec));
+        let targets = &found.invalid().unwrap().targets;
+        targets
+            .iter()
+            .map(|target| target.name.to_string())
+            .collect()
+    };
+    let own = policy(json!({}))["metadata"]["namespace"].clone();
+    let spec = json!({"targetRefs": [target("own", own.clone()), target("none", json!("")),
+        target("null", Value::Null), target("far", json!("elsewhere")), target("odd", json!(7))]});
+    assert_eq!(names(spec), ["own", "none", "null", "odd"]);
+    assert_eq!(names(json!({"targetRef": target("own", own)})), ["own"]);
+    let many: Vec<Value> = (0..40)
+        .map(|i| target(&format!("s{i}"), json!("")))
+        .collect();
+    assert_eq!(names(json!({"targetRefs": many})).len(), 40);
 }
 
 #[test]

@@ -474,6 +474,10 @@ fn values_of_headers_are_what_envoy_takes() {
     ] {
         assert!(values::header_value(bad).is_err(), "{bad}");
     }
+    assert_eq!(values::header_value(&"a".repeat(16_384)), Ok(()));
+    for long in ["a".repeat(16_385), "é".repeat(8_193), "%%".repeat(4_097)] {
+        assert!(values::header_value(&long).is_err());
+    }
 }
 
 #[test]

@@ -154,8 +154,13 @@ pub(super) fn retry_status(word: &str) -> Option<u16> {
 /// # Errors
 /// What is wrong with it.
 pub(super) fn header_value(text: &str) -> Result<(), Str> {
+    /// Of a value as proxies get it, where a percent sign may be two.
+    const BYTES_MAX: usize = 16_384;
     if !is_plain(text) {
         return Err(arcstr::literal!("it has control characters"));
+    }
+    if text.len() + text.matches('%').count() > BYTES_MAX {
+        return Err(arcstr::format!("it is longer than {BYTES_MAX} bytes"));
     }
     let mut rest = text;
     while let Some((_, after)) = rest.split_once('%') {
