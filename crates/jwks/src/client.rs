@@ -15,7 +15,7 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use model::Str;
-use model::jwks::Wanted;
+use model::jwks::{FETCH_TIMEOUT_MAX, Wanted};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -40,8 +40,6 @@ const ADDRESSES_COUNT_MAX: usize = 4;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time for a document when no rule states one.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
-/// Longest time that a rule can state.
-const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 
 /// Why a key set could not be fetched.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -136,12 +134,17 @@ impl Client {
 
     /// The key set, by discovery when no address is known.
     async fn key_set(&self, wanted: &Wanted) -> Result<Str, FetchError> {
-        let timeout = wanted.timeout.unwrap_or(TIMEOUT_DEFAULT).min(TIMEOUT_MAX);
+        let timeout = wanted
+            .timeout
+            .unwrap_or(TIMEOUT_DEFAULT)
+            .min(FETCH_TIMEOUT_MAX);
         let get = |uri: String| async move {
             let in_time = tokio::time::timeout(timeout, self.get(&uri)).await;
             in_time.unwrap_or_else(|_| {
                 let ms = timeout.as_millis();
-                Err(FetchError::Failed(format!("no complete answer within {ms} ms")))
+                Err(FetchError::Failed(format!(
+                    "no complete answer within {ms} ms"
+                )))
             })
         };
         let uri = if let Some(uri) = &wanted.uri {
@@ -149,7 +152,7 @@ impl Client {
         } else {
             let issuer = wanted.issuer.trim_end_matches('/');
             let document = get(format!("{issuer}/.well-known/openid-configuration")).await?;
-            key_set::jwks_uri(&document).map_err(FetchError::failed)?
+            discovered(issuer, &document).map_err(FetchError::failed)?
         };
         let body = get(uri).await?;
         key_set::canonical(&body).map_err(FetchError::failed)
@@ -312,6 +315,19 @@ where
         out.extend_from_slice(&data.copy_to_bytes(data.remaining()));
     }
     Ok(Answer::Body(out.into()))
+}
+
+/// Where an issuer says that its keys are. What was asked over TLS must not lead to plain text.
+fn discovered(issuer: &str, document: &[u8]) -> Result<String, &'static str> {
+    let uri = key_set::jwks_uri(document)?;
+    if is_https(issuer) && !is_https(&uri) {
+        return Err("the discovery document leads from https to plain text");
+    }
+    Ok(uri)
+}
+
+fn is_https(uri: &str) -> bool {
+    Url::parse(uri).is_ok_and(|url| url.scheme() == "https")
 }
 
 #[cfg(test)]

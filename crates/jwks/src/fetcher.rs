@@ -1,6 +1,6 @@
 //! When which key set is fetched, and what is said of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use model::Str;
-use model::jwks::{Jwks, JwksFailure, Wanted};
+use model::jwks::{Jwks, JwksFailure, SOURCES_OF_NAMESPACE_COUNT_MAX, Wanted};
 use model::object::Input;
 use prometheus::{IntCounter, Registry};
 use tokio::sync::{mpsc, watch};
@@ -23,6 +23,8 @@ use crate::store::{self, Book, Stored};
 pub const SOURCES_COUNT_MAX: usize = 1_000;
 /// Fetches at a time.
 const FETCHES_COUNT_MAX: usize = 8;
+/// Of these, those for one namespace: slow issuers of one must not hold up all others.
+const FETCHES_OF_NAMESPACE_COUNT_MAX: usize = 4;
 /// Time from a failure to the next try; it doubles with each failure.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// Longest time from a failure to the next try.
@@ -95,6 +97,8 @@ pub struct Fetcher {
 
 struct Source {
     wanted: Wanted,
+    /// The namespace whose share it takes; it names the source. `None` when it is not fetched.
+    payer: Option<Str>,
     birth: u64,
     nobody: Str,
     keys: Option<Keys>,
@@ -193,7 +197,8 @@ impl Fetcher {
         }
     }
 
-    /// Takes up new sources and drops those that nobody wants.
+    /// Takes up new sources and drops those that nobody wants. What is fetched stays so;
+    /// namespaces with few sources come first.
     fn want(&mut self, wanted: BTreeMap<Str, Arc<Wanted>>) -> Vec<Input> {
         let mut rows = Vec::new();
         let sources = std::mem::take(&mut self.sources);
@@ -207,34 +212,46 @@ impl Fetcher {
                 rows.push(Input::Jwks(key, None));
             }
         }
-        let mut live = self.sources.values().filter(|s| s.due.is_some()).count();
-        for (key, wanted) in wanted {
-            if let Some(source) = self.sources.get_mut(&key) {
-                if source.due.is_none() && live < SOURCES_COUNT_MAX {
-                    live += 1;
+        let mut shares = Shares::default();
+        for (key, source) in &mut self.sources {
+            if let Some(wanted) = wanted.get(key) {
+                source.wanted = (**wanted).clone();
+            }
+            source.payer = shares.keep(source.payer.take(), &source.wanted.namespaces);
+        }
+        let idle = wanted.iter().filter(|(key, _)| {
+            let source = self.sources.get(*key);
+            source.is_none_or(|source| source.payer.is_none())
+        });
+        let mut payers = shares.give(idle);
+        for (key, wanted) in &wanted {
+            let payer = payers.remove(key);
+            if let Some(source) = self.sources.get_mut(key) {
+                if payer.is_some() {
+                    source.payer = payer;
                     source.due = Some(Instant::now());
                 }
-                source.wanted = (*wanted).clone();
                 continue;
             }
-            let source = self.source(&key, &wanted, live < SOURCES_COUNT_MAX);
-            live += usize::from(source.due.is_some());
+            let source = self.source(key, wanted, payer);
             rows.push(Input::Jwks(key.clone(), Some(Arc::new(source.row()))));
-            self.sources.insert(key, source);
+            self.sources.insert(key.clone(), source);
         }
         rows
     }
 
-    fn source(&mut self, key: &Str, wanted: &Wanted, is_fetched: bool) -> Source {
+    fn source(&mut self, key: &Str, wanted: &Wanted, payer: Option<Str>) -> Source {
         self.births += 1;
-        let failure = (!is_fetched).then(|| JwksFailure {
+        let failure = payer.is_none().then(|| JwksFailure {
             blocked: false,
             reason: arcstr::format!(
-                "there are more than {SOURCES_COUNT_MAX} key sets, and this one is not fetched"
+                "no more than {SOURCES_OF_NAMESPACE_COUNT_MAX} key sets are fetched for one namespace, and {SOURCES_COUNT_MAX} in all"
             ),
         });
         Source {
             wanted: wanted.clone(),
+            due: payer.as_ref().map(|_| Instant::now()),
+            payer,
             birth: self.births,
             nobody: nobody().unwrap_or_default(),
             keys: self
@@ -243,7 +260,6 @@ impl Fetcher {
                 .and_then(|stored| of_before(&stored)),
             failure,
             failures: 0,
-            due: is_fetched.then(Instant::now),
             running: None,
         }
     }
@@ -253,14 +269,26 @@ impl Fetcher {
         if self.fetches.len() >= FETCHES_COUNT_MAX {
             return None;
         }
+        let busy = self.busy();
         let idle = self.sources.values().filter(|s| s.running.is_none());
+        let idle = idle.filter(|source| !is_full(&busy, source));
         idle.filter_map(|source| source.due).min()
+    }
+
+    /// Fetches under way by namespace.
+    fn busy(&self) -> BTreeMap<Str, usize> {
+        let mut busy = BTreeMap::new();
+        let running = self.sources.values().filter(|s| s.running.is_some());
+        for payer in running.filter_map(|source| source.payer.clone()) {
+            *busy.entry(payer).or_default() += 1;
+        }
+        busy
     }
 
     /// Starts what is due, longest due first, as far as there is room.
     fn start_due(&mut self) {
         let now = Instant::now();
-        let room = FETCHES_COUNT_MAX.saturating_sub(self.fetches.len());
+        let mut busy = self.busy();
         let mut due: Vec<(Instant, &Str, &mut Source)> = self
             .sources
             .iter_mut()
@@ -268,7 +296,16 @@ impl Fetcher {
             .filter_map(|(key, source)| Some((source.due.filter(|due| *due <= now)?, key, source)))
             .collect();
         due.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)));
-        for (_, key, source) in due.into_iter().take(room) {
+        for (_, key, source) in due {
+            if self.fetches.len() >= FETCHES_COUNT_MAX {
+                break;
+            }
+            if is_full(&busy, source) {
+                continue;
+            }
+            if let Some(payer) = source.payer.clone() {
+                *busy.entry(payer).or_default() += 1;
+            }
             let (client, wanted) = (Arc::clone(&self.client), source.wanted.clone());
             let (key, birth) = (key.clone(), source.birth);
             source.running = Some(self.fetches.spawn(async move {
@@ -362,6 +399,79 @@ impl Fetcher {
         if let Ok(Err(error)) = saved {
             tracing::warn!(%error, "key sets cannot be saved for the next start");
         }
+    }
+}
+
+/// Whether the namespace of a source has all the fetches under way that it may.
+fn is_full(busy: &BTreeMap<Str, usize>, source: &Source) -> bool {
+    let payer = source.payer.as_ref();
+    let running = payer.and_then(|payer| busy.get(payer));
+    running.is_some_and(|running| *running >= FETCHES_OF_NAMESPACE_COUNT_MAX)
+}
+
+/// How many sources are fetched, and for whom.
+#[derive(Default)]
+struct Shares {
+    all: usize,
+    of: BTreeMap<Str, usize>,
+}
+
+impl Shares {
+    fn take(&mut self, ns: &Str) {
+        self.all += 1;
+        *self.of.entry(ns.clone()).or_default() += 1;
+    }
+
+    /// Who pays for what is fetched already: the same as before, else any that names it.
+    fn keep(&mut self, payer: Option<Str>, namespaces: &BTreeSet<Str>) -> Option<Str> {
+        let before = payer?;
+        let any = namespaces.first().cloned();
+        let payer = match any {
+            Some(any) if !namespaces.contains(&before) => any,
+            _ => before,
+        };
+        self.take(&payer);
+        Some(payer)
+    }
+
+    /// Who pays for what is not fetched yet, while there is room: one source after the other
+    /// for the namespace that has the fewest.
+    fn give<'a>(
+        &mut self,
+        idle: impl Iterator<Item = (&'a Str, &'a Arc<Wanted>)>,
+    ) -> BTreeMap<Str, Str> {
+        let mut queues: BTreeMap<&Str, Vec<&Str>> = BTreeMap::new();
+        for (key, wanted) in idle {
+            for ns in &wanted.namespaces {
+                queues.entry(ns).or_default().push(key);
+            }
+        }
+        // Taken from the end.
+        queues.values_mut().for_each(|queue| queue.reverse());
+        let mut out = BTreeMap::new();
+        let mut turns: BTreeSet<(usize, &Str)> = queues
+            .keys()
+            .map(|ns| (self.of.get(*ns).copied().unwrap_or_default(), *ns))
+            .collect();
+        while let Some((count, ns)) = turns.pop_first() {
+            if self.all >= SOURCES_COUNT_MAX {
+                break;
+            }
+            if count >= SOURCES_OF_NAMESPACE_COUNT_MAX {
+                continue;
+            }
+            let Some(key) = queues.get_mut(ns).and_then(Vec::pop) else {
+                continue;
+            };
+            if out.contains_key(key) {
+                turns.insert((count, ns));
+                continue;
+            }
+            self.take(ns);
+            out.insert(key.clone(), ns.clone());
+            turns.insert((count + 1, ns));
+        }
+        out
     }
 }
 

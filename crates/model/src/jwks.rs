@@ -1,9 +1,17 @@
 //! Key sets of token issuers, as table input: the control plane fetches them, stages read them.
 //! Source: spec/policy-and-traffic.md §2.2.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::Str;
+
+/// Longest time that a rule can allow a fetch.
+pub const FETCH_TIMEOUT_MAX: Duration = Duration::from_secs(10);
+/// Key sets that are fetched for one object.
+pub const SOURCES_OF_OBJECT_COUNT_MAX: usize = 32;
+/// Key sets that are fetched for one namespace.
+pub const SOURCES_OF_NAMESPACE_COUNT_MAX: usize = 100;
 
 /// What is known of the key set behind a `jwksUri` (or behind an issuer whose discovery
 /// document names it).
@@ -56,4 +64,6 @@ pub struct Wanted {
     pub issuer: Str,
     /// Limit of a fetch, the longest that a rule states; `None` = the default.
     pub timeout: Option<Duration>,
+    /// Namespaces of the rules: at least one, whose share of fetches it takes.
+    pub namespaces: BTreeSet<Str>,
 }

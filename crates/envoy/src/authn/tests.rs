@@ -179,3 +179,40 @@ fn without_keys_of_nobody_everything_is_refused() {
     assert_eq!(rbac.action, RbacAction::Deny);
     assert_eq!(rbac.rules.unwrap().len(), 1);
 }
+
+#[test]
+fn one_object_has_so_many_key_sets_fetched_and_no_more() {
+    use model::jwks::SOURCES_OF_OBJECT_COUNT_MAX;
+
+    use crate::index::AuthenticationBySource;
+    use wanted::{JwksWantedView, derive, sources};
+
+    let uri = |i: usize| format!("https://k/{i:03}");
+    let mut rules: Vec<JwtRule> = (0..SOURCES_OF_OBJECT_COUNT_MAX + 8)
+        .map(|i| rule("i", "", &uri(i)))
+        .collect();
+    // Once more, and one that needs no fetch.
+    rules.insert(0, rule("i", "", &uri(0)));
+    rules.insert(0, rule("i", &set("in"), ""));
+    let greedy = row("x", Ok(rules));
+    let fetched: Vec<Str> = sources(greedy.1.as_ref().unwrap()).collect();
+    let expected: Vec<String> = (0..SOURCES_OF_OBJECT_COUNT_MAX).map(uri).collect();
+    assert_eq!(fetched, expected);
+
+    let mut table = Table::new("ra").with_index::<AuthenticationBySource>();
+    let last = uri(SOURCES_OF_OBJECT_COUNT_MAX);
+    table.commit(vec![greedy]);
+    let get = |table: &Table<_, _>, uri: &str| {
+        let view = JwksWantedView {
+            authentications: table.view(),
+        };
+        let out = derive(&uri.into(), &view, &mut Reads::detached());
+        let (_, row) = out.rows.into_iter().next()?;
+        Some(row.namespaces.iter().cloned().collect::<Vec<_>>())
+    };
+    assert_eq!(get(&table, &uri(0)), Some(vec!["a".into()]));
+    assert_eq!(get(&table, &last), None);
+    // Another object may want it.
+    table.commit(vec![row("y", Ok(vec![rule("i", "", &last)]))]);
+    assert_eq!(get(&table, &last), Some(vec!["a".into()]));
+}

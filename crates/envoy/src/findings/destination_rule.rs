@@ -66,7 +66,9 @@ pub fn derive(
         out: Vec::new(),
     };
     report.written();
-    if !report.host.starts_with('*') {
+    if report.host.starts_with('*') {
+        report.files_elsewhere();
+    } else {
         report.services(reads);
     }
     report.out.sort();
@@ -166,7 +168,11 @@ impl<'a> Report<'a, '_> {
             self.subsets(reads, &rows);
             return;
         }
-        if is_considered || self.is_routed_to(reads, &rows) {
+        if is_considered {
+            return;
+        }
+        if self.is_routed_to(reads, &rows) {
+            self.files_elsewhere();
             return;
         }
         let severity = if self.opens_tls() {

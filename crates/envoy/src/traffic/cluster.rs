@@ -35,6 +35,7 @@ pub(crate) fn apply(
     }
     let opening = tls::opening(
         policy.base.tls.as_ref(),
+        policy.rule.as_ref(),
         seen,
         http,
         cluster.upstream == Upstream::Http2,

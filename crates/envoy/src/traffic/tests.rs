@@ -769,12 +769,7 @@ fn open(tls: &ClientTls, http: bool, change: impl FnOnce(&mut Case<'_>)) -> Open
 }
 
 /// What TLS settings of a rule come to.
-fn open_by(
-    rule: &str,
-    tls: &ClientTls,
-    http: bool,
-    change: impl FnOnce(&mut Case<'_>),
-) -> Opening {
+fn open_by(rule: &str, tls: &ClientTls, http: bool, change: impl FnOnce(&mut Case<'_>)) -> Opening {
     let (ns, name) = rule.split_once('/').unwrap();
     let mut case = Case::new(&[]);
     change(&mut case);
@@ -784,7 +779,13 @@ fn open_by(
         service: &case.service,
         mesh: &case.mesh,
     };
-    opening(Some(tls), Some(&ObjectKey::new(ns, name)), &seen, http, false)
+    opening(
+        Some(tls),
+        Some(&ObjectKey::new(ns, name)),
+        &seen,
+        http,
+        false,
+    )
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! TLS that a waypoint opens itself. Source: spec/policy-and-traffic.md §7.6;
 //! spec/envoy-config.md §3.8, §7.1.
 
-use model::Str;
 use model::input::{ClientTls, TlsMode};
 use model::secret::CA_SUFFIX;
+use model::{MeshRow, ObjectKey, Str};
 
 use super::Seen;
 use crate::ir::{Direction, TlsAuthority, TlsCertificate, UpstreamTlsIr};
@@ -30,13 +30,34 @@ pub(crate) enum Refusal {
     Invalid,
     /// MUTUAL without a certificate of the client.
     NoCertificate,
+    /// Files of the waypoint, named by a rule that may not.
+    Files,
     /// `ISTIO_MUTUAL` to a host outside the mesh that a route leads to.
     Outside,
 }
 
-/// What TLS settings mean for connections to a service.
+/// Whether TLS settings are about files.
+pub(crate) fn uses_files(tls: &ClientTls) -> bool {
+    let authorities = [&tls.ca_certificates, &tls.ca_crl];
+    let own = [&tls.client_certificate, &tls.private_key];
+    match tls.mode {
+        TlsMode::Simple => authorities.iter().any(|path| !path.is_empty()),
+        TlsMode::Mutual => authorities.iter().chain(&own).any(|path| !path.is_empty()),
+        TlsMode::Disable | TlsMode::IstioMutual | TlsMode::Refuse => false,
+    }
+}
+
+/// Whether rules of a namespace may name files of a waypoint. Whoever writes another one could
+/// present the waypoint's own key to an endpoint of his choice, and a file that is not there
+/// costs the cluster, for which an earlier one without TLS then stays in use.
+pub(crate) fn may_use_files(ns: &str, waypoint: &ObjectKey, mesh: &MeshRow) -> bool {
+    *ns == *waypoint.ns || *ns == *mesh.root_namespace
+}
+
+/// What TLS settings of a rule mean for connections to a service.
 pub(crate) fn opening(
     tls: Option<&ClientTls>,
+    rule: Option<&ObjectKey>,
     seen: &Seen<'_>,
     http: bool,
     http2: bool,
@@ -44,6 +65,10 @@ pub(crate) fn opening(
     let Some(tls) = tls else {
         return Opening::Plain;
     };
+    let permitted = rule.is_some_and(|rule| may_use_files(&rule.ns, seen.waypoint, seen.mesh));
+    if uses_files(tls) && !permitted {
+        return Opening::Refused(Refusal::Files);
+    }
     let certificate = match tls.mode {
         TlsMode::Disable => return Opening::Plain,
         TlsMode::IstioMutual => {

@@ -8,12 +8,9 @@ use model::Str;
 use model::input::{VirtualL4, VirtualL4Match};
 
 use super::TcpRoutes;
-use super::destination::resolve;
+use super::destination::{UNKNOWN, resolve};
 use super::lookup::{Applied, is_of_mesh};
 use crate::routes::{RouteTables, Site};
-
-/// The cluster that never exists: connections to it are closed.
-const UNKNOWN: Str = arcstr::literal!("UnknownService");
 
 /// A rule and the namespace of its VirtualService.
 pub(super) type Chosen<'t> = (&'t VirtualL4, &'t Str);

@@ -45,13 +45,19 @@ async fn serve(answer: impl Fn(&str, u16) -> Option<Vec<u8>> + Send + Sync + 'st
     Server { port, requests }
 }
 
-#[allow(clippy::unnecessary_wraps, reason = "one shape with what closes the connection")]
+#[allow(
+    clippy::unnecessary_wraps,
+    reason = "one shape with what closes the connection"
+)]
 fn ok(body: &str) -> Option<Vec<u8>> {
     let length = body.len();
     Some(format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}").into_bytes())
 }
 
-#[allow(clippy::unnecessary_wraps, reason = "one shape with what closes the connection")]
+#[allow(
+    clippy::unnecessary_wraps,
+    reason = "one shape with what closes the connection"
+)]
 fn redirect(location: &str) -> Option<Vec<u8>> {
     let head = format!("HTTP/1.1 302 Found\r\nlocation: {location}\r\ncontent-length: 0\r\n\r\n");
     Some(head.into_bytes())
@@ -91,6 +97,7 @@ async fn fetch(client: &Client, uri: &str) -> Result<Str, FetchError> {
     let wanted = Wanted {
         uri: Some(uri.into()),
         issuer: Str::new(),
+        namespaces: ["ns".into()].into(),
         timeout: Some(Duration::from_millis(500)),
     };
     client.fetch(&wanted).await
@@ -129,8 +136,26 @@ async fn a_key_set_is_fetched_directly_and_by_discovery() {
         uri: None,
         issuer: arcstr::format!("http://host:{port}/t/"),
         timeout: None,
+        namespaces: ["ns".into()].into(),
     };
     assert_eq!(client.fetch(&wanted).await.as_deref(), Ok(KEYS));
+}
+
+#[test]
+fn discovery_never_leads_from_https_to_plain_text() {
+    let document = |uri: &str| format!(r#"{{"jwks_uri": "{uri}"}}"#);
+    for (issuer, uri, permitted) in [
+        ("https://i.example", "https://k.example/keys", true),
+        ("HTTPS://i.example", "HTTPS://k.example/keys", true),
+        ("https://i.example", "http://k.example/keys", false),
+        ("HTTPS://i.example", "http://i.example/keys", false),
+        ("https://i.example", "/keys", false),
+        ("http://i.example", "http://k.example/keys", true),
+        ("http://i.example", "https://k.example/keys", true),
+    ] {
+        let found = discovered(issuer, document(uri).as_bytes());
+        assert_eq!(found.is_ok(), permitted, "{issuer} {uri}");
+    }
 }
 
 #[tokio::test]

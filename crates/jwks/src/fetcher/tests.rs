@@ -65,9 +65,12 @@ fn start(script: &Arc<Script>, state_file: Option<PathBuf>) -> World {
 }
 
 impl World {
+    /// Each address is of the namespace before its first slash.
     fn want(&self, uris: impl IntoIterator<Item = String>) {
         let wanted = |uri: String| {
+            let ns = uri.split('/').next().unwrap();
             let wanted = Wanted {
+                namespaces: [ns.into()].into(),
                 uri: Some(uri.as_str().into()),
                 issuer: Str::new(),
                 timeout: None,
@@ -239,4 +242,73 @@ async fn sources_and_fetches_are_bounded() {
     world.rows().await;
     let row = world.row().await;
     assert_eq!((row.keys, row.failure), (Some(keys("a")), None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_takes_no_more_than_its_share() {
+    // Issuers of the first hang; there are answers for the other.
+    let hour = Duration::from_secs(3600);
+    let script = Script::new((0..6).map(|_| Ok(keys("a"))));
+    for answer in script.answers.lock().unwrap().iter_mut().take(4) {
+        answer.0 = hour;
+    }
+    let mut world = start(&script, None);
+    let many = || (0..SOURCES_OF_NAMESPACE_COUNT_MAX + 50).map(|i| format!("a/{i:05}"));
+    let two = || (0..2).map(|i| format!("b/{i}"));
+    world.want(many().chain(two()));
+    let rows = world.rows().await;
+    let failed = rows
+        .iter()
+        .filter(|(_, row)| row.as_ref().unwrap().failure.is_some());
+    let failed: Vec<&Str> = failed.map(|(key, _)| key).collect();
+    assert_eq!(failed.len(), 50);
+    assert!(failed.iter().all(|key| key.starts_with("a/")));
+    let before = Instant::now();
+    for expected in two() {
+        let rows = world.rows().await;
+        assert_eq!(rows[0].0, expected);
+        assert_eq!(rows[0].1.as_ref().unwrap().keys, Some(keys("a")));
+    }
+    assert!(before.elapsed() < hour);
+    // What one gives back it can take again.
+    world.want(many().skip(50).chain(two()));
+    let gone = world.rows().await;
+    assert!(gone.iter().all(|(_, row)| row.is_none()));
+}
+
+#[test]
+fn namespaces_with_few_sources_come_first() {
+    let wanted = |list: &[&str]| {
+        Arc::new(Wanted {
+            uri: None,
+            issuer: Str::new(),
+            timeout: None,
+            namespaces: list.iter().map(|ns| Str::from(*ns)).collect(),
+        })
+    };
+    let mut all = BTreeMap::new();
+    for ns in 0..20 {
+        for i in 0..SOURCES_OF_NAMESPACE_COUNT_MAX {
+            let key = arcstr::format!("{ns:02}/{i:03}");
+            all.insert(key, wanted(&[&format!("{ns:02}")]));
+        }
+    }
+    all.insert("zz".into(), wanted(&["00", "zz"]));
+    let given = Shares::default().give(all.iter());
+    assert_eq!(given.len(), SOURCES_COUNT_MAX);
+    let of = |ns: &str| given.values().filter(|payer| **payer == *ns).count();
+    assert_eq!((of("00"), of("19"), of("zz")), (50, 49, 1));
+    // Who pays already goes on paying, and a stranger does not.
+    let mut shares = Shares::default();
+    let names = |list: &[&str]| wanted(list).namespaces.clone();
+    assert_eq!(
+        shares.keep(Some("b".into()), &names(&["a", "b"])),
+        Some("b".into())
+    );
+    assert_eq!(
+        shares.keep(Some("c".into()), &names(&["a", "b"])),
+        Some("a".into())
+    );
+    assert_eq!(shares.keep(None, &names(&["a"])), None);
+    assert_eq!(shares.all, 2);
 }

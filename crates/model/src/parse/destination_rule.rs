@@ -23,7 +23,7 @@ use crate::input::{DestinationRule, Subset, TrafficPolicy};
 use crate::object::{Invalid, Labels, Parsed};
 
 use super::clip;
-use super::read::{Doc, invalid, labels};
+use super::read::{Doc, LIST_ITEMS_COUNT_MAX, invalid, labels};
 
 pub(super) use balancer::{LocalityWire, locality};
 
@@ -67,41 +67,112 @@ struct SubsetWire {
     traffic_policy: Option<Value>,
 }
 
-/// Reads a DestinationRule. Only a host that cannot be read voids it.
+/// Reads a DestinationRule. Only a host that cannot be read voids it, or what cannot be read at
+/// all and asks for no TLS.
 pub(super) fn destination_rule(doc: Doc<'_>) -> Arc<Parsed<DestinationRule>> {
-    doc.row(|doc| {
-        let spec: RuleWire = doc.spec(FIELDS, |_| false)?;
-        let host = spec.host.unwrap_or_default();
-        if !is_host(&host) {
-            return Err(invalid("spec.host", "not a host name"));
+    doc.row(|doc| read(doc).or_else(|what| refusing(doc, &what).ok_or(what)))
+}
+
+fn read(doc: &mut Doc<'_>) -> Result<DestinationRule, Invalid> {
+    let spec: RuleWire = doc.spec(FIELDS, |_| false)?;
+    let host = spec.host.unwrap_or_default();
+    if !is_host(&host) {
+        return Err(invalid("spec.host", "not a host name"));
+    }
+    let policy = read_policy(doc, spec.traffic_policy, "spec.trafficPolicy");
+    let mut subsets: Vec<Subset> = Vec::new();
+    for (i, value) in items(doc, spec.subsets, "spec.subsets")
+        .into_iter()
+        .enumerate()
+    {
+        let at = format!("spec.subsets[{i}]");
+        if let Some(subset) = subset(doc, value, &at, &subsets) {
+            subsets.push(subset);
         }
-        let policy = read_policy(doc, spec.traffic_policy, "spec.trafficPolicy");
-        let mut subsets: Vec<Subset> = Vec::new();
-        for (i, value) in items(doc, spec.subsets, "spec.subsets")
-            .into_iter()
-            .enumerate()
-        {
-            let at = format!("spec.subsets[{i}]");
-            if let Some(subset) = subset(doc, value, &at, &subsets) {
-                subsets.push(subset);
-            }
-        }
-        let export_to = export_to(doc, spec.export_to);
-        let workload_selector = spec
-            .workload_selector
-            .map(|wire| labels(wire.match_labels.into_iter().flatten()));
-        if workload_selector.is_some() && export_to.iter().any(|ns| ns != ".") {
-            let reason = "a rule with workloadSelector concerns its own namespace alone";
-            refused(doc, invalid("spec.exportTo", reason));
-        }
-        Ok(DestinationRule {
-            host: Str::from(host),
-            export_to,
-            workload_selector,
-            policy,
-            subsets,
-        })
+    }
+    let export_to = export_to(doc, spec.export_to);
+    let workload_selector = spec
+        .workload_selector
+        .map(|wire| labels(wire.match_labels.into_iter().flatten()));
+    if workload_selector.is_some() && export_to.iter().any(|ns| ns != ".") {
+        let reason = "a rule with workloadSelector concerns its own namespace alone";
+        refused(doc, invalid("spec.exportTo", reason));
+    }
+    Ok(DestinationRule {
+        host: Str::from(host),
+        export_to,
+        workload_selector,
+        policy,
+        subsets,
     })
+}
+
+/// What a rule that cannot be read comes to when it asks for TLS: connections to its host are
+/// refused, for without the rule they would be opened in plain text.
+fn refusing(doc: &mut Doc<'_>, what: &Invalid) -> Option<DestinationRule> {
+    let spec = doc.top("spec")?;
+    let host = spec.get("host")?.as_str().filter(|host| is_host(host))?;
+    if !asks_for_tls(spec) {
+        return None;
+    }
+    let message = arcstr::format!(
+        "This rule cannot be read and asks for TLS, so connections to its host are refused rather than opened in plain text: {}",
+        what.reason
+    );
+    doc.note(
+        "dr-tls-invalid",
+        Severity::Error,
+        what.field.clone(),
+        message,
+        "Correct the field",
+    );
+    let is_long = |list: &Vec<Value>| list.len() > LIST_ITEMS_COUNT_MAX;
+    let namespaces = spec.get("exportTo").cloned();
+    let export_to = if namespaces
+        .as_ref()
+        .and_then(Value::as_array)
+        .is_some_and(is_long)
+    {
+        vec![arcstr::literal!(".")]
+    } else {
+        export_to(doc, namespaces)
+    };
+    let mut policy = TrafficPolicy::default();
+    policy.base.tls = Some(tls::refusing());
+    Some(DestinationRule {
+        host: Str::from(host),
+        export_to,
+        policy: Some(policy),
+        ..DestinationRule::default()
+    })
+}
+
+/// Whether something has a `tls` block of which it cannot be said that it opens no TLS.
+fn asks_for_tls(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.iter().any(asks_for_tls),
+        Value::Object(map) => map.iter().any(|(key, value)| {
+            if key == "tls" {
+                !opens_none(value)
+            } else {
+                asks_for_tls(value)
+            }
+        }),
+        _ => false,
+    }
+}
+
+fn opens_none(tls: &Value) -> bool {
+    let mode = match tls {
+        Value::Null => return true,
+        Value::Object(map) => map.get("mode"),
+        _ => return false,
+    };
+    match mode {
+        None | Some(Value::Null) => true,
+        Some(Value::String(mode)) => matches!(mode.as_str(), "" | "DISABLE" | "ISTIO_MUTUAL"),
+        Some(_) => false,
+    }
 }
 
 /// `trafficPolicy` of the rule or of a subset.

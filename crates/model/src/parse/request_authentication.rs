@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::Str;
 use crate::finding::Severity;
 use crate::input::{JwtRule, RequestAuthentication};
+use crate::jwks::FETCH_TIMEOUT_MAX;
 use crate::labels::ANNOTATION_DRY_RUN;
 use crate::object::{Invalid, Parsed};
 
@@ -154,6 +155,13 @@ fn rule(doc: &mut Doc<'_>, at: &str, wire: RuleWire) -> Result<JwtRule, Invalid>
     let claims = wire.space_delimited_claims;
     let timeout = wire.timeout.filter(|text| !text.is_empty());
     let timeout = timeout.map(|text| duration::positive(&text)).transpose();
+    let timeout = timeout.map_err(|reason| invalid(format!("{at}.timeout"), reason))?;
+    if timeout.is_some_and(|timeout| timeout > FETCH_TIMEOUT_MAX) {
+        doc.not_applied(
+            format!("{at}.timeout"),
+            "keys are waited for no longer than 10 s",
+        );
+    }
     Ok(JwtRule {
         issuer: Str::from(issuer),
         audiences: texts(at, "audiences", wire.audiences)?,
@@ -174,7 +182,7 @@ fn rule(doc: &mut Doc<'_>, at: &str, wire: RuleWire) -> Result<JwtRule, Invalid>
             )?;
             claims
         },
-        timeout: timeout.map_err(|reason| invalid(format!("{at}.timeout"), reason))?,
+        timeout: timeout.map(|timeout| timeout.min(FETCH_TIMEOUT_MAX)),
     })
 }
 

@@ -8,7 +8,7 @@ use model::{ObjectKey, ServiceRow, Severity, Str};
 
 use super::{Place, Report};
 use crate::traffic::cluster::takes_warmup;
-use crate::traffic::tls::secret_name;
+use crate::traffic::tls::{may_use_files, secret_name, uses_files};
 
 impl Report<'_, '_> {
     /// What can be told from the rule alone.
@@ -138,6 +138,7 @@ impl Report<'_, '_> {
         for place in self.places() {
             if let Some(tls) = &place.policy.tls {
                 self.mode(&place, tls, service, waypoint);
+                self.files(&place, tls, waypoint);
                 self.credential(reads, &place, tls, waypoint);
             }
             let outlier = place.policy.outlier.as_ref();
@@ -189,6 +190,40 @@ impl Report<'_, '_> {
         );
         let fix = "Remove tls";
         self.push("dr-mtls-mode-waypoint", Severity::Warning, &at, what, fix);
+    }
+
+    /// Paths of a waypoint's files that the rule must not name.
+    fn files(&mut self, place: &Place<'_>, tls: &ClientTls, waypoint: &ObjectKey) {
+        if !uses_files(tls) || may_use_files(&self.key.ns, waypoint, self.mesh) {
+            return;
+        }
+        let what = format!(
+            "Files of waypoint {waypoint} are for rules of its own namespace and of {}: connections that it opens to {} are refused",
+            self.mesh.root_namespace, self.host
+        );
+        self.not_permitted(place, Severity::Error, what);
+    }
+
+    /// The same where it is not known which waypoints apply the rule.
+    pub(super) fn files_elsewhere(&mut self) {
+        if self.key.ns == self.mesh.root_namespace {
+            return;
+        }
+        for place in self.places() {
+            if place.policy.tls.as_ref().is_some_and(uses_files) {
+                let what = format!(
+                    "Files of a waypoint are for rules of its own namespace: connections to {} that waypoints of other namespaces than {} open are refused",
+                    self.host, self.key.ns
+                );
+                self.not_permitted(&place, Severity::Warning, what);
+            }
+        }
+    }
+
+    fn not_permitted(&mut self, place: &Place<'_>, severity: Severity, what: String) {
+        let at = format!("{}.tls", place.at);
+        let fix = "Use credentialName, or move the rule to the namespace of the waypoint";
+        self.push("dr-tls-file-not-permitted", severity, &at, what, fix);
     }
 
     /// Secrets come from the namespace of the waypoint.

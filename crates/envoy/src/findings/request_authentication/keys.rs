@@ -2,6 +2,7 @@
 
 use flow::Reads;
 use model::input::{JwtRule, RequestAuthentication};
+use model::jwks::SOURCES_OF_OBJECT_COUNT_MAX;
 use model::{Severity, Str};
 
 use super::Report;
@@ -10,12 +11,17 @@ use crate::authn::{keys, wanted};
 impl Report<'_, '_> {
     /// Rules whose tokens are all refused for want of keys.
     pub(super) fn keys(&mut self, spec: &RequestAuthentication, reads: &mut Reads) {
+        let fetched = wanted::sources_of(spec);
         for (index, rule) in spec.rules.iter().enumerate() {
             let at = format!("spec.jwtRules[{index}]");
             if !rule.jwks.is_empty() {
                 self.written(&at, rule);
             } else if let Some(source) = wanted::source(rule) {
-                self.fetched(&at, rule, &source.key, reads);
+                if fetched.contains(&source.key) {
+                    self.fetched(&at, rule, &source.key, reads);
+                } else {
+                    self.beyond(&at, rule, &source.key, reads);
+                }
             }
         }
     }
@@ -30,6 +36,19 @@ impl Report<'_, '_> {
             let fix = "Write a JSON object with a list keys of RSA or EC keys";
             self.push("ra-jwks-unavailable", Severity::Error, &at, what, fix);
         }
+    }
+
+    /// A rule whose keys are not fetched for this object. They may be for another one.
+    fn beyond(&mut self, at: &str, rule: &JwtRule, source: &Str, reads: &mut Reads) {
+        if self.view.jwks.get(reads, source).is_some() {
+            return self.fetched(at, rule, source, reads);
+        }
+        let what = format!(
+            "The keys of issuer {:?} are not fetched, for one object gets no more than {SOURCES_OF_OBJECT_COUNT_MAX} key sets; every token of it is refused",
+            rule.issuer
+        );
+        let fix = "Remove rules, or write their keys inline";
+        self.push("ra-jwks-unavailable", Severity::Error, at, what, fix);
     }
 
     fn fetched(&mut self, at: &str, rule: &JwtRule, source: &Str, reads: &mut Reads) {

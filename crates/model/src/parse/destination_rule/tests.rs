@@ -209,6 +209,11 @@ fn inside_a_balancer_only_the_part_is_left_out() {
             "consistentHash.httpCookie.name",
         ),
         (
+            json!({"consistentHash": {"httpCookie": {"name": "c", "attributes": [
+                {"name": "a", "value": "b"}, {"name": "b", "value": "c".repeat(16_385)}]}}}),
+            "consistentHash.httpCookie.attributes[1]",
+        ),
+        (
             json!({"consistentHash": {"useSourceIp": true, "httpHeaderName": "a"}}),
             "consistentHash",
         ),
@@ -345,4 +350,60 @@ fn zero_is_no_limit_and_says_so() {
             "dr-max-zero spec.trafficPolicy.connectionPool.http.maxRetries"
         ]
     );
+}
+
+#[test]
+fn what_cannot_be_read_and_asks_for_tls_refuses() {
+    let simple = json!({"tls": {"mode": "SIMPLE"}});
+    let policy = |tls: Value| json!({ "trafficPolicy": {"tls": tls} });
+    let port = json!({"port": {"number": 80}, "tls": {"mode": "MUTUAL"}});
+    for (spec, refuses) in [
+        (json!({ "trafficPolicy": simple }), true),
+        (
+            json!({"trafficPolicy": {"portLevelSettings": [port]}}),
+            true,
+        ),
+        (
+            json!({"subsets": [{"name": "v1", "trafficPolicy": simple}]}),
+            true,
+        ),
+        (policy(json!("SIMPLE")), true),
+        (policy(json!({"mode": 1})), true),
+        (policy(json!({"mode": "ISTIO_MUTUAL"})), false),
+        (policy(json!({})), false),
+        (json!({}), false),
+    ] {
+        for bad in [
+            json!("app"),
+            json!({"matchLabels": {"app": 1}}),
+            json!({"matchLabels": ["a"]}),
+        ] {
+            let mut spec = spec.clone();
+            spec["host"] = json!("web");
+            spec["exportTo"] = json!(["."]);
+            spec["workloadSelector"] = bad;
+            let row = parse(spec.clone());
+            let rule = row.ok();
+            assert_eq!(rule.is_some(), refuses, "{spec}");
+            let codes: Vec<_> = row.notes.iter().map(|note| note.code).collect();
+            let expected = if refuses {
+                "dr-tls-invalid"
+            } else {
+                "invalid-object"
+            };
+            assert_eq!(codes, [expected], "{spec}");
+            if let Some(rule) = rule {
+                let tls = rule.policy.as_ref().unwrap().base.tls.as_ref().unwrap();
+                assert_eq!((tls.mode, rule.host.as_str()), (TlsMode::Refuse, "web"));
+                assert_eq!(rule.export_to, ["."]);
+            }
+        }
+    }
+    // More than limits allow.
+    let long = "x".repeat(70_000);
+    let spec = json!({"host": "web", "trafficPolicy": {"tls": {"mode": "SIMPLE", "sni": long}}});
+    assert!(parse(spec).ok().is_some());
+    // Whose connections are meant cannot be told.
+    let spec = json!({"host": "a|b", "trafficPolicy": simple});
+    assert!(parse(spec).ok().is_none());
 }

@@ -224,3 +224,15 @@ fn without_rules_nothing_is_validated_and_that_is_said() {
     let notes: Vec<_> = row.notes.iter().map(|note| note.code).collect();
     assert_eq!(notes, ["ra-no-rules"]);
 }
+
+#[test]
+fn keys_are_not_waited_for_without_bound() {
+    for (text, seconds, noted) in [("10s", 10, false), ("11s", 10, true), ("2h", 10, true)] {
+        let rule = json!({"issuer": "i", "jwksUri": "https://i.example/keys", "timeout": text});
+        let row = read(json!({ "jwtRules": [rule] }));
+        let timeout = row.ok().unwrap().rules[0].timeout;
+        assert_eq!(timeout, Some(Duration::from_secs(seconds)), "{text}");
+        let at = |note: &crate::Finding| note.field == "spec.jwtRules[0].timeout";
+        assert_eq!(row.notes.iter().any(at), noted, "{text}");
+    }
+}
