@@ -2,14 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::agent::AgentTarget;
 use crate::target::Target;
+
+mod features;
+
+pub use features::{FeatureArgs, WaypointMissing};
 
 /// An istiod-compatible control plane for Istio ambient mesh.
 #[derive(Debug, Parser)]
@@ -69,114 +73,6 @@ pub struct MeshArgs {
     /// Switches.
     #[command(flatten)]
     pub features: FeatureArgs,
-}
-
-/// Switches that alter what is computed, under the names that istiod gives them.
-#[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Switches")]
-pub struct FeatureArgs {
-    /// Send policies marked `istio.io/dry-run` to ztunnel, which logs what they would do.
-    #[arg(
-        long,
-        env = "AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY",
-        value_name = "BOOL",
-        default_value = "false",
-        value_parser = go_bool,
-        action = ArgAction::Set
-    )]
-    pub dry_run_policies: bool,
-    /// Make policies that allow every waypoint, and nobody else by themselves, to reach what is
-    /// bound to it.
-    #[arg(
-        long,
-        env = "PILOT_AUTO_ALLOW_WAYPOINT_POLICY",
-        value_name = "BOOL",
-        default_value = "false",
-        value_parser = go_bool,
-        action = ArgAction::Set
-    )]
-    pub allow_waypoint_policies: bool,
-    /// Give addresses to hosts of ServiceEntries that have none.
-    #[arg(
-        long,
-        env = "PILOT_ENABLE_IP_AUTOALLOCATE",
-        value_name = "BOOL",
-        default_value = "true",
-        value_parser = go_bool,
-        action = ArgAction::Set
-    )]
-    pub ip_autoallocate: bool,
-    /// IPv4 range of those addresses.
-    #[arg(
-        long,
-        env = "PILOT_IP_AUTOALLOCATE_IPV4_PREFIX",
-        value_name = "CIDR",
-        default_value = "240.240.0.0/16",
-        value_parser = prefix::<Ipv4Addr>
-    )]
-    pub ip_autoallocate_v4: (Ipv4Addr, u8),
-    /// IPv6 range of those addresses.
-    #[arg(
-        long,
-        env = "PILOT_IP_AUTOALLOCATE_IPV6_PREFIX",
-        value_name = "CIDR",
-        default_value = "2001:2::/48",
-        value_parser = prefix::<Ipv6Addr>
-    )]
-    pub ip_autoallocate_v6: (Ipv6Addr, u8),
-    /// Selectors of ServiceEntries select Pods.
-    #[arg(
-        long,
-        env = "PILOT_ENABLE_SERVICEENTRY_SELECT_PODS",
-        value_name = "BOOL",
-        default_value = "true",
-        value_parser = go_bool,
-        action = ArgAction::Set
-    )]
-    pub entries_select_pods: bool,
-    /// Selectors of Services select WorkloadEntries.
-    #[arg(
-        long,
-        env = "PILOT_ENABLE_K8S_SELECT_WORKLOAD_ENTRIES",
-        value_name = "BOOL",
-        default_value = "true",
-        value_parser = go_bool,
-        action = ArgAction::Set
-    )]
-    pub services_select_entries: bool,
-    /// Let VirtualServices and DestinationRules claim hosts of other namespaces where their
-    /// lookup rules allow it; either way it is reported.
-    #[arg(
-        long,
-        value_name = "BOOL",
-        default_value = "true",
-        value_parser = go_bool,
-        action = ArgAction::Set
-    )]
-    pub allow_foreign_hosts: bool,
-    /// Let several CUSTOM providers guard one workload.
-    #[arg(
-        long,
-        env = "PILOT_ENABLE_MULTIPLE_CUSTOM_AUTHZ_PROVIDERS",
-        value_name = "BOOL",
-        default_value = "false",
-        value_parser = go_bool,
-        action = ArgAction::Set
-    )]
-    pub many_authorizers: bool,
-    /// What becomes of traffic whose waypoint cannot be used; label
-    /// `ambientd.io/waypoint-missing` of a Namespace says otherwise for what it holds.
-    #[arg(long, value_name = "MODE", default_value = "bypass")]
-    pub waypoint_missing: WaypointMissing,
-}
-
-/// What becomes of traffic whose waypoint cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum WaypointMissing {
-    /// It goes directly to the pods, as with istiod.
-    Bypass,
-    /// It is refused.
-    FailClosed,
 }
 
 /// Flags of `serve`.
@@ -419,26 +315,6 @@ pub struct BootstrapArgs {
     pub mesh: MeshArgs,
 }
 
-// === impl FeatureArgs ===
-
-impl FeatureArgs {
-    /// The switches as stages read them.
-    pub fn features(&self) -> model::derived::Features {
-        model::derived::Features {
-            dry_run_policies: self.dry_run_policies,
-            allow_waypoint_policies: self.allow_waypoint_policies,
-            ip_autoallocate: self.ip_autoallocate,
-            allocation_v4: self.ip_autoallocate_v4,
-            allocation_v6: self.ip_autoallocate_v6,
-            entries_select_pods: self.entries_select_pods,
-            services_select_entries: self.services_select_entries,
-            foreign_hosts: self.allow_foreign_hosts,
-            many_authorizers: self.many_authorizers,
-            waypoint_missing_denies: self.waypoint_missing == WaypointMissing::FailClosed,
-        }
-    }
-}
-
 /// Flags of `agent`. The environment is that of Istio's proxy image.
 #[derive(Clone, Debug, Args)]
 pub struct AgentArgs {
@@ -556,47 +432,6 @@ impl AgentEnv {
             has_proxy_config: std::env::var_os("PROXY_CONFIG").is_some(),
         }
     }
-}
-
-/// Reads a boolean as Go does.
-fn go_bool(text: &str) -> Result<bool, String> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(format!("{text:?} is neither true nor false")),
-    }
-}
-
-/// An address family that ranges are made of.
-trait Family: Into<IpAddr> + std::str::FromStr {
-    /// The network of the address, or `None` when the prefix is longer than an address.
-    fn network(self, prefix: u8) -> Option<Self>;
-}
-
-impl Family for Ipv4Addr {
-    fn network(self, prefix: u8) -> Option<Self> {
-        let host_bits = 32_u32.checked_sub(prefix.into())?;
-        let mask = u32::MAX.checked_shl(host_bits).unwrap_or(0);
-        Some(Self::from_bits(self.to_bits() & mask))
-    }
-}
-
-impl Family for Ipv6Addr {
-    fn network(self, prefix: u8) -> Option<Self> {
-        let host_bits = 128_u32.checked_sub(prefix.into())?;
-        let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
-        Some(Self::from_bits(self.to_bits() & mask))
-    }
-}
-
-/// Reads a range such as `240.240.0.0/16`; bits beyond the prefix are dropped.
-fn prefix<A: Family>(text: &str) -> Result<(A, u8), String> {
-    let parsed = text.split_once('/').and_then(|(base, length)| {
-        let length: u8 = length.parse().ok()?;
-        let base: A = base.parse().ok()?;
-        Some((base.network(length)?, length))
-    });
-    parsed.ok_or_else(|| format!("{text:?} is not a range of this address family"))
 }
 
 /// Flags of `token`.
@@ -737,6 +572,9 @@ fn millis(text: &str) -> Result<u64, String> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::net::Ipv6Addr;
+
+    use super::features::prefix;
     use super::*;
 
     #[derive(Parser)]

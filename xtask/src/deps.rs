@@ -30,16 +30,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "ambientd",
         &[
-            "agent", "ambient", "authn", "ca", "envoy", "flow", "jwks", "model", "pipeline", "proto",
-            "snapshot", "source", "xds",
+            "agent", "ambient", "authn", "ca", "envoy", "flow", "jwks", "model", "pipeline",
+            "proto", "snapshot", "source", "xds",
         ],
     ),
     (
         "testkit",
         &[
             "agent", "ambient", "ambientd", "authn", "ca", "envoy", "flow", "jwks", "model",
-            "pipeline",
-            "proto", "snapshot", "source", "xds",
+            "pipeline", "proto", "snapshot", "source", "xds",
         ],
     ),
     ("xtask", &[]),
