@@ -245,7 +245,7 @@ fn direct_chain(
         ChainBody::Http {
             http2: false,
             grpc_web: false,
-            normalization: mesh.traffic.path_normalization,
+            normalization: ChainFilter::normalization(&filters, mesh.traffic.path_normalization),
             forwards_identity,
             dynamic_host: None,
             routes: RouteSource::Inline(Box::new(RoutesIr {

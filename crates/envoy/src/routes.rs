@@ -32,7 +32,7 @@ use crate::ir::{ForwardIr, RouteAction, RouteIr, RoutePath, RoutesIr};
 use crate::virtual_services;
 
 pub(crate) use backend::{Backend, Grants, Referrer, is_backend, outbound_name, resolve};
-pub(crate) use defect::{defect, l4_defect, mirror_defect};
+pub(crate) use defect::{bad_matches, contributes, defect, l4_defect, mirror_defect};
 pub(crate) use l4::{sni_fits, tcp_for_port};
 pub(crate) use reach::{Refusal, attaches, host_rank, refusal};
 pub(crate) use retry::retry_of;
@@ -121,7 +121,7 @@ pub(crate) fn has_own(
     reach::own_routes(site, tables, reads, port)
         .iter()
         .flatten()
-        .any(|reached| !reached.route.rules.is_empty())
+        .any(|reached| contributes(reached.route))
 }
 
 /// Whether routes of Gateway API, its own or those of the waypoint Gateway, reach a service port,
@@ -136,7 +136,7 @@ pub(crate) fn has_any(
         || reach::gateway_routes(site, tables, reads)
             .iter()
             .flatten()
-            .any(|reached| !reached.route.rules.is_empty())
+            .any(|reached| contributes(reached.route))
 }
 
 /// Everything to the addressed service. Source: spec/envoy-config.md §5.1.

@@ -24,7 +24,7 @@ use model::{Kind, ObjectRef, Str};
 use crate::ir::{Outbound, RouteIr};
 use crate::routes::{RouteTables, Site};
 
-pub(crate) use defects::{rule_defect, unreadable};
+pub(crate) use defects::{bad_matches, rule_defect};
 pub(crate) use delegate::rules;
 pub(crate) use destination::{find, full_name, port_of};
 pub(crate) use entry::{admits, catches_all, entry};

@@ -14,7 +14,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ambientd_envoy as envoy;
 use envoy::ir::{
-    ClassResource, Discovery, Health, Inspected, ListenerIr, MainIr, PortTarget, RangeTarget, WaypointResource,
+    ClassResource, Discovery, Health, Inspected, ListenerIr, MainIr, PortTarget, RangeTarget,
+    WaypointResource,
 };
 use model::derived::{AppProtocol, BoundWaypoint, Locality};
 use model::input::{
@@ -296,7 +297,7 @@ fn a_route_with_a_hard_error_contributes_nothing_and_says_so() {
     portless.backends[0].target.port = None;
     for (bad, code, applies) in [
         (filter, "route-filter-not-supported", false),
-        (rule(vec![regex], vec![]), "route-match-invalid", false),
+        (rule(vec![regex], vec![]), "route-match-invalid", true),
         (portless, "route-backend-invalid", false),
         (timeout, "field-not-applied", true),
     ] {

@@ -442,7 +442,7 @@ fn take_verdict(
         return false;
     }
     if let Some(error) = error {
-        let message = bounded(&error.message, LAST_ERROR_BYTES_MAX).to_owned();
+        let message = reason(&error.message).to_owned();
         sub.nack(ty, nonce, &error.message, can_split);
         effects.push(Effect::Observe(Observation::Nacked { ty, message }));
     } else if let Some(elapsed_ms) = sub.ack(nonce, now_ms) {
@@ -497,6 +497,19 @@ pub(crate) fn bounded(text: &str, bytes_max: usize) -> &str {
         end -= 1;
     }
     text.get(..end).unwrap_or_default()
+}
+
+/// Why a client refuses something. Envoy begins with the whole message that it does not take and
+/// says what is wrong with it last.
+pub(crate) fn reason(text: &str) -> &str {
+    if text.len() <= LAST_ERROR_BYTES_MAX || !text.starts_with("goo.gle/debug") {
+        return bounded(text, LAST_ERROR_BYTES_MAX);
+    }
+    let mut start = text.len() - LAST_ERROR_BYTES_MAX;
+    while !text.is_char_boundary(start) {
+        start += 1;
+    }
+    text.get(start..).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use crate::attachment::mesh_row;
 use crate::attachment::port_chains;
 use crate::index::{ServiceBySource, ServiceByWaypoint, Target, TargetKind};
 use crate::routes::{
-    self, Backend, Grants, Referrer, RouteTables, Site, defect, host_rank, mirror_defect, refusal,
-    resolve,
+    self, Backend, Grants, Referrer, RouteTables, Site, bad_matches, defect, host_rank,
+    mirror_defect, refusal, resolve,
 };
 
 /// Primary: an HTTPRoute, or a GRPCRoute.
@@ -174,6 +174,11 @@ impl Report<'_, '_> {
                 what,
                 "Remove or correct it",
             );
+        }
+        for found in bad_matches(self.route) {
+            let what = format!("This match is left out, the others apply: {}", found.reason);
+            let fix = "Correct it";
+            self.push(found.code, Severity::Error, &found.field, what, fix);
         }
         for (index, rule) in self.route.rules.iter().enumerate() {
             let hard = |path: &str| path.contains("filters") || path.starts_with("matches");

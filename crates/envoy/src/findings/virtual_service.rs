@@ -16,7 +16,7 @@ use crate::index::ServiceByHostname;
 use crate::route_configs::RouteTables;
 use crate::routes::Site;
 use crate::traffic::host_rank;
-use crate::virtual_services::{Refusal, full_name, is_of_mesh, refusal, rule_defect, unreadable};
+use crate::virtual_services::{Refusal, bad_matches, full_name, is_of_mesh, refusal, rule_defect};
 
 /// Primary: a VirtualService.
 pub type P = ObjectKey;
@@ -57,23 +57,22 @@ pub fn derive(
         spec,
         out: Vec::new(),
     };
-    if report.values() {
-        report.gateways(reads);
-        if is_of_mesh(&spec.gateways) {
-            let bound = report.hosts(reads);
-            let sites: Vec<_> = bound
-                .iter()
-                .map(|(service, waypoint)| Site {
-                    service,
-                    waypoint,
-                    mesh,
-                })
-                .collect();
-            if !sites.is_empty() {
-                report.rules(&sites);
-                report.destinations(reads, &sites);
-                report.order(reads, &sites);
-            }
+    report.values();
+    report.gateways(reads);
+    if is_of_mesh(&spec.gateways) {
+        let bound = report.hosts(reads);
+        let sites: Vec<_> = bound
+            .iter()
+            .map(|(service, waypoint)| Site {
+                service,
+                waypoint,
+                mesh,
+            })
+            .collect();
+        if !sites.is_empty() {
+            report.rules(&sites);
+            report.destinations(reads, &sites);
+            report.order(reads, &sites);
         }
     }
     let mut out = report.out;
@@ -107,16 +106,12 @@ impl<'t> Report<'_, 't> {
         self.out.push(finding.at(at));
     }
 
-    /// Values that Envoy could not be told; says whether anything of the object applies.
-    fn values(&mut self) -> bool {
-        if let Some(found) = unreadable(self.spec) {
-            let what = format!(
-                "No rule of this VirtualService applies, for what one of them matches cannot be told to proxies: {}",
-                found.reason
-            );
+    /// Values that Envoy could not be told.
+    fn values(&mut self) {
+        for found in bad_matches(self.spec) {
+            let what = format!("This match is left out, the others apply: {}", found.reason);
             let fix = "Correct the expression";
             self.push("vs-regex-invalid", Severity::Error, found.field, what, fix);
-            return false;
         }
         for (i, rule) in self.spec.http.iter().enumerate() {
             if let Some(found) = rule_defect(rule) {
@@ -129,7 +124,6 @@ impl<'t> Report<'_, 't> {
                 self.push("vs-rule-invalid", Severity::Error, at, what, fix);
             }
         }
-        true
     }
 
     /// Gateways other than the mesh: none is served by this version.

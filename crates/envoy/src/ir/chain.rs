@@ -140,7 +140,7 @@ pub struct HttpAuthorizerIr {
 /// An `ext_authz` filter; it asks only where the RBAC filter before it marked the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExtAuthzIr {
-    /// Name of the provider: a mark begins with `istio-ext-authz-<provider>`.
+    /// Name of the provider: a mark begins with `istio-ext-authz-<provider>-ns[`.
     pub provider: Str,
     /// Cluster of the authorizer.
     pub cluster: Str,
@@ -190,6 +190,53 @@ pub struct JwtProviderIr {
 pub struct JwtIr {
     /// Providers, by issuer; at least one.
     pub providers: Vec<JwtProviderIr>,
+}
+
+impl Expr {
+    /// Whether the path decides.
+    fn judges_paths(&self) -> bool {
+        match self {
+            Self::AllOf(list) | Self::AnyOf(list) => list.iter().any(Self::judges_paths),
+            Self::Not(of) => of.judges_paths(),
+            Self::Is(Fact::Path(_) | Fact::PathTemplate(_)) => true,
+            Self::Is(Fact::Header(name, ..)) => name == ":path",
+            Self::Is(_) => false,
+        }
+    }
+}
+
+impl RbacIr {
+    fn judges_paths(&self) -> bool {
+        let rules = self.rules.iter().chain(&self.shadow);
+        rules.flat_map(BTreeMap::values).any(|rule| {
+            let mut all = rule.permissions.iter().chain(&rule.principals);
+            all.any(Expr::judges_paths)
+        })
+    }
+}
+
+impl ChainFilter {
+    /// Whether the filter lets requests pass or not by their path; an external authorizer is
+    /// told it, and may.
+    pub fn judges_paths(&self) -> bool {
+        match self {
+            Self::Rbac(rbac) => rbac.judges_paths(),
+            Self::ExtAuthz(_) => true,
+            Self::Jwt(_) => false,
+        }
+    }
+
+    /// What is done to the paths of a chain with certain filters: what mesh config says, else
+    /// all that Envoy can do where a policy judges them, so that no spelling slips past it.
+    pub fn normalization(filters: &[Self], mesh: Option<PathNormalization>) -> PathNormalization {
+        match mesh {
+            Some(written) => written,
+            None if filters.iter().any(Self::judges_paths) => {
+                PathNormalization::DecodeAndMergeSlashes
+            }
+            None => PathNormalization::default(),
+        }
+    }
 }
 
 /// A filter that policies put into a chain.

@@ -1,6 +1,8 @@
 //! Hard errors: what makes a route object contribute nothing at all.
 //! Source: spec/gateway-api.md §4.3, §6.3.
 
+use std::borrow::Cow;
+
 use flow::Reads;
 use model::input::{
     BackendRef, HttpMatch, HttpRoute, HttpRule, L4Route, PathMatch, PathModifier, RouteFilter,
@@ -25,8 +27,8 @@ pub(crate) struct Defect {
 
 type RuleDefect = (String, &'static str, String);
 
-/// The first hard error of an HTTPRoute or GRPCRoute of a namespace. One bad value would make
-/// Envoy refuse the routes of a whole chain, so such a route is left out as a whole.
+/// The first hard error of an HTTPRoute or GRPCRoute of a namespace, which leaves nothing of it.
+/// A bad value of a match costs that match alone, see [`bad_matches`].
 pub(crate) fn defect(ns: &Str, route: &HttpRoute) -> Option<Defect> {
     let rules = route.rules.iter().enumerate();
     rules
@@ -96,7 +98,6 @@ fn rule_defect(ns: &Str, rule: &HttpRule) -> Option<RuleDefect> {
             })
         })
         .or_else(|| backends_defect(ns, &rule.backends))
-        .or_else(|| matches_defect(rule))
         .or_else(|| prefix_defect(rule))
 }
 
@@ -135,15 +136,37 @@ fn target_defect(ns: &Str, target: &RouteRef) -> Option<String> {
     }
 }
 
-fn matches_defect(rule: &HttpRule) -> Option<RuleDefect> {
-    rule.matches.iter().enumerate().find_map(|(i, m)| {
-        let (field, reason) = match_defect(m)?;
-        Some((
-            format!("matches[{i}].{field}"),
-            "route-match-invalid",
-            reason,
-        ))
-    })
+/// The matches that cannot be told to Envoy, which would refuse the routes of a whole chain for
+/// one of them. Each is left out alone; its rule keeps the others.
+pub(crate) fn bad_matches(route: &HttpRoute) -> Vec<Defect> {
+    let mut out = Vec::new();
+    for (i, rule) in route.rules.iter().enumerate() {
+        for (j, m) in rule.matches.iter().enumerate() {
+            out.extend(match_defect(m).map(|(field, reason)| Defect {
+                field: format!("spec.rules[{i}].matches[{j}].{field}"),
+                code: "route-match-invalid",
+                reason,
+            }));
+        }
+    }
+    out
+}
+
+/// What a rule matches: everything where it has no match, nothing where all of them are bad.
+pub(crate) fn matches_of(rule: &HttpRule) -> Vec<Cow<'_, HttpMatch>> {
+    if rule.matches.is_empty() {
+        return vec![Cow::Owned(HttpMatch::default())];
+    }
+    let good = rule.matches.iter().filter(|m| match_defect(m).is_none());
+    good.map(Cow::Borrowed).collect()
+}
+
+/// Whether some rule of a route matches anything.
+pub(crate) fn contributes(route: &HttpRoute) -> bool {
+    let good = |rule: &HttpRule| {
+        rule.matches.is_empty() || rule.matches.iter().any(|m| match_defect(m).is_none())
+    };
+    route.rules.iter().any(good)
 }
 
 /// Methods that requests can have.
@@ -151,38 +174,48 @@ const METHODS: [&str; 9] = [
     "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
 ];
 
-fn match_defect(m: &HttpMatch) -> Option<(&'static str, String)> {
+fn match_defect(m: &HttpMatch) -> Option<(String, String)> {
     if let Some(reason) = m.path.as_ref().and_then(path_defect) {
-        return Some(("path", reason));
+        return Some(("path".to_owned(), reason));
     }
     if let Some(method) = &m.method
         && !METHODS.contains(&method.as_str())
     {
         let reason = format!("there is no method of that name; write one of {METHODS:?}");
-        return Some(("method", reason));
+        return Some(("method".to_owned(), reason));
     }
-    let text = |field, (name, value): &(Str, ValueMatch)| {
-        if name.is_empty() || name.contains(['\0', '\r', '\n']) {
-            return Some((field, "the name is not valid".to_owned()));
-        }
-        match value {
-            ValueMatch::Regex(text) if !text.is_empty() && text != "*" => {
-                regex::check(text).err().map(|reason| (field, reason))
-            }
-            _ => None,
-        }
-    };
-    let mut headers = m.headers.iter();
-    headers
-        .find_map(|(name, value)| {
-            let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-            if !name.bytes().all(token) {
-                return Some(("headers", "the name is not valid".to_owned()));
-            }
-            text("headers", &(name.clone(), value.clone()))
-        })
-        .or_else(|| m.query.iter().find_map(|pair| text("queryParams", pair)))
+    let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    let header = |name: &Str| name.bytes().all(token);
+    let query = |name: &Str| !name.contains(['\0', '\r', '\n']);
+    named_defect("headers", &m.headers, header)
+        .or_else(|| named_defect("queryParams", &m.query, query))
 }
+
+/// The first bad name or value of a list of them.
+fn named_defect(
+    list: &str,
+    pairs: &[(Str, ValueMatch)],
+    fits: impl Fn(&Str) -> bool,
+) -> Option<(String, String)> {
+    pairs.iter().enumerate().find_map(|(i, (name, value))| {
+        if name.is_empty() || !fits(name) {
+            let reason = "the name is not valid".to_owned();
+            return Some((format!("{list}[{i}].name"), reason));
+        }
+        let reason = match value {
+            ValueMatch::Regex(text) if text.is_empty() || text == "*" => None,
+            ValueMatch::Regex(text) => regex::check(text).err(),
+            ValueMatch::Exact(text) => text
+                .contains(['\0', '\r', '\n'])
+                .then(|| "the value is one that no request can have".to_owned()),
+        };
+        Some((format!("{list}[{i}].value"), reason?))
+    })
+}
+
+/// Longest method whose service is left open: templates of Envoy have at most 256 characters, of
+/// which three stand for the service.
+const METHOD_CHARS_MAX: usize = 253;
 
 fn path_defect(path: &PathMatch) -> Option<String> {
     match path {
@@ -194,8 +227,11 @@ fn path_defect(path: &PathMatch) -> Option<String> {
         }
         PathMatch::AnyServiceMethod(name) => {
             let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
-            (name.starts_with(|c: char| c.is_ascii_digit()) || !name.chars().all(fits))
-                .then(|| "it is not the name of a method".to_owned())
+            if name.starts_with(|c: char| c.is_ascii_digit()) || !name.chars().all(fits) {
+                return Some("it is not the name of a method".to_owned());
+            }
+            let long = name.len() > METHOD_CHARS_MAX;
+            long.then(|| format!("without a service it has at most {METHOD_CHARS_MAX} characters"))
         }
     }
 }

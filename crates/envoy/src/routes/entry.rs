@@ -8,6 +8,7 @@ use model::input::{HttpMatch, HttpRule, PathMatch, ValueMatch};
 use model::{ObjectRef, Str};
 
 use super::action::Maker;
+use super::defect::matches_of;
 use super::filters::{self, Filters};
 use super::reach::{Reached, by_host};
 use super::{RouteTables, Site};
@@ -27,6 +28,10 @@ pub(super) fn append(
         let mut entries = Vec::new();
         for reached in group {
             for (index, rule) in reached.route.rules.iter().enumerate() {
+                let matches = matches_of(rule);
+                if matches.is_empty() {
+                    continue;
+                }
                 let filters = Filters::of(&rule.filters);
                 let mut maker = Maker { site, tables, out };
                 // Backends of a redirect get nothing, so they need no clusters either.
@@ -42,13 +47,7 @@ pub(super) fn append(
                     action,
                     port,
                 };
-                let all = [HttpMatch::default()];
-                let matches = if rule.matches.is_empty() {
-                    &all[..]
-                } else {
-                    &rule.matches
-                };
-                for m in matches {
+                for m in &matches {
                     entries.push(((by_host(reached), precedence(m)), made.entry(m)));
                 }
             }

@@ -14,17 +14,23 @@ pub(crate) struct Defect {
     pub(crate) reason: String,
 }
 
-/// The first expression in a match of some rule that cannot be told. What such a rule takes from
-/// the rules after it is unknown, so none of the object applies.
-pub(crate) fn unreadable(spec: &VirtualService) -> Option<Defect> {
-    let rules = spec.http.iter().enumerate();
-    rules
-        .flat_map(|(i, rule)| rule.matches.iter().enumerate().map(move |(j, m)| (i, j, m)))
-        .find_map(|(i, j, m)| {
-            let (field, reason) = match_defect(m)?;
-            let field = format!("spec.http[{i}].match[{j}].{field}");
-            Some(Defect { field, reason })
-        })
+/// The matches that cannot be told. Each is left out alone; its rule keeps the others.
+pub(crate) fn bad_matches(spec: &VirtualService) -> Vec<Defect> {
+    let mut out = Vec::new();
+    for (i, rule) in spec.http.iter().enumerate() {
+        for (j, m) in rule.matches.iter().enumerate() {
+            out.extend(match_defect(m).map(|(field, reason)| {
+                let field = format!("spec.http[{i}].match[{j}].{field}");
+                Defect { field, reason }
+            }));
+        }
+    }
+    out
+}
+
+/// Whether a match can be told.
+pub(super) fn readable(m: &VirtualMatch) -> bool {
+    match_defect(m).is_none()
 }
 
 fn match_defect(m: &VirtualMatch) -> Option<(String, String)> {

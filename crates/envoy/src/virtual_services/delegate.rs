@@ -6,8 +6,9 @@ use flow::{Reads, View};
 use model::input::{Destination, StringMatch, VirtualHttp, VirtualMatch, VirtualService};
 use model::{MeshRow, ObjectKey, Parsed, Str};
 
+use super::defects::readable;
 use super::destination::full_name;
-use super::lookup::{Applied, export_to, usable};
+use super::lookup::{Applied, export_to};
 use crate::traffic::is_visible;
 
 /// Most matches of a VirtualService with its delegates: one that is named often could else
@@ -29,12 +30,13 @@ pub(crate) struct Rule<'a> {
 }
 
 impl Rule<'_> {
-    /// Its matches; one that everything meets where none is written.
-    pub(crate) fn matches(&self) -> &[VirtualMatch] {
-        match self.http.matches.as_slice() {
+    /// Its matches that can be told; one that everything meets where none is written.
+    pub(crate) fn matches(&self) -> impl Iterator<Item = &VirtualMatch> {
+        let all = match self.http.matches.as_slice() {
             [] => std::slice::from_ref(&self.everything),
             written => written,
-        }
+        };
+        all.iter().filter(|m| readable(m))
     }
 }
 
@@ -119,7 +121,7 @@ fn found<'t>(
     key: &ObjectKey,
 ) -> Option<(&'t ObjectKey, &'t VirtualService)> {
     let parsed = table.get(reads, key)?;
-    Some((parsed.key(), usable(parsed)?))
+    Some((parsed.key(), parsed.ok()?))
 }
 
 /// A rule whose hosts are written in full.

@@ -1,12 +1,9 @@
 //! Which VirtualServices concern a service at a waypoint. Source: spec/policy-and-traffic.md §6.1.
 
-use std::sync::Arc;
-
 use flow::{Reads, View};
 use model::input::VirtualService;
 use model::{MeshRow, ObjectKey, Parsed, Str};
 
-use super::defects::unreadable;
 use super::destination::full_name;
 use crate::index::VirtualServiceByNamespace;
 use crate::routes::Site;
@@ -51,7 +48,7 @@ pub(crate) fn applied<'t>(
     let mut out: Vec<_> = found
         .into_iter()
         .filter_map(|(key, parsed)| {
-            let spec = usable(parsed)?;
+            let spec = parsed.ok()?;
             let concerned = is_of_mesh(&spec.gateways)
                 && matches_host(spec, &key.ns, site)
                 && refusal(spec, &key.ns, site).is_none();
@@ -64,11 +61,6 @@ pub(crate) fn applied<'t>(
     });
     let applied = |(key, _, spec)| Applied { key, spec };
     out.into_iter().map(applied).collect()
-}
-
-/// What a VirtualService says, unless Envoy could not be told what it matches.
-pub(super) fn usable(parsed: &Arc<Parsed<VirtualService>>) -> Option<&VirtualService> {
-    parsed.ok().filter(|spec| unreadable(spec).is_none())
 }
 
 /// Why a VirtualService with a fitting host is not consulted.

@@ -9,7 +9,7 @@ use snapshot::{EncodedResource, ResourceMap, ResourceType};
 
 use super::on_demand::OnDemand;
 use super::verdict::Verdicts;
-use super::{LAST_ERROR_BYTES_MAX, NAMES_MAX, bounded};
+use super::{NAMES_MAX, reason};
 
 /// The state of one type on one stream, for debug pages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -306,7 +306,7 @@ impl Subscription {
     /// rejected again. Where the response had several resources and it is not clear which of them
     /// is meant, they are sent again in halves, so that only the bad one is left out.
     pub(super) fn nack(&mut self, ty: ResourceType, nonce: &str, text: &str, can_split: bool) {
-        let kept = bounded(text, LAST_ERROR_BYTES_MAX);
+        let kept = reason(text);
         self.last_error = Some(kept.to_owned());
         if nonce.is_empty() {
             return;

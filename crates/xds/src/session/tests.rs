@@ -366,6 +366,16 @@ fn stale_nonce_is_ignored_with_everything_in_it() {
 }
 
 #[test]
+fn of_a_long_refusal_the_reason_is_kept() {
+    let dump = "x".repeat(10 * LAST_ERROR_BYTES_MAX);
+    let text = format!("goo.gle/debugproto {dump}é: value must be short");
+    assert!(reason(&text).ends_with("é: value must be short"));
+    assert_eq!(reason(&text).len(), LAST_ERROR_BYTES_MAX);
+    assert_eq!(reason("goo.gle/debugproto x"), "goo.gle/debugproto x");
+    assert!(reason(&format!("bad: {dump}")).starts_with("bad: x"));
+}
+
+#[test]
 fn rejection_is_recorded_and_the_same_bytes_never_go_out_again() {
     // §10.18, §10.20.
     let mut stream = Stream::delta(ztunnel(), mesh("a=1 b=1", ""));

@@ -14,6 +14,9 @@ use crate::virtual_services::{admits, applied, catches_all, entry, rules};
 /// Most routes that a route is compared with, to tell that it is one of them again.
 const COMPARED_COUNT_MAX: usize = 1_000;
 
+/// Most names of other objects in one message.
+const NAMES_COUNT_MAX: usize = 10;
+
 /// What was seen of the rules of the VirtualService at all ports.
 #[derive(Default)]
 struct Order {
@@ -74,7 +77,12 @@ impl Report<'_, '_> {
             );
         }
         if !order.others.is_empty() {
-            let names: Vec<_> = order.others.iter().map(ToString::to_string).collect();
+            let shown = order.others.iter().take(NAMES_COUNT_MAX);
+            let mut names: Vec<_> = shown.map(ToString::to_string).collect();
+            let more = order.others.len().saturating_sub(NAMES_COUNT_MAX);
+            if more > 0 {
+                names.push(format!("{more} more"));
+            }
             let what = format!(
                 "Other VirtualServices have the same host: {}; their rules stand one after the other, private ones first, then older ones",
                 names.join(", ")
@@ -112,7 +120,7 @@ impl Report<'_, '_> {
             }
             let mut own_end = false;
             for rule in &rules(&one, tables.virtual_services, reads, self.mesh).0 {
-                for m in rule.matches().iter().filter(|m| admits(m, site, port)) {
+                for m in rule.matches().filter(|m| admits(m, site, port)) {
                     let sink = &mut BTreeSet::new();
                     let made = entry(site, tables, reads, rule, (m, port), sink);
                     let shut = ended || own_end || before.iter().any(|b| same(b, &made));

@@ -474,24 +474,6 @@ fn hard_errors_leave_nothing_of_a_route() {
             ("backendRefs[0]", "route-backend-invalid"),
         ),
         (
-            broken(|rule| rule.matches = vec![with_path(PathMatch::Regex("(".into()))]),
-            ("matches[0].path", "route-match-invalid"),
-        ),
-        (
-            broken(|rule| rule.matches = vec![with_path(PathMatch::Exact("a".into()))]),
-            ("matches[0].path", "route-match-invalid"),
-        ),
-        (
-            broken(|rule| rule.matches[0].method = Some("get".into())),
-            ("matches[0].method", "route-match-invalid"),
-        ),
-        (
-            broken(|rule| {
-                rule.matches[0].headers = vec![("a b".into(), ValueMatch::Exact("c".into()))];
-            }),
-            ("matches[0].headers", "route-match-invalid"),
-        ),
-        (
             HttpRule {
                 matches: vec![regex()],
                 filters: vec![rewrite],
@@ -510,6 +492,71 @@ fn hard_errors_leave_nothing_of_a_route() {
         assert_eq!(names(&world.routes()), ["default"], "{code}");
     }
     assert_eq!(defect(&"app".into(), &own(vec![good()])), None);
+}
+
+#[test]
+fn bad_matches_cost_themselves_alone() {
+    let header = |name: &str, value| HttpMatch {
+        headers: vec![(name.into(), value)],
+        ..HttpMatch::default()
+    };
+    let method = |method: &str| HttpMatch {
+        method: Some(method.into()),
+        ..HttpMatch::default()
+    };
+    let exact = || ValueMatch::Exact("c".into());
+    let cases = [
+        (with_path(PathMatch::Regex("(".into())), "path"),
+        (with_path(PathMatch::Regex("(?=a)".into())), "path"),
+        (with_path(PathMatch::Exact("a".into())), "path"),
+        (with_path(PathMatch::Prefix("/a?b".into())), "path"),
+        (with_path(PathMatch::AnyServiceMethod("a-b".into())), "path"),
+        (
+            with_path(PathMatch::AnyServiceMethod("a".repeat(254).into())),
+            "path",
+        ),
+        (method("get"), "method"),
+        (header("a b", exact()), "headers[0].name"),
+        (header("", exact()), "headers[0].name"),
+        (
+            header("a", ValueMatch::Regex("[".into())),
+            "headers[0].value",
+        ),
+        (
+            header("a", ValueMatch::Exact("b\nc".into())),
+            "headers[0].value",
+        ),
+        (
+            HttpMatch {
+                query: vec![("a".into(), exact()), ("b\0".into(), exact())],
+                ..HttpMatch::default()
+            },
+            "queryParams[1].name",
+        ),
+    ];
+    for (bad, field) in cases {
+        let both = HttpRule {
+            matches: vec![bad.clone(), with_path(PathMatch::Exact("/both".into()))],
+            ..rule("/b", vec![])
+        };
+        let alone = HttpRule {
+            matches: vec![bad],
+            ..rule("/c", vec![])
+        };
+        let route = own(vec![both, alone.clone()]);
+        assert_eq!(defect(&"app".into(), &route), None, "{field}");
+        let found = bad_matches(&route);
+        let fields: Vec<&str> = found.iter().map(|one| one.field.as_str()).collect();
+        let at = |i: usize| format!("spec.rules[{i}].matches[0].{field}");
+        assert_eq!(fields, [at(0), at(1)]);
+        let mut world = World::new();
+        world.http("app/r", 1, route);
+        assert_eq!(names(&world.routes()), ["app.r.0"], "{field}");
+        // A rule without any good match is no rule without match.
+        let mut world = World::new();
+        world.http("app/r", 1, own(vec![alone]));
+        assert_eq!(names(&world.routes()), ["default"], "{field}");
+    }
 }
 
 #[test]
