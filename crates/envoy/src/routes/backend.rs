@@ -70,7 +70,7 @@ pub(super) fn cluster(
     port: u16,
     waypoint: &ObjectKey,
 ) -> (Str, Option<Outbound>) {
-    let host = &service.key.hostname;
+    let host = &service.wire_host();
     if waypoints_of(service).any(|bound| bound == waypoint) {
         let row = service.ports.iter().find(|row| row.port == port);
         let chains = row.and_then(port_chains);

@@ -22,8 +22,8 @@ use model::derived::{
 };
 use model::input::{
     AllowedNamespaces, AuthorizationPolicy, BackendRef, DestinationRule, GrpcRoute, HttpMatch,
-    HttpRoute, HttpRule, Namespace, PathMatch, ReferenceGrant, RequestAuthentication, Resolution, RouteRef, Service,
-    TargetPort, TargetRef, TcpRoute, TlsRoute, Transport, VirtualService,
+    HttpRoute, HttpRule, Namespace, PathMatch, ReferenceGrant, RequestAuthentication, Resolution,
+    RouteRef, Service, TargetPort, TargetRef, TcpRoute, TlsRoute, Transport, VirtualService,
 };
 use model::{
     Finding, Kind, MeshRow, Meta, NamespacedHostname, ObjectKey, ObjectRef, Parsed, ProxyClass,
