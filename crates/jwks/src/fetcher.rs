@@ -447,7 +447,9 @@ impl Shares {
             }
         }
         // Taken from the end.
-        queues.values_mut().for_each(|queue| queue.reverse());
+        for queue in queues.values_mut() {
+            queue.reverse();
+        }
         let mut out = BTreeMap::new();
         let mut turns: BTreeSet<(usize, &Str)> = queues
             .keys()

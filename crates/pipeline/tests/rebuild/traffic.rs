@@ -117,7 +117,7 @@ fn http(c: &mut Choices<'_>) -> Value {
         0..=4 => out["route"] = destinations(c),
         5 => {
             out["redirect"] =
-                json!({ "uri": "/new", "redirectCode": c.of(&[301, 302, 303, 307, 308, 600]) })
+                json!({ "uri": "/new", "redirectCode": c.of(&[301, 302, 303, 307, 308, 600]) });
         }
         6 => out["directResponse"] = json!({ "status": c.of(&[200, 503, 404, 418, 700]) }),
         _ => out["delegate"] = json!({ "name": c.of(&NAMES), "namespace": c.of(&NAMESPACES) }),
@@ -128,7 +128,7 @@ fn http(c: &mut Choices<'_>) -> Value {
     match c.below(8) {
         0 => out["timeout"] = json!(c.of(&["1s", "2s", "3s", "odd"])),
         1 => {
-            out["retries"] = json!({ "attempts": c.of(&[0, 3]), "retryOn": c.of(&["5xx,503", "reset", "5xx", "odd"]) })
+            out["retries"] = json!({ "attempts": c.of(&[0, 3]), "retryOn": c.of(&["5xx,503", "reset", "5xx", "odd"]) });
         }
         2 => {
             let abort = json!({ "httpStatus": 418, "percentage": { "value": 50 } });
