@@ -13,7 +13,7 @@
 //!
 //! **Invariants**
 //! - Never does I/O, reads no clock, holds no state; equal rows give equal bytes.
-//! - The only crate that names `envoy-types`; nothing of Istio's own extensions is emitted.
+//! - The only crate that names `envoy-types`; Istio's own extensions only to nodes that report them.
 //! - Work is done only for waypoints with connected proxies; findings never depend on them.
 //! - Security never widens: what cannot be expressed refuses rather than allows.
 //! - No regular expression is made of user text, save fields that are one by definition; and

@@ -33,6 +33,23 @@ pub(super) struct Done {
     pub(super) response: HeaderEdits,
     /// Host and port of the only destination.
     pub(super) only: Option<(Str, u16)>,
+    /// CORS policy.
+    pub(super) cors: Option<CorsIr>,
+    /// Faults.
+    pub(super) fault: Option<FaultIr>,
+}
+
+/// What stands in for a rule that cannot be applied: nothing else that it says is told, for that
+/// may be the very value that Envoy refuses.
+fn invalid() -> Done {
+    Done {
+        action: RouteAction::Respond(500, Bytes::from_static(INVALID)),
+        request: HeaderEdits::default(),
+        response: HeaderEdits::default(),
+        only: None,
+        cors: None,
+        fault: None,
+    }
 }
 
 /// What a rule does with the requests of a service port.
@@ -45,6 +62,9 @@ pub(super) fn of(
     outbound: &mut BTreeSet<Outbound>,
 ) -> Done {
     let http = &*rule.http;
+    if rule_defect(http).is_some() {
+        return invalid();
+    }
     let headers = http.headers.clone().unwrap_or_default();
     let (request, host) = taken(&headers.request);
     let plain = |action| Done {
@@ -52,10 +72,9 @@ pub(super) fn of(
         request: request.clone(),
         response: headers.response.clone(),
         only: None,
+        cors: http.cors.as_ref().map(cors),
+        fault: http.fault.as_ref().and_then(fault),
     };
-    if rule_defect(http).is_some() {
-        return plain(RouteAction::Respond(500, Bytes::from_static(INVALID)));
-    }
     if let Some(to) = &http.redirect {
         return plain(RouteAction::Redirect(redirect(to, port)));
     }
@@ -200,7 +219,7 @@ fn path(rewrite: &VirtualRewrite) -> Option<PathRewrite> {
 }
 
 /// Faults; none where neither kind is left.
-pub(super) fn fault(of: &Fault) -> Option<FaultIr> {
+fn fault(of: &Fault) -> Option<FaultIr> {
     let ir = FaultIr {
         delay: of.delay,
         abort: of.abort,
@@ -208,7 +227,7 @@ pub(super) fn fault(of: &Fault) -> Option<FaultIr> {
     (ir != FaultIr::default()).then_some(ir)
 }
 
-pub(super) fn cors(of: &VirtualCors) -> CorsIr {
+fn cors(of: &VirtualCors) -> CorsIr {
     let list = |words: &[Str]| Str::from(words.join(","));
     CorsIr {
         origins: of.origins.iter().map(origin).collect(),

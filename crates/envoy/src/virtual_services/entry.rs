@@ -51,6 +51,8 @@ pub(crate) fn entry(
         request,
         response,
         only,
+        cors,
+        fault,
     } = done;
     let path = shown(m);
     let operation = match only {
@@ -69,8 +71,8 @@ pub(crate) fn entry(
         claims: conditions::claims(m),
         request,
         response,
-        cors: http.cors.as_ref().map(action::cors),
-        fault: http.fault.as_ref().and_then(action::fault),
+        cors,
+        fault,
         stat_prefix: m.stat_prefix.clone(),
         ..RouteIr::new(name, conditions::path(m), action, operation)
     }

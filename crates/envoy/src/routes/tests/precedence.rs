@@ -96,6 +96,54 @@ fn virtual_services_apply_where_no_route_reaches() {
 }
 
 #[test]
+fn of_a_rule_that_envoy_would_refuse_nothing_else_is_told() {
+    let key: ObjectKey = "app/vs".parse().unwrap();
+    for (origin, status) in [("a.*", 418), ("(", 500)] {
+        let spec = VirtualService {
+            hosts: vec!["web".into()],
+            http: vec![VirtualHttp {
+                direct_response: Some(DirectResponse {
+                    status: 418,
+                    ..DirectResponse::default()
+                }),
+                cors: Some(VirtualCors {
+                    origins: vec![StringMatch::Regex(origin.into())],
+                    ..VirtualCors::default()
+                }),
+                fault: Some(Fault {
+                    delay: Some((Duration::from_secs(1), 1_000_000)),
+                    abort: None,
+                }),
+                headers: Some(HeaderOperations {
+                    response: HeaderEdits {
+                        remove: vec!["x".into()],
+                        ..HeaderEdits::default()
+                    },
+                    ..HeaderOperations::default()
+                }),
+                ..VirtualHttp::default()
+            }],
+            ..VirtualService::default()
+        };
+        let mut world = World::new();
+        world
+            .virtual_services
+            .insert(key.clone(), parsed(&key, 1, spec));
+        let route = world.routes().routes.remove(0);
+        let RouteAction::Respond(answered, _) = &route.action else {
+            panic!("{route:?}");
+        };
+        assert_eq!(*answered, status, "{origin}");
+        let told = [
+            route.cors.is_some(),
+            route.fault.is_some(),
+            !route.response.remove.is_empty(),
+        ];
+        assert_eq!(told, [status == 418; 3], "{origin}");
+    }
+}
+
+#[test]
 fn grants_name_the_kind_of_the_route_and_hostnames_need_them_too() {
     let far = |target| HttpRule {
         backends: vec![BackendRef {
