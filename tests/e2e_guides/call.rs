@@ -43,6 +43,7 @@ pub(crate) struct Outcome {
 }
 
 #[derive(Debug)]
+#[allow(dead_code, reason = "why is told by a claim that does not hold")]
 enum Got {
     Answer(Answer),
     /// A node proxy refused.
