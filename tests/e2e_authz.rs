@@ -9,7 +9,9 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
-    clippy::panic
+    clippy::panic,
+    clippy::cast_precision_loss,
+    clippy::struct_field_names
 )]
 
 #[path = "e2e_authz/eval.rs"]
@@ -92,7 +94,8 @@ fn cases(dice: &mut Dice, world: &World, policies: &[Policy]) -> Vec<Case> {
     let mut out = Vec::new();
     for service in 0..SERVICES_COUNT {
         let own = &by_service[world::service(service).as_str()];
-        for index in 0..REQUESTS_PER_SERVICE + CONNECTIONS_PER_SERVICE {
+        let count = REQUESTS_PER_SERVICE + CONNECTIONS_PER_SERVICE;
+        for index in 0..count {
             let http = index < REQUESTS_PER_SERVICE;
             let port = if http { HTTP_PORT } else { TCP_PORT };
             let request = generate::request(dice, world.tokens.len(), port);

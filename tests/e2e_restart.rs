@@ -20,7 +20,7 @@ use testkit::wait;
 /// Envoy may wait up to 30 s before it tries again.
 const RECONNECT: Duration = Duration::from_secs(45);
 /// What Envoy and ztunnel ask for.
-const TYPES: [&str; 5] = ["cds", "eds", "lds", "wads", "wds"];
+const TYPES: [&str; 6] = ["cds", "eds", "lds", "rds", "wads", "wds"];
 const NOTHING: [&str; 0] = [];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -91,6 +91,10 @@ fn list(list: &List, one: impl Fn(&str) -> bool) -> bool {
         && !list.no.iter().any(|value| one(value))
 }
 
+#[allow(
+    clippy::unnecessary_wraps,
+    reason = "one shape with what cannot be known"
+)]
 fn field(values: &List, one: impl Fn(&str) -> bool) -> Verdict {
     Some(values.is_empty() || list(values, one))
 }
@@ -212,8 +216,7 @@ fn path(pattern: &str, path: &str) -> bool {
     let (mut want, mut have) = (pattern.split('/'), path.split('/'));
     loop {
         match (want.next(), have.next()) {
-            (None, None) => return true,
-            (Some("{**}"), Some(_)) => return true,
+            (None, None) | (Some("{**}"), Some(_)) => return true,
             (Some("{*}"), Some(segment)) if !segment.is_empty() => {}
             (Some(literal), Some(segment)) if literal == segment => {}
             _ => return false,

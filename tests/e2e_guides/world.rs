@@ -83,10 +83,11 @@ pub(crate) struct World {
 }
 
 /// What only has to live.
+#[allow(dead_code, reason = "it ends when it is dropped")]
 struct Keep {
-    _echoes: Vec<Echo>,
-    _servers: Vec<Server>,
-    _hbone: Vec<HboneServer>,
+    echoes: Vec<Echo>,
+    servers: Vec<Server>,
+    hbone: Vec<HboneServer>,
     _dir: TempDir,
 }
 
@@ -215,15 +216,15 @@ impl World {
             keys: AtomicUsize::new(0),
         };
         let mut keep = Keep {
-            _echoes: Vec::new(),
-            _servers: vec![issuer],
-            _hbone: Vec::new(),
+            echoes: Vec::new(),
+            servers: vec![issuer],
+            hbone: Vec::new(),
             _dir: dir,
         };
         if objects.iter().any(|one| one["kind"] == "ServiceEntry") {
             let addr = SocketAddr::new(outside, OUTSIDE_PORT);
             let called = Arc::clone(&scene.names_called);
-            keep._servers
+            keep.servers
                 .push(scene.certificate.serve(addr, "outside", called).await?);
         }
         for pod in pods(&objects).filter(|pod| !is_waypoint(pod)) {
@@ -419,19 +420,19 @@ async fn start_pod(
         let addr = SocketAddr::new(at, u16::try_from(port)?);
         if name == "ext-authz" {
             let asked = Arc::clone(&scene.authorizer_asked);
-            keep._servers.push(servers::authorizer(addr, asked).await?);
+            keep.servers.push(servers::authorizer(addr, asked).await?);
         } else if addr.port() == TLS_PORT {
             let served = scene.certificate.serve(addr, name, Arc::default()).await?;
-            keep._servers.push(served);
+            keep.servers.push(served);
         } else {
             let bytes = SocketAddr::new(at, BYTES_PORT);
-            keep._echoes
+            keep.echoes
                 .push(Echo::start(addr, bytes, name, &scene.log).await?);
         }
     }
     // Whether anybody comes this way is for the control plane to say.
     let server = HboneServer::start(at, &identity, gatekeeper(&scene.ztunnel)).await?;
-    keep._hbone.push(server);
+    keep.hbone.push(server);
     scene.pods.push(Pod {
         ns: ns.to_owned(),
         name: name.to_owned(),
@@ -442,7 +443,8 @@ async fn start_pod(
 }
 
 fn documents(objects: &[Value]) -> String {
-    objects.iter().map(|one| format!("---\n{one}\n")).collect()
+    let all: Vec<_> = objects.iter().map(|one| format!("---\n{one}\n")).collect();
+    all.concat()
 }
 
 fn apply(objects: &mut Vec<Value>, edit: &Edit) -> anyhow::Result<()> {

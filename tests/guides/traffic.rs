@@ -215,10 +215,10 @@ fn guide_31_resilience_claims_5_and_7() {
 
 #[test]
 fn guide_32_faults_claims_2_5_and_6() {
+    const FAULT: &str = "envoy.filters.http.fault";
     let Some(world) = World::numbered("32") else {
         return;
     };
-    const FAULT: &str = "envoy.filters.http.fault";
     let chain = vip(80, "http", "shop", "orders");
     let fault = &whole_routes(&world, "shop/waypoint", &chain)[0]["typedPerFilterConfig"][FAULT];
     assert_eq!(

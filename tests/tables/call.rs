@@ -90,7 +90,7 @@ impl World {
         ))
     }
 
-    fn authority(&self, case: &Case, call: &Call) -> String {
+    fn authority(case: &Case, call: &Call) -> String {
         let ip = match &call.to {
             Some(shared) => super::world::shared_vip(shared),
             None => case.vip(),
@@ -101,9 +101,9 @@ impl World {
     async fn http(&self, case: &Case, call: &Call, key: &str) -> anyhow::Result<Outcome> {
         let token = call.token.as_ref().map(|claims| self.keys.sign(claims));
         let request = request(case, call, key, token.as_deref())?;
-        let authority = self.authority(case, call);
+        let authority = Self::authority(case, call);
         let client = &self.clients[&call.caller];
-        let stream = match client.connect(self.waypoint(), &authority, None).await {
+        let stream = match client.connect(Self::waypoint(), &authority, None).await {
             Ok((stream, _)) => stream,
             Err(error) => return Ok(Outcome::Closed(error.to_string())),
         };
@@ -126,9 +126,9 @@ impl World {
     /// judge a connection at the first byte of the client, when a workload may have spoken.
     async fn bytes(&self, case: &Case, call: &Call) -> anyhow::Result<Outcome> {
         const WORD: &[u8] = b"\x01hello there\n";
-        let authority = self.authority(case, call);
+        let authority = Self::authority(case, call);
         let client = &self.clients[&call.caller];
-        let mut stream = match client.connect(self.waypoint(), &authority, None).await {
+        let mut stream = match client.connect(Self::waypoint(), &authority, None).await {
             Ok((stream, _)) => stream,
             Err(error) => return Ok(Outcome::Closed(error.to_string())),
         };

@@ -145,7 +145,8 @@ fn base() -> Vec<Value> {
 }
 
 fn documents(all: &[Value]) -> String {
-    all.iter().map(|one| format!("---\n{one}\n")).collect()
+    let all: Vec<_> = all.iter().map(|one| format!("---\n{one}\n")).collect();
+    all.concat()
 }
 
 impl World {
@@ -212,7 +213,7 @@ impl World {
     }
 
     /// Where the waypoint accepts tunnels.
-    pub(crate) fn waypoint(&self) -> SocketAddr {
+    pub(crate) fn waypoint() -> SocketAddr {
         SocketAddr::new(WAYPOINT.into(), HBONE_PORT)
     }
 

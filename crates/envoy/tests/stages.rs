@@ -698,7 +698,11 @@ fn policies_that_do_not_do_what_they_say_are_reported() {
             jwt,
             vec![
                 ("authz-bypass-direct-pod", TARGET),
-                ("authz-jwt-not-supported", "spec.rules[0]"),
+                ("authz-http-on-tcp-allow", "spec.rules[0].when[0].key"),
+                (
+                    "authz-jwt-without-requestauthn",
+                    "spec.rules[0].when[0].key",
+                ),
             ],
         ),
         (

@@ -368,7 +368,7 @@ fn route_rows_45_to_57() {
             49,
             everything(),
             json!({"route": {"timeout": "0s",
-            "maxGrpcTimeout": "0s", "retryPolicy": {
+            "maxStreamDuration": {"grpcTimeoutHeaderMax": "0s"}, "retryPolicy": {
                 "retryOn": "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes",
                 "numRetries": 2, "hostSelectionRetryMaxAttempts": "5",
                 "retryHostPredicate": [{"name": "envoy.retry_host_predicates.previous_hosts"}]}}}),
@@ -376,8 +376,7 @@ fn route_rows_45_to_57() {
         (
             49,
             forward("r", RoutePath::Any, timed),
-            json!({"route": {"timeout": "3s",
-            "maxGrpcTimeout": "3s"}}),
+            json!({"route": {"timeout": "3s"}}),
         ),
         (
             50,

@@ -165,17 +165,10 @@ fn documents_that_are_no_input_say_why() {
             "Write apiVersion: networking.istio.io/v1",
         ),
         (
-            named("networking.istio.io/v1", "VirtualService"),
+            named("networking.istio.io/v1", "EnvoyFilter"),
             "kind-not-supported",
             Warning,
-            "VirtualService ns/x",
-            "Remove it, or do not rely on it until it is supported",
-        ),
-        (
-            named("security.istio.io/v1", "RequestAuthentication"),
-            "kind-not-supported",
-            Error,
-            "RequestAuthentication ns/x",
+            "EnvoyFilter ns/x",
             "Remove it, or do not rely on it until it is supported",
         ),
     ];

@@ -60,11 +60,16 @@ pub(super) fn forward(ir: &ForwardIr, levels: &Levels) -> route::RouteAction {
     out
 }
 
-/// Clients of gRPC may ask for less time than the route allows, or for any where it sets no
-/// limit. The field that replaces this one makes Envoy ignore the timeout of the route.
-#[allow(deprecated, reason = "the successor takes the timeout out of force")]
+/// Clients of gRPC may ask for any limit where the route sets none. Beside a timeout of the
+/// route this field would make Envoy ignore that timeout, and its predecessor is deprecated: the
+/// timeout counts alone then.
 fn grpc_timeout(out: &mut route::RouteAction, ir: &ForwardIr) {
-    out.max_grpc_timeout = Some(duration(ir.timeout));
+    if ir.timeout.is_zero() {
+        out.max_stream_duration = Some(route::route_action::MaxStreamDuration {
+            grpc_timeout_header_max: Some(duration(ir.timeout)),
+            ..Default::default()
+        });
+    }
 }
 
 /// Shares. Envoy refuses weights that sum beyond 32 bits.

@@ -428,8 +428,13 @@ fn parents_with_a_port_that_cannot_be_are_left_out() {
     );
     let (found, notes) = read(&value);
     let gateway = "gateway.networking.k8s.io";
-    let expected = [reference(gateway, "Gateway", "ns", "b", None)];
-    assert_eq!(found.parents, expected);
+    let mut expected = reference(gateway, "Gateway", "ns", "b", None);
+    expected.defaulted = Defaulted {
+        group: true,
+        kind: true,
+        ns: true,
+    };
+    assert_eq!(found.parents, [expected]);
     let expected = [
         ("field-not-applied", "spec.useDefaultGateways".to_owned()),
         ("route-value-invalid", "spec.parentRefs[0].port".to_owned()),
@@ -498,8 +503,10 @@ fn routes_of_connections_are_read_whole() {
         weight,
         filters: Vec::new(),
     };
+    let mut parent = reference("", "Service", "ns", "db", Some(5432));
+    parent.defaulted.ns = true;
     let expected = L4Route {
-        parents: vec![reference("", "Service", "ns", "db", Some(5432))],
+        parents: vec![parent],
         hostnames: Vec::new(),
         rules: vec![
             L4Rule {
