@@ -56,6 +56,14 @@ pub(crate) struct Expect {
     some: Option<u16>,
 }
 
+/// Whether a header is as wanted: absent, equal, or with these beginnings where a star ends it.
+fn fits(got: Option<&str>, want: Option<&str>) -> bool {
+    match (got, want.and_then(|want| want.strip_suffix('*'))) {
+        (Some(got), Some(beginning)) => got.starts_with(beginning),
+        _ => got == want,
+    }
+}
+
 impl Expect {
     /// Of one request.
     pub(crate) fn check(&self, outcome: &Outcome, seen: &[String]) -> anyhow::Result<()> {
@@ -111,7 +119,7 @@ impl Expect {
         for (name, want) in &self.response_headers {
             let got = joined(&answer.headers, name);
             ensure!(
-                got == *want,
+                fits(got.as_deref(), want.as_deref()),
                 "response header {name}: {got:?}, want {want:?}"
             );
         }

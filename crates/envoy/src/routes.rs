@@ -31,7 +31,7 @@ use crate::attachment::is_dynamic;
 use crate::ir::{ForwardIr, RouteAction, RouteIr, RoutePath, RoutesIr};
 use crate::virtual_services;
 
-pub(crate) use backend::{Backend, Grants, Referrer, is_backend, outbound_name, resolve};
+pub(crate) use backend::{Backend, Grants, Referrer, UNKNOWN, cluster, is_backend, resolve};
 pub(crate) use defect::{bad_matches, contributes, defect, l4_defect, mirror_defect};
 pub(crate) use l4::{sni_fits, tcp_for_port};
 pub(crate) use reach::{Refusal, attaches, host_rank, refusal};

@@ -28,9 +28,6 @@ pub const MANAGER_ALLOCATION: &str = "istio-ipallocate";
 /// Field manager of what Gateways and routes say; it also names the controller of every entry of
 /// `status.parents`, whatever the parent. Source: spec/gateway-api.md §0, §4.1.
 pub const MANAGER_GATEWAY_API: &str = "istio.io/gateway-controller";
-/// Who holds the Lease of this name, with the revision appended, writes the status of Gateways and
-/// routes. Source: spec/gateway-api.md §8.2.
-pub const LEASE_GATEWAY_STATUS: &str = "istio-gateway-status-leader-";
 
 /// The value of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

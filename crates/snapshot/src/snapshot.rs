@@ -33,17 +33,6 @@ impl ProxyResources {
             _ => None,
         }
     }
-
-    /// As [`Self::resources`], to change them.
-    pub fn resources_mut(&mut self, ty: ResourceType) -> Option<&mut ResourceMap> {
-        match ty {
-            ResourceType::Cluster => Some(&mut self.clusters),
-            ResourceType::Endpoint => Some(&mut self.endpoints),
-            ResourceType::Listener => Some(&mut self.listeners),
-            ResourceType::Route => Some(&mut self.routes),
-            _ => None,
-        }
-    }
 }
 
 /// A consistent state of everything served. Immutable once published.

@@ -9,9 +9,9 @@ use model::derived::PortRow;
 use model::input::{Authorizer, ExtensionProvider, HttpAuthorizer, ProviderKind, Transport};
 use model::{MeshRow, NamespacedHostname, ServiceRow, Str};
 
+use crate::attachment::outbound_name;
 use crate::index::ServiceByHostname;
 use crate::ir::{ExtAuthzIr, HttpAuthorizerIr, Outbound, StrMatch};
-use crate::routes::outbound_name;
 
 use super::Services;
 
@@ -65,7 +65,7 @@ pub(crate) fn authorizer(
     Ok(Asked {
         filter: ExtAuthzIr {
             provider: name.into(),
-            cluster: outbound_name(port.port, &service.wire_host()),
+            cluster: outbound_name(port.port, "", &service.wire_host()),
             host: host.clone(),
             timeout,
             fail_open: provider.fail_open,

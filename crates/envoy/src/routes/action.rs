@@ -99,7 +99,7 @@ impl Maker<'_, '_> {
                         hash.push(key);
                     }
                 }
-                let (name, outbound) = cluster(row, port, &self.site.waypoint.key);
+                let (name, outbound) = cluster(row, (port, ""), &self.site.waypoint.key);
                 self.out.outbound.extend(outbound);
                 name
             }
@@ -131,7 +131,7 @@ impl Maker<'_, '_> {
             }
             let found = resolve(self.tables, reads, referrer, &mirror.target);
             if let Some((row, port)) = found.row(self.tables.services, reads) {
-                let (name, outbound) = cluster(row, port, &self.site.waypoint.key);
+                let (name, outbound) = cluster(row, (port, ""), &self.site.waypoint.key);
                 self.out.outbound.extend(outbound);
                 out.push(MirrorIr {
                     cluster: name,

@@ -8,14 +8,14 @@ use model::input::RouteRef;
 use model::{Kind, NamespacedHostname, ObjectKey, ServiceRow, Str};
 
 use super::RouteTables;
-use crate::attachment::{self, inbound_name, port_chains, waypoints_of};
+use crate::attachment::{inbound_name, outbound_name, port_chains, waypoints_of};
 use crate::index::ServiceByHostname;
 use crate::ir::Outbound;
 use crate::reference_grant::is_granted;
 use crate::traffic::is_visible;
 
 /// The cluster that never exists: its share of requests answers 500, of connections is closed.
-pub(super) const UNKNOWN: Str = arcstr::literal!("UnknownService");
+pub(crate) const UNKNOWN: Str = arcstr::literal!("UnknownService");
 
 /// Whether a backend in another namespace needs a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,10 +64,11 @@ impl Backend {
     }
 }
 
-/// The cluster of a service at a waypoint, and the `outbound` destination behind it if it is one.
-pub(super) fn cluster(
+/// The cluster of a service port, or of a subset of it (empty for all), at a waypoint, and the
+/// `outbound` destination behind it if it is one.
+pub(crate) fn cluster(
     service: &ServiceRow,
-    port: u16,
+    (port, subset): (u16, &str),
     waypoint: &ObjectKey,
 ) -> (Str, Option<Outbound>) {
     let host = &service.wire_host();
@@ -79,19 +80,18 @@ pub(super) fn cluster(
         } else {
             "tcp"
         };
-        return (inbound_name(port, kind, host), None);
+        let name = match subset {
+            "" => inbound_name(port, kind, host),
+            subset => inbound_name(port, &format!("{kind}/{subset}"), host),
+        };
+        return (name, None);
     }
     let outbound = Outbound {
         service: service.key.clone(),
         port,
-        subset: Str::new(),
+        subset: Str::from(subset),
     };
-    (outbound_name(port, host), Some(outbound))
-}
-
-/// Name of a cluster of a service that is not behind the waypoint.
-pub(crate) fn outbound_name(port: u16, host: &str) -> Str {
-    attachment::outbound_name(port, "", host)
+    (outbound_name(port, subset, host), Some(outbound))
 }
 
 /// Whether [`resolve`] knows the kind of a backend or mirror.

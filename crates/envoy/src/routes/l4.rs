@@ -137,7 +137,7 @@ fn destinations(
         let name = match found.row(tables.services, reads) {
             None => UNKNOWN,
             Some((row, port)) => {
-                let (name, elsewhere) = cluster(row, port, &site.waypoint.key);
+                let (name, elsewhere) = cluster(row, (port, ""), &site.waypoint.key);
                 outbound.extend(elsewhere);
                 first.get_or_insert_with(|| Outbound {
                     service: row.key.clone(),

@@ -6,14 +6,10 @@ use flow::{Reads, View};
 use model::input::{Destination, HashKey};
 use model::{NamespacedHostname, ServiceRow, Str};
 
-use crate::attachment::{inbound_name, port_chains, waypoints_of};
 use crate::index::ServiceByHostname;
 use crate::ir::Outbound;
-use crate::routes::{RouteTables, Site};
+use crate::routes::{RouteTables, Site, UNKNOWN, cluster};
 use crate::traffic::{self, Seen, TrafficTables, is_visible};
-
-/// The cluster that never exists: its share of requests answers 503, of connections is closed.
-pub(super) const UNKNOWN: Str = arcstr::literal!("UnknownService");
 
 /// A destination as Envoy is told of it.
 pub(super) struct Sent {
@@ -81,27 +77,13 @@ pub(super) fn resolve(
     let host = full_name(&to.host, ns, &site.mesh.domain);
     let found = find(site, tables.services, reads, ns, &host).map(Arc::as_ref);
     let port = port_of(to, found, listener);
-    let shown = found.map_or_else(|| Str::from(host.as_str()), ServiceRow::wire_host);
     let owner = &site.waypoint.key;
-    let own = found.is_some_and(|row| waypoints_of(row).any(|waypoint| waypoint == owner));
     // What the waypoint does not see may be behind it all the same, with policies of its own
     // that this would pass by.
-    let cluster = if found.is_none() {
-        UNKNOWN
-    } else if own {
-        let row = found.and_then(|row| row.ports.iter().find(|row| row.port == port));
-        let tcp = row
-            .and_then(port_chains)
-            .is_some_and(|chains| !chains.http());
-        let kind = if tcp { "tcp" } else { "http" };
-        if to.subset.is_empty() {
-            inbound_name(port, kind, &shown)
-        } else {
-            inbound_name(port, &format!("{kind}/{}", to.subset), &shown)
-        }
-    } else {
-        arcstr::format!("outbound|{port}|{}|{shown}", to.subset)
-    };
+    let (cluster, elsewhere) = found.map_or((UNKNOWN, true), |row| {
+        let (cluster, outbound) = cluster(row, (port, &to.subset), owner);
+        (cluster, outbound.is_some())
+    });
     let hash = found.map_or_else(Vec::new, |row| {
         let rules = TrafficTables {
             destination_rules: tables.destination_rules,
@@ -116,7 +98,7 @@ pub(super) fn resolve(
             port,
             subset: to.subset.clone(),
         }),
-        elsewhere: !own,
+        elsewhere,
         host,
         port,
         hash,

@@ -8,9 +8,9 @@ use model::Str;
 use model::input::{VirtualL4, VirtualL4Match};
 
 use super::TcpRoutes;
-use super::destination::{UNKNOWN, resolve};
+use super::destination::resolve;
 use super::lookup::{Applied, is_of_mesh};
-use crate::routes::{RouteTables, Site};
+use crate::routes::{RouteTables, Site, UNKNOWN};
 
 /// A rule and the namespace of its VirtualService.
 pub(super) type Chosen<'t> = (&'t VirtualL4, &'t Str);

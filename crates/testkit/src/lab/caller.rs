@@ -52,14 +52,6 @@ impl Outcome {
             Self::Reset(_) => String::new(),
         }
     }
-
-    /// A header of the request as the sample workload saw it.
-    pub fn header_seen(&self, name: &str) -> Option<String> {
-        match self {
-            Self::Answered(answer) => Some(answer.seen["headers"][name].as_str()?.to_owned()),
-            Self::Reset(_) => None,
-        }
-    }
 }
 
 // === impl Netns ===
