@@ -26,19 +26,20 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("agent", &["envoy", "model", "proto"]),
     ("source", &["model"]),
     ("jwks", &["model"]),
+    ("kube-io", &["authn", "ca", "model", "snapshot"]),
     ("xds", &["authn", "ca", "model", "proto", "snapshot"]),
     (
         "ambientd",
         &[
-            "agent", "ambient", "authn", "ca", "envoy", "flow", "jwks", "model", "pipeline",
-            "proto", "snapshot", "source", "xds",
+            "agent", "ambient", "authn", "ca", "envoy", "flow", "jwks", "kube-io", "model",
+            "pipeline", "proto", "snapshot", "source", "xds",
         ],
     ),
     (
         "testkit",
         &[
-            "agent", "ambient", "ambientd", "authn", "ca", "envoy", "flow", "jwks", "model",
-            "pipeline", "proto", "snapshot", "source", "xds",
+            "agent", "ambient", "ambientd", "authn", "ca", "envoy", "flow", "jwks", "kube-io",
+            "model", "pipeline", "proto", "snapshot", "source", "xds",
         ],
     ),
     ("xtask", &[]),

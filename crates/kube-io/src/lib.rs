@@ -1,0 +1,21 @@
+//! Every use of a Kubernetes API server: watches, leases, statuses, roots, token reviews.
+//!
+//! In: objects, as [`model::object::Input`] batches, first a complete list of every kind,
+//! then only what changed. Out: what the leader writes to objects, from snapshots.
+//!
+//! **Invariants**
+//! - A kind that is not there (no CRD yet) is an empty list, and is picked up when it appears.
+//! - A list that is delivered again is a `Resync`: who reads it compares, so the restart of an
+//!   API server changes nothing.
+//! - Whatever is written is compared with what was observed first, is written under the
+//!   [`Leadership`] of now, and names the version of the object that it was judged by.
+//! - The API server being away stops no serving: [`Health`] says so, and everything is retried
+//!   with backoff.
+
+mod health;
+mod leadership;
+mod observed;
+
+pub use health::{Health, KindHealth, KindState};
+pub use leadership::{Leadership, Term};
+pub use observed::{Observed, ObservedStatus};
