@@ -166,9 +166,9 @@ pub enum Input {
     /// The complete list of a kind: what is not in it is gone. The first one of
     /// every kind makes the pipeline ready.
     Resync(Kind, Vec<Object>),
-    /// Findings that the source itself raises (unreadable files, unknown kinds):
-    /// the complete current list of that source.
-    SourceFindings(Vec<Finding>),
+    /// Findings that a source itself raises (unreadable files, unknown kinds, flags without
+    /// effect): the name of the source, and its complete current list.
+    SourceFindings(&'static str, Vec<Finding>),
     /// A proxy of this class connected (`true`) or its last one left (`false`).
     Interest(crate::ProxyClass, bool),
     /// What is known of the key set behind an address; `None` when nobody asks for it any more.

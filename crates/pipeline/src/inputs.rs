@@ -37,8 +37,8 @@ macro_rules! inputs {
             pub(crate) jwks: Table<Str, Jwks>,
             /// What clients refuse.
             pub(crate) rejections: Table<ProxyClass, Vec<Rejection>>,
-            /// Findings that the source raises itself.
-            pub(crate) source_findings: Vec<Finding>,
+            /// Findings that sources raise themselves, by source.
+            pub(crate) source_findings: BTreeMap<&'static str, Vec<Finding>>,
             /// Notes of the rows that have some, so that collecting them costs what there is.
             notes: BTreeMap<(Kind, ObjectKey), Vec<Finding>>,
             waiting: BTreeSet<Kind>,
@@ -83,7 +83,7 @@ macro_rules! inputs {
                     proxies: Table::new("proxies").with_index::<envoy::index::ClassByGateway>(),
                     jwks: Table::new("jwks"),
                     rejections: Table::new("rejections"),
-                    source_findings: Vec::new(),
+                    source_findings: BTreeMap::new(),
                     notes: BTreeMap::new(),
                     waiting: Kind::ALL.into_iter().collect(),
                     discovery: Discovery::new(revision, system_namespace),
@@ -219,9 +219,10 @@ impl Inputs {
                     }
                     self.waiting.remove(&kind);
                 }
-                Input::SourceFindings(findings) => {
-                    source_findings |= findings != self.source_findings;
-                    self.source_findings = findings;
+                Input::SourceFindings(source, findings) => {
+                    let told = self.source_findings.entry(source).or_default();
+                    source_findings |= *told != findings;
+                    *told = findings;
                 }
                 Input::Interest(class, connected) => {
                     batch.proxies.insert(class, connected.then(|| Arc::new(())));
@@ -247,9 +248,9 @@ impl Inputs {
         self.notes.insert(at, notes.to_vec()).as_deref() != Some(notes)
     }
 
-    /// Findings of the source, then every visible row's own notes, then what is hidden.
+    /// Findings of the sources, then every visible row's own notes, then what is hidden.
     pub(crate) fn findings(&self) -> impl Iterator<Item = Finding> + '_ {
-        let told = self.source_findings.iter();
+        let told = self.source_findings.values().flatten();
         told.chain(self.notes.values().flatten())
             .cloned()
             .chain(self.discovery.findings())

@@ -15,6 +15,8 @@ use crate::yaml::{Format, document, documents};
 
 /// Lists inside lists beyond this are not read.
 const LIST_DEPTH_MAX: usize = 8;
+/// Name of this source of findings.
+const SOURCE: &str = "files";
 
 /// Label that every namespace carries with its own name.
 const LABEL_NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
@@ -262,7 +264,7 @@ fn complete(state: &State) -> Vec<Input> {
     }
     let resync = |kind| Input::Resync(kind, kinds.remove(&kind).unwrap_or_default());
     let mut batch: Vec<Input> = Kind::ALL.into_iter().map(resync).collect();
-    batch.push(Input::SourceFindings(state.findings.clone()));
+    batch.push(Input::SourceFindings(SOURCE, state.findings.clone()));
     batch
 }
 
@@ -280,7 +282,7 @@ fn difference(old: &State, new: &State) -> Vec<Input> {
         .filter(|(key, object)| old.objects.get(*key) != Some(*object));
     batch.extend(changed.map(|(_, object)| Input::Upsert(object.clone())));
     if old.findings != new.findings {
-        batch.push(Input::SourceFindings(new.findings.clone()));
+        batch.push(Input::SourceFindings(SOURCE, new.findings.clone()));
     }
     batch
 }

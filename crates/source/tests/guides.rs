@@ -50,7 +50,7 @@ fn every_guide_world_parses_without_an_invalid_object() {
                         }
                     }
                 }
-                Input::SourceFindings(findings) => {
+                Input::SourceFindings(_, findings) => {
                     for finding in findings {
                         if matches!(
                             finding.code,

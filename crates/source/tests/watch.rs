@@ -81,7 +81,7 @@ impl Watched {
                 Input::Delete(Kind::Node, key) => {
                     self.nodes.remove(key.name.as_str());
                 }
-                Input::SourceFindings(findings) => {
+                Input::SourceFindings(_, findings) => {
                     self.codes = findings.iter().map(|finding| finding.code).collect();
                 }
                 _ => {}
@@ -194,7 +194,7 @@ fn links_and_loops_are_followed_once_and_hidden_names_never() {
                         .map(|object| object.meta().key.name.to_string()),
                 );
             }
-            Input::SourceFindings(found) => {
+            Input::SourceFindings(_, found) => {
                 findings.extend(found.iter().map(|f| format!("{} {}", f.code, f.object.key)));
             }
             _ => {}
@@ -219,7 +219,7 @@ fn a_file_beyond_the_limit_is_a_finding() {
     let file = fs::File::create(dir.path().join("big.yaml")).unwrap();
     file.set_len(ambientd_source::FILE_BYTES_MAX + 1).unwrap();
     let batch = Directory::load(dir.path()).unwrap();
-    let Some(Input::SourceFindings(findings)) = batch.last() else {
+    let Some(Input::SourceFindings(_, findings)) = batch.last() else {
         panic!("{batch:?}")
     };
     let found: Vec<_> = findings

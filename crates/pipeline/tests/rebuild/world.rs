@@ -227,7 +227,7 @@ impl World {
                 } else {
                     Vec::new()
                 };
-                Input::SourceFindings(self.source_findings.clone())
+                Input::SourceFindings("files", self.source_findings.clone())
             }
             Edit::Jwks(at, what) => {
                 let source = objects::jwks_source(*at);
@@ -274,7 +274,7 @@ impl World {
             }
             batch.push(list);
         }
-        batch.push(Input::SourceFindings(self.source_findings.clone()));
+        batch.push(Input::SourceFindings("files", self.source_findings.clone()));
         batch.extend(
             self.classes
                 .iter()

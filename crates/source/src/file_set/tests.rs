@@ -46,7 +46,7 @@ impl Mirror {
                         self.apply(vec![Input::Upsert(object)]);
                     }
                 }
-                Input::SourceFindings(findings) => {
+                Input::SourceFindings(_, findings) => {
                     self.findings = findings
                         .iter()
                         .map(|f| {
@@ -86,7 +86,7 @@ fn batch(set: &mut FileSet) -> Vec<String> {
         Input::Upsert(object) => format!("+{} {}", object.kind(), object.meta().key),
         Input::Delete(kind, key) => format!("-{kind} {key}"),
         Input::Resync(kind, objects) => format!("={kind} {}", objects.len()),
-        Input::SourceFindings(findings) => {
+        Input::SourceFindings(_, findings) => {
             let codes: Vec<_> = findings.iter().map(|finding| finding.code).collect();
             format!("findings {}", codes.join(","))
         }
