@@ -1,3 +1,6 @@
+// One binary that is a Kubernetes cluster without containers: the real etcd, API
+// server, controllers, scheduler, proxy and kubectl, a stand-in for nodes, and
+// `run`, which starts one of each in a network namespace and watches over them.
 package main
 
 import (
@@ -11,16 +14,43 @@ import (
 	controllers "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
+
+	"ambientd/cluster/run"
 )
+
+const usage = `usage: cluster PART [FLAG]...
+
+Each part takes its own flags; ask it with --help.
+
+A whole cluster:
+  run                       start all parts in a network namespace; stop them on SIGTERM
+  clean                     remove what a killed run left behind
+  pki                       make the keys and certificates of a cluster
+
+Kubernetes itself:
+  etcd
+  kube-apiserver
+  kube-controller-manager
+  kube-scheduler
+  kube-proxy
+  kubectl
+`
 
 func main() {
 	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage")
+		fmt.Fprint(os.Stderr, usage)
 		os.Exit(2)
 	}
 	part := os.Args[1]
-	os.Args = append([]string{part}, os.Args[2:]...)
+	// The parts read their own name and flags from the command line.
+	os.Args = os.Args[1:]
 	switch part {
+	case "run":
+		os.Exit(run.Main(os.Args[1:]))
+	case "clean":
+		os.Exit(run.CleanMain(os.Args[1:]))
+	case "pki":
+		os.Exit(run.PKIMain(os.Args[1:]))
 	case "etcd":
 		etcdmain.Main(os.Args)
 	case "kube-apiserver":
@@ -32,6 +62,14 @@ func main() {
 	case "kube-proxy":
 		os.Exit(cli.Run(proxy.NewProxyCommand()))
 	case "kubectl":
-		if err := cli.RunNoErrOutput(kubectl.NewDefaultKubectlCommand()); err != nil { os.Exit(1) }
+		if err := cli.RunNoErrOutput(kubectl.NewDefaultKubectlCommand()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	case "help", "-h", "--help":
+		fmt.Print(usage)
+	default:
+		fmt.Fprintf(os.Stderr, "cluster: no part %q\n\n%s", part, usage)
+		os.Exit(2)
 	}
 }

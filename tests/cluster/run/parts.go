@@ -1,0 +1,175 @@
+package run
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// issuer signs tokens of service accounts and is the only audience for which the
+// API server itself takes them.
+const issuer = "https://kubernetes.default.svc.cluster.local"
+
+// auditPolicy has every request logged, once it is answered.
+const auditPolicy = `apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules: [{level: Metadata}]
+`
+
+// partSpec is how a part is started.
+type partSpec struct {
+	name string
+	// command is the program and its arguments.
+	command []string
+	// gentle parts are asked to end and given time for it; the others keep
+	// nothing that outlives the cluster.
+	gentle bool
+}
+
+// layout is where a cluster keeps its files.
+type layout struct {
+	dir string
+}
+
+func (l layout) path(parts ...string) string {
+	return filepath.Join(append([]string{l.dir}, parts...)...)
+}
+func (l layout) pki(file string) string        { return l.path("pki", file) }
+func (l layout) kubeconfig(name string) string { return l.pki(name + ".kubeconfig") }
+func (l layout) log(part string) string        { return l.path("logs", part+".log") }
+func (l layout) pid(part string) string        { return l.path("pids", part) }
+
+// program is the command of a part: from KUBEBUILDER_ASSETS if it is there, else
+// this very binary.
+func program(part string) []string {
+	if assets := os.Getenv("KUBEBUILDER_ASSETS"); assets != "" {
+		path := filepath.Join(assets, part)
+		if info, err := os.Stat(path); err == nil && !info.IsDir() {
+			return []string{path}
+		}
+	}
+	return []string{"/proc/self/exe", part}
+}
+
+func spec(part string, args ...string) partSpec {
+	return partSpec{name: part, command: append(program(part), args...)}
+}
+
+// controlPlane is etcd, the API server and what needs no node, in order of start.
+func controlPlane(p Plan, l layout) []partSpec {
+	return []partSpec{etcd(l), apiServer(p, l), controllerManager(p, l), scheduler(l)}
+}
+
+func etcd(l layout) partSpec {
+	const clients, peers = "http://127.0.0.1:2379", "http://127.0.0.1:2380"
+	return spec("etcd",
+		"--data-dir="+l.path("etcd"),
+		"--listen-client-urls="+clients, "--advertise-client-urls="+clients,
+		"--listen-peer-urls="+peers, "--initial-advertise-peer-urls="+peers,
+		"--initial-cluster=default="+peers,
+		// What a power failure would lose is not worth a disk's time here; a killed
+		// etcd loses nothing.
+		"--unsafe-no-fsync",
+		"--log-level=warn",
+	)
+}
+
+func apiServer(p Plan, l layout) partSpec {
+	return spec("kube-apiserver",
+		"--etcd-servers=http://127.0.0.1:2379",
+		"--bind-address=0.0.0.0", "--secure-port=6443", "--advertise-address="+p.FabricIP,
+		"--tls-cert-file="+l.pki("apiserver.crt"), "--tls-private-key-file="+l.pki("apiserver.key"),
+		"--client-ca-file="+l.pki("ca.crt"),
+		"--authorization-mode=Node,RBAC",
+		"--enable-admission-plugins=NodeRestriction",
+		"--allow-privileged",
+		"--service-cluster-ip-range="+p.ServiceCIDR,
+		"--service-account-issuer="+issuer,
+		"--service-account-key-file="+l.pki("sa.pub"),
+		"--service-account-signing-key-file="+l.pki("sa.key"),
+		"--api-audiences="+issuer,
+		"--kubelet-client-certificate="+l.pki("apiserver-kubelet-client.crt"),
+		"--kubelet-client-key="+l.pki("apiserver-kubelet-client.key"),
+		"--kubelet-certificate-authority="+l.pki("ca.crt"),
+		"--kubelet-preferred-address-types=InternalIP",
+		"--requestheader-client-ca-file="+l.pki("front-proxy-ca.crt"),
+		"--requestheader-allowed-names=front-proxy-client",
+		"--requestheader-username-headers=X-Remote-User",
+		"--requestheader-group-headers=X-Remote-Group",
+		"--requestheader-extra-headers-prefix=X-Remote-Extra-",
+		"--proxy-client-cert-file="+l.pki("front-proxy-client.crt"),
+		"--proxy-client-key-file="+l.pki("front-proxy-client.key"),
+		"--audit-policy-file="+l.path("audit-policy.yaml"),
+		"--audit-log-path="+l.path("audit.log"), "--audit-log-maxsize=4096",
+		"--profiling=false",
+	)
+}
+
+func controllerManager(p Plan, l layout) partSpec {
+	kubeconfig := l.kubeconfig("kube-controller-manager")
+	return spec("kube-controller-manager",
+		"--kubeconfig="+kubeconfig,
+		"--leader-elect=false",
+		"--use-service-account-credentials",
+		"--service-account-private-key-file="+l.pki("sa.key"),
+		"--root-ca-file="+l.pki("ca.crt"),
+		"--cluster-signing-cert-file="+l.pki("ca.crt"),
+		"--cluster-signing-key-file="+l.pki("ca.key"),
+		"--cluster-cidr="+p.PodCIDR,
+		"--service-cluster-ip-range="+p.ServiceCIDR,
+		"--allocate-node-cidrs=false",
+		"--node-monitor-period=1s", "--node-monitor-grace-period=20s",
+		// A test that makes thousands of objects should not wait for our own limits.
+		"--kube-api-qps=500", "--kube-api-burst=1000",
+		"--secure-port=0",
+	)
+}
+
+func scheduler(l layout) partSpec {
+	return spec("kube-scheduler",
+		"--kubeconfig="+l.kubeconfig("kube-scheduler"),
+		"--leader-elect=false",
+		"--kube-api-qps=500", "--kube-api-burst=1000",
+		"--secure-port=0",
+	)
+}
+
+// kubeProxy serves all nodes at once, for they share the fabric.
+func kubeProxy(p Plan, l layout) partSpec {
+	return spec("kube-proxy",
+		"--kubeconfig="+l.kubeconfig("kube-proxy"),
+		"--proxy-mode=iptables",
+		"--hostname-override="+p.Nodes[0].Name,
+		"--bind-address="+p.FabricIP,
+		"--cluster-cidr="+p.PodCIDR,
+		"--conntrack-max-per-core=0",
+		"--iptables-min-sync-period=100ms",
+		"--iptables-localhost-nodeports=false",
+		"--healthz-bind-address=127.0.0.1:10256",
+		"--metrics-bind-address=127.0.0.1:10249",
+	)
+}
+
+// partNames joins names for messages.
+func partNames(specs []partSpec) string {
+	names := make([]string, len(specs))
+	for i, s := range specs {
+		names[i] = s.name
+	}
+	return strings.Join(names, ", ")
+}
+
+// tail is the end of a part's log.
+func (l layout) tail(part string, lines int) string {
+	text, err := os.ReadFile(l.log(part))
+	if err != nil {
+		return fmt.Sprintf("(no log of %s: %v)", part, err)
+	}
+	all := strings.Split(strings.TrimSpace(string(text)), "\n")
+	if len(all) > lines {
+		all = all[len(all)-lines:]
+	}
+	return strings.Join(all, "\n")
+}
