@@ -7,6 +7,14 @@ use crate::CsrError;
 /// Why the CA cannot be set up or changed. No variant ever holds key material.
 #[derive(Debug, thiserror::Error)]
 pub enum CaError {
+    /// Where the root is kept does not answer, or refuses; the same call may work later.
+    #[error("{path}: {reason}")]
+    Unavailable {
+        /// What was asked for.
+        path: PathBuf,
+        /// Why, without any content of it.
+        reason: String,
+    },
     /// The file system refused; fix the directory or its permissions.
     #[error("{path}: {source}")]
     Io {
@@ -19,7 +27,7 @@ pub enum CaError {
     /// A file of the CA is missing while the directory exists; restore it, or
     /// remove the directory to start with a new root.
     #[error(
-        "{path}: missing. Restore it, or remove the whole directory to create a new root (every workload must then get new certificates)"
+        "{path}: missing. Restore it, or remove all that is beside it to create a new root (every workload must then get new certificates)"
     )]
     Incomplete {
         /// The missing file.

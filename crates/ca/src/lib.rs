@@ -53,7 +53,7 @@ pub use peer::{ClientAuth, PeerError, SpiffeClientVerifier, peer_spiffe_id};
 pub use root::{FileStore, RootStore};
 pub use service::{CertificateService, ServiceConfig};
 pub use signer::{Part, Signer, SignerError, SignerParts};
-pub use source::{Source, watch};
+pub use source::{Source, follow, watch};
 
 #[cfg(test)]
 mod tests;

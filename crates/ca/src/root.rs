@@ -48,6 +48,16 @@ pub struct StoredRoot {
     pub previous_key_pem: Option<Zeroizing<String>>,
 }
 
+impl StoredRoot {
+    /// The certificate of the key that signs, PEM: the longest valid one of the bundle.
+    /// `None` when the key or the bundle does not read, or the bundle has none of the key.
+    pub fn certificate_pem(&self) -> Option<String> {
+        let key = PrivateKey::from_pem(self.key_pem.clone())?;
+        let bundle = TrustBundle::from_pem(&self.bundle_pem).ok()?;
+        longest_of(&key, &bundle).map(|cert| cert::to_pem(&cert.der))
+    }
+}
+
 /// Who created the root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Created {
@@ -302,18 +312,18 @@ fn certificate_of(
     key: &PrivateKey,
     bundle: &TrustBundle,
 ) -> Result<CaCert, CaError> {
-    bundle
-        .certs()
-        .iter()
-        .filter(|c| c.public_raw == key.public_raw())
-        .max_by_key(|c| c.not_after)
-        .cloned()
-        .ok_or_else(|| {
-            CaError::corrupt(
-                &store.place(Part::Roots),
-                "does not belong to the private key beside it",
-            )
-        })
+    longest_of(key, bundle).ok_or_else(|| {
+        CaError::corrupt(
+            &store.place(Part::Roots),
+            "does not belong to the private key beside it",
+        )
+    })
+}
+
+fn longest_of(key: &PrivateKey, bundle: &TrustBundle) -> Option<CaCert> {
+    let of_key = bundle.certs().iter();
+    let of_key = of_key.filter(|c| c.public_raw == key.public_raw());
+    of_key.max_by_key(|c| c.not_after).cloned()
 }
 
 fn signer(store: &dyn RootStore, root: StoredRoot, now: SystemTime) -> Result<Signer, CaError> {

@@ -52,13 +52,27 @@ impl Source {
         multiroot: bool,
         state_dir: &Path,
     ) -> Result<Self, CaError> {
+        let own = Arc::new(FileStore::new(state_dir));
+        Self::select_or(cacerts, use_crl, multiroot, own)
+    }
+
+    /// The plugged-in CA of `cacerts` if one is there, else our own root in `own`.
+    ///
+    /// # Errors
+    /// [`CaError::Partial`] for half a plugged-in CA.
+    pub fn select_or(
+        cacerts: Option<&Path>,
+        use_crl: bool,
+        multiroot: bool,
+        own: Arc<dyn RootStore>,
+    ) -> Result<Self, CaError> {
         let plugged = match cacerts {
             Some(dir) => CaCerts::detect(dir, use_crl)?,
             None => None,
         };
         Ok(match plugged {
             Some(ca) => Self::PluggedIn { ca, multiroot },
-            None => Self::Own(Arc::new(FileStore::new(state_dir))),
+            None => Self::Own(own),
         })
     }
 
@@ -101,10 +115,13 @@ impl Source {
 
     /// Renews our own root when its life runs out, then reads it.
     fn renew(&self, authority: &Authority, now: SystemTime) -> Result<bool, CaError> {
-        if let Self::Own(store) = self
-            && root::renew_if_due(&**store, now)?
-        {
-            info!("the certificate of the root is renewed over its key");
+        if let Self::Own(store) = self {
+            match root::renew_if_due(&**store, now) {
+                Ok(true) => info!("the certificate of the root is renewed over its key"),
+                // Another replica was faster.
+                Ok(false) | Err(CaError::Conflict) => {}
+                Err(error) => return Err(error),
+            }
         }
         self.reload(authority, now)
     }
@@ -123,6 +140,11 @@ pub async fn watch(source: Source, dir: Option<&Path>, authority: Arc<Authority>
             .inspect_err(|error| warn!(dir = %dir.display(), %error, "no file events; polling"))
             .ok()
     });
+    follow(source, changed, authority).await;
+}
+
+/// As [`watch`], where the caller says by `changed` when to read before the next poll.
+pub async fn follow(source: Source, changed: Arc<Notify>, authority: Arc<Authority>) {
     let mut renew_at = Instant::now() + jitter(RENEW_CHECK);
     let mut last_error = String::new();
     loop {

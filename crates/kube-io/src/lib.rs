@@ -15,6 +15,9 @@
 mod health;
 mod leadership;
 mod observed;
+pub mod review;
+pub mod root_store;
+pub mod webhooks;
 
 pub use health::{Health, KindHealth, KindState};
 pub use leadership::{Leadership, Term};
