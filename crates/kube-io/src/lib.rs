@@ -12,11 +12,14 @@
 //! - The API server being away stops no serving: [`Health`] says so, and everything is retried
 //!   with backoff.
 
+pub mod client;
 mod health;
+pub mod kinds;
 mod leadership;
 mod observed;
 pub mod review;
 pub mod root_store;
+pub mod source;
 pub mod webhooks;
 
 pub use health::{Health, KindHealth, KindState};

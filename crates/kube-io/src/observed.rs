@@ -1,10 +1,10 @@
 //! What watches saw of the status of objects, for who writes it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use model::finding::ObjectRef;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -29,6 +29,8 @@ pub struct ObservedStatus {
 #[derive(Clone, Debug)]
 pub struct Observed {
     statuses: Arc<RwLock<HashMap<ObjectRef, Arc<ObservedStatus>>>>,
+    /// Objects that changed since they were taken; at most every object once.
+    changed: Arc<Mutex<HashSet<ObjectRef>>>,
     changes: Arc<watch::Sender<u64>>,
 }
 
@@ -38,6 +40,7 @@ impl Default for Observed {
     fn default() -> Self {
         Self {
             statuses: Arc::default(),
+            changed: Arc::default(),
             changes: Arc::new(watch::channel(0).0),
         }
     }
@@ -51,24 +54,38 @@ impl Observed {
 
     /// Notes what was seen; `None` when the object is gone.
     pub fn set(&self, object: ObjectRef, status: Option<ObservedStatus>) {
-        {
-            let mut statuses = self.statuses.write();
-            match status {
-                Some(status) => {
-                    statuses.insert(object, Arc::new(status));
+        match status {
+            Some(status) => {
+                let status = Arc::new(status);
+                let old = self.statuses.write().insert(object.clone(), status.clone());
+                if old.is_some_and(|old| old == status) {
+                    return;
                 }
-                None => {
-                    statuses.remove(&object);
-                }
+                self.changed.lock().insert(object);
+            }
+            None => {
+                self.statuses.write().remove(&object);
+                self.changed.lock().remove(&object);
             }
         }
         self.changes.send_modify(|count| *count += 1);
     }
 
     /// Forgets the objects of a kind that a complete list did not hold.
-    pub fn retain(&self, kind: model::Kind, keep: impl Fn(&ObjectRef) -> bool) {
+    pub fn retain(&self, kind: &str, keep: impl Fn(&ObjectRef) -> bool) {
         let mut statuses = self.statuses.write();
-        statuses.retain(|object, _| object.kind != kind.as_str() || keep(object));
+        statuses.retain(|object, _| object.kind != kind || keep(object));
+    }
+
+    /// Every object.
+    pub fn objects(&self) -> Vec<ObjectRef> {
+        self.statuses.read().keys().cloned().collect()
+    }
+
+    /// What was seen of objects that are new or changed since the last call, for the one who
+    /// writes.
+    pub fn take_changed(&self) -> HashSet<ObjectRef> {
+        std::mem::take(&mut *self.changed.lock())
     }
 
     /// Tells of every change.

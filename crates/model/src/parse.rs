@@ -32,6 +32,7 @@ use crate::names::{Kind, ObjectKey};
 use crate::object::{Invalid, Meta, Object};
 use crate::{Str, defaults};
 
+pub use kinds::{not_supported, versions};
 pub use mesh::mesh_config;
 pub use read::{LIST_ITEMS_COUNT_MAX, STRING_BYTES_MAX};
 

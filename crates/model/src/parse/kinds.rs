@@ -32,7 +32,8 @@ const L4_VERSIONS: &[&str] = &["v1", "v1alpha3", "v1alpha2"];
 const SECURITY_VERSIONS: &[&str] = &["v1", "v1beta1"];
 const NETWORKING_VERSIONS: &[&str] = &["v1", "v1beta1", "v1alpha3"];
 
-fn versions(kind: Kind) -> &'static [&'static str] {
+/// The versions of a kind's API group that are understood, the preferred one first.
+pub fn versions(kind: Kind) -> &'static [&'static str] {
     if matches!(kind, Kind::TcpRoute | Kind::TlsRoute) {
         return L4_VERSIONS;
     }
@@ -161,6 +162,13 @@ const OTHER_GROUPS: &[&str] = &[
     "storage.k8s.io",
     "storagemigration.k8s.io",
 ];
+
+/// Kinds that are known but not applied, each with its API group: every object of them is a finding.
+pub fn not_supported() -> impl Iterator<Item = (&'static str, &'static str)> {
+    NOT_SUPPORTED
+        .iter()
+        .map(|(group, kind, ..)| (*group, *kind))
+}
 
 /// Kinds that have an API group; the mesh config has none.
 fn inputs() -> impl Iterator<Item = Kind> {

@@ -1,0 +1,255 @@
+//! Which kinds the API server serves, and in which versions.
+//!
+//! A kind counts as absent only when a server that calls itself ready says so, and one that was
+//! there only when it says so twice: a server that starts, or fails, does not take anything away.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIGroup;
+use kube::Client;
+use kube::core::ApiResource;
+use model::finding::Severity;
+use model::object::Input;
+use tokio::sync::{Notify, watch as channel};
+use tokio::time::Instant;
+
+use crate::kinds::DISCOVERED_GROUPS;
+
+use super::SourceError;
+use super::backoff::{Backoff, jitter};
+use super::raw::RawObject;
+use super::watch::{Context, Sink, text};
+
+/// Resources by group. A group is missing until it was asked for.
+pub(super) type Catalogue = BTreeMap<&'static str, Vec<ApiResource>>;
+
+/// How long after a definition changed its group is looked at again and again: that it is served
+/// comes later than the event.
+const ATTENTIVE: Duration = Duration::from_secs(5);
+const ATTENTIVE_PERIOD: Duration = Duration::from_millis(250);
+/// Pause before it is believed that something is gone.
+const DOUBT: Duration = Duration::from_secs(1);
+/// Events of several definitions go together.
+const QUIET: Duration = Duration::from_millis(50);
+
+/// Asks for a look at what is served. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Poke(Arc<PokeShared>);
+
+#[derive(Debug, Default)]
+struct PokeShared {
+    notify: Notify,
+    attentive: AtomicBool,
+}
+
+// === impl Poke ===
+
+impl Poke {
+    /// Soon.
+    pub(super) fn now(&self) {
+        self.0.notify.notify_one();
+    }
+
+    /// Soon, and for some seconds again.
+    fn attentively(&self) {
+        self.0.attentive.store(true, Ordering::Relaxed);
+        self.now();
+    }
+}
+
+/// Publishes what is served until it is stopped.
+pub(super) async fn run(
+    context: Arc<Context>,
+    poke: Poke,
+    entries: channel::Sender<Catalogue>,
+) -> Result<(), SourceError> {
+    let mut finder = Finder {
+        client: context.client(false, &Arc::default()),
+        known: Catalogue::default(),
+        doubted: Catalogue::default(),
+    };
+    let mut backoff = Backoff::new(context.config.retry_max);
+    let mut attentive_until = Instant::now();
+    let mut is_failing = false;
+    loop {
+        let problem = tokio::select! {
+            () = context.stop.cancelled() => return Ok(()),
+            problem = finder.refresh() => problem,
+        };
+        entries.send_if_modified(|published| {
+            let is_news = *published != finder.known;
+            if is_news {
+                published.clone_from(&finder.known);
+            }
+            is_news
+        });
+        if is_failing != problem.is_some() {
+            is_failing = problem.is_some();
+            match &problem {
+                Some(error) => tracing::warn!(error, "cannot ask the API server what it serves"),
+                None => tracing::info!("the API server says again what it serves"),
+            }
+        }
+        let wait = if problem.is_some() {
+            context.config.metrics.error("discovery", "unavailable");
+            backoff.pause()
+        } else if !finder.doubted.is_empty() {
+            DOUBT
+        } else if Instant::now() < attentive_until {
+            ATTENTIVE_PERIOD
+        } else {
+            jitter(context.config.retry_max)
+        };
+        tokio::select! {
+            () = context.stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(wait) => {}
+            () = poke.0.notify.notified() => {
+                if poke.0.attentive.swap(false, Ordering::Relaxed) {
+                    attentive_until = Instant::now() + ATTENTIVE;
+                }
+                tokio::time::sleep(if finder.doubted.is_empty() { QUIET } else { DOUBT }).await;
+            }
+        }
+    }
+}
+
+struct Finder {
+    client: Client,
+    known: Catalogue,
+    /// What was said of groups that seem to have lost something.
+    doubted: Catalogue,
+}
+
+// === impl Finder ===
+
+impl Finder {
+    /// Looks at every group. Returns what went wrong; what is known of such groups stays.
+    async fn refresh(&mut self) -> Option<String> {
+        if let Err(error) = self.ready().await {
+            return Some(text(&error));
+        }
+        let mut problem = None;
+        for group in DISCOVERED_GROUPS {
+            match self.group(group).await {
+                Ok(resources) => self.learn(group, resources),
+                Err(error) => problem = Some(text(&error)),
+            }
+        }
+        problem
+    }
+
+    /// A server that starts may not know its definitions yet.
+    async fn ready(&self) -> Result<(), kube::Error> {
+        match self.client.request_text(get("/readyz")?).await {
+            // Not everybody may ask.
+            Err(kube::Error::Api(status)) if matches!(status.code, 401 | 403 | 404) => Ok(()),
+            other => other.map(|_| ()),
+        }
+    }
+
+    async fn group(&self, group: &'static str) -> Result<Vec<ApiResource>, kube::Error> {
+        let found: APIGroup = match self.client.request(get(&format!("/apis/{group}"))?).await {
+            Err(error) if is_not_found(&error) => return Ok(Vec::new()),
+            other => other?,
+        };
+        let mut out = Vec::new();
+        for version in found.versions {
+            let path = &version.group_version;
+            let list = match self.client.list_api_group_resources(path).await {
+                Err(error) if is_not_found(&error) => continue,
+                other => other?,
+            };
+            let whole = list.resources.into_iter();
+            let whole = whole.filter(|resource| !resource.name.contains('/'));
+            out.extend(whole.map(|resource| ApiResource {
+                group: group.to_owned(),
+                version: version.version.clone(),
+                api_version: version.group_version.clone(),
+                kind: resource.kind,
+                plural: resource.name,
+            }));
+        }
+        Ok(out)
+    }
+
+    fn learn(&mut self, group: &'static str, resources: Vec<ApiResource>) {
+        let known = self.known.get(group).map_or(&[][..], Vec::as_slice);
+        let is_less = known.iter().any(|api| !resources.contains(api));
+        if is_less && self.doubted.get(group) != Some(&resources) {
+            self.doubted.insert(group, resources);
+            return;
+        }
+        self.doubted.remove(group);
+        self.known.insert(group, resources);
+    }
+}
+
+fn get(path: &str) -> Result<http::Request<Vec<u8>>, kube::Error> {
+    http::Request::get(path)
+        .body(Vec::new())
+        .map_err(kube::Error::HttpError)
+}
+
+fn is_not_found(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+/// Definitions of kinds: nothing is read of them but that they changed.
+pub(super) struct Definitions {
+    poke: Poke,
+}
+
+// === impl Definitions ===
+
+impl Definitions {
+    pub(super) fn new(context: &Arc<Context>) -> Self {
+        Self {
+            poke: context.poke.clone(),
+        }
+    }
+
+    fn look(&self, object: &RawObject) {
+        let Some(key) = object.key() else { return };
+        let group = key.name.split_once('.').map(|(_, group)| group);
+        if group.is_some_and(|group| DISCOVERED_GROUPS.contains(&group)) {
+            self.poke.attentively();
+        }
+    }
+}
+
+impl Sink for Definitions {
+    fn begin(&mut self) {}
+
+    fn listed(&mut self, _: RawObject, _: &ApiResource) {}
+
+    fn complete(&mut self) -> Vec<Input> {
+        self.poke.now();
+        Vec::new()
+    }
+
+    fn applied(&mut self, object: RawObject, _: &ApiResource) -> Option<Input> {
+        self.look(&object);
+        None
+    }
+
+    fn deleted(&mut self, object: &RawObject) -> Option<Input> {
+        self.look(object);
+        None
+    }
+
+    fn emptied(&mut self) -> Vec<Input> {
+        Vec::new()
+    }
+
+    fn refused(&mut self) -> Vec<Input> {
+        Vec::new()
+    }
+
+    fn refusal(&self) -> (Severity, &'static str) {
+        let effect = "kinds that are installed later are noticed late";
+        (Severity::Warning, effect)
+    }
+}
