@@ -43,3 +43,5 @@ pub mod static_clusters;
 pub mod status;
 mod traffic;
 mod virtual_services;
+
+pub use regex::check as check_regex;

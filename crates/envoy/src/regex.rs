@@ -47,7 +47,7 @@ const NEST_MAX: u32 = 100;
 ///
 /// # Errors
 /// Why RE2 would or might refuse it, as a clause.
-pub(crate) fn check(text: &str) -> Result<(), String> {
+pub fn check(text: &str) -> Result<(), String> {
     if text.is_empty() || text.len() > LENGTH_MAX || text.contains(['\0', '\r', '\n']) {
         return Err(
             "the regular expression is empty, too long or has control characters".to_owned(),

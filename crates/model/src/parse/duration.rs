@@ -10,7 +10,7 @@ const SECONDS_MAX: u64 = 10 * 365 * 24 * 3600;
 ///
 /// # Errors
 /// Why it is none.
-pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
+pub(crate) fn duration(text: &str) -> Result<Duration, &'static str> {
     let nanoseconds = nanoseconds(text).ok_or("not a duration such as 10s, 250ms or 1h30m")?;
     if !nanoseconds.is_multiple_of(1_000_000) {
         return Err("finer than a millisecond");
@@ -27,7 +27,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, &'static str> {
 ///
 /// # Errors
 /// Why it is none.
-pub(super) fn positive(text: &str) -> Result<Duration, &'static str> {
+pub(crate) fn positive(text: &str) -> Result<Duration, &'static str> {
     match duration(text)? {
         Duration::ZERO => Err("less than a millisecond"),
         duration => Ok(duration),

@@ -276,7 +276,7 @@ fn string_bytes_max(path: &str) -> usize {
 }
 
 /// Checks that no list and no string is absurdly long.
-fn limits(value: &Value, path: &str) -> Result<(), Invalid> {
+pub(crate) fn limits(value: &Value, path: &str) -> Result<(), Invalid> {
     match value {
         Value::String(text) if text.len() > string_bytes_max(path) => Err(invalid(
             clip(path),
