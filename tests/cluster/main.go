@@ -15,6 +15,7 @@ import (
 	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
 
+	"ambientd/cluster/node"
 	"ambientd/cluster/run"
 )
 
@@ -26,6 +27,7 @@ A whole cluster:
   run                       start all parts in a network namespace; stop them on SIGTERM
   clean                     remove what a killed run left behind
   pki                       make the keys and certificates of a cluster
+  node                      one node: runs pods as processes
 
 Kubernetes itself:
   etcd
@@ -61,6 +63,8 @@ func main() {
 		os.Exit(cli.Run(scheduler.NewSchedulerCommand()))
 	case "kube-proxy":
 		os.Exit(cli.Run(proxy.NewProxyCommand()))
+	case "node":
+		os.Exit(node.Main(os.Args[1:]))
 	case "kubectl":
 		if err := cli.RunNoErrOutput(kubectl.NewDefaultKubectlCommand()); err != nil {
 			fmt.Fprintln(os.Stderr, err)
