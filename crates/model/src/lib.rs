@@ -26,6 +26,7 @@ pub mod proxy;
 pub mod rejection;
 pub mod secret;
 pub mod status;
+pub mod validate;
 
 pub use derived::{
     AuthorizationRow, GatewayAddress, MeshRow, PodFact, ServiceRow, WaypointRow, WorkloadRow,

@@ -6,7 +6,7 @@
 
 mod core;
 mod destination_rule;
-mod duration;
+pub(crate) mod duration;
 mod gateway;
 mod grpc_route;
 mod http_route;
@@ -34,6 +34,7 @@ use crate::{Str, defaults};
 
 pub use kinds::{not_supported, versions};
 pub use mesh::mesh_config;
+pub(crate) use read::limits;
 pub use read::{LIST_ITEMS_COUNT_MAX, STRING_BYTES_MAX};
 
 use kinds::Class;
