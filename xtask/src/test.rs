@@ -4,10 +4,13 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::{deny, deps, envoy, orphans, steps};
+use crate::{cluster, deny, deps, envoy, orphans, steps};
 
 /// Tells the tests which Envoy to run; without it they fail rather than skip.
 pub(crate) const ENVOY_VARIABLE: &str = "AMBIENTD_ENVOY";
+
+/// Tells the tests which binary is the cluster; without it they fail as well.
+const CLUSTER_VARIABLE: &str = "AMBIENTD_CLUSTER";
 
 /// One thing that must hold.
 struct Step {
@@ -43,6 +46,10 @@ const STEPS: &[Step] = &[
     Step {
         name: "envoy",
         run: || envoy::ensure().map(|path| println!("{}", path.display())),
+    },
+    Step {
+        name: "cluster",
+        run: || cluster::ensure().map(|path| println!("{}", path.display())),
     },
     Step {
         name: "cargo-test",
@@ -104,8 +111,11 @@ fn doc() -> Result<()> {
 /// Unit, property, documentation, scenario and end-to-end tests.
 fn cargo_test() -> Result<()> {
     let envoy = envoy::ensure().context("the end-to-end tests need Envoy")?;
+    let cluster = cluster::ensure().context("the end-to-end tests need a cluster")?;
     let mut test = steps::cargo(&["test", "--workspace"]);
-    steps::run(test.env(ENVOY_VARIABLE, envoy))
+    test.env(ENVOY_VARIABLE, envoy)
+        .env(CLUSTER_VARIABLE, cluster);
+    steps::run(&mut test)
 }
 
 #[cfg(test)]

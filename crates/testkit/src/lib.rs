@@ -21,6 +21,7 @@
 
 pub mod ads;
 pub mod app;
+pub mod cluster;
 pub mod daemon;
 pub mod demo;
 pub mod echo;

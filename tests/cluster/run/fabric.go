@@ -49,9 +49,6 @@ func buildFabric(p Plan) error {
 		{"route", "add", p.PodCIDR, "via", p.FabricIP, "dev", p.HostLink},
 		{"route", "add", p.ServiceCIDR, "via", p.FabricIP, "dev", p.HostLink},
 	}
-	for _, node := range p.Nodes {
-		steps = append(steps, in("addr", "add", node.IP+"/32", "dev", "lo"))
-	}
 	for _, step := range steps {
 		if _, err := ip(step...); err != nil {
 			return err

@@ -102,12 +102,16 @@ func (o *options) check(rest int) error {
 func CleanMain(args []string) int {
 	flags := flag.NewFlagSet("clean", flag.ExitOnError)
 	slot := flags.Int("id", -1, "the slot")
+	ifFree := flags.Bool("if-free", false, "do nothing when another cluster has taken the slot")
 	_ = flags.Parse(args)
 	if *slot < 0 || *slot >= slotsCount {
 		fmt.Fprintf(os.Stderr, "cluster clean: --id must be from 0 to %d\n", slotsCount-1)
 		return 2
 	}
 	lock, err := lockSlot(*slot)
+	if errors.Is(err, errTaken) && *ifFree {
+		return 0
+	}
 	if err == nil {
 		err = clean(plan(*slot, 0))
 		lock.release()

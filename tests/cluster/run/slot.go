@@ -12,6 +12,8 @@ import (
 // slotDir holds a lock file per slot in use.
 const slotDir = "/run/ambientd-cluster"
 
+var errTaken = errors.New("taken by another cluster")
+
 // lock is a slot that is ours until released or until we die.
 type lock struct {
 	file *os.File
@@ -55,14 +57,14 @@ func lockSlot(slot int) (*lock, error) {
 	}
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		file.Close()
-		return nil, errors.New("taken by another cluster")
+		return nil, errTaken
 	}
 	// Its last holder may have removed the file between our two calls.
 	ours, err := file.Stat()
 	if err == nil {
 		var there os.FileInfo
 		if there, err = os.Stat(path); err == nil && !os.SameFile(ours, there) {
-			err = errors.New("taken and given back this very moment")
+			err = errTaken
 		}
 	}
 	if err != nil {

@@ -1,0 +1,243 @@
+//! `cluster`: a real Kubernetes without containers, for tests and for people.
+//!
+//! The binary holds everything, see `tests/cluster`. Here it is built once per state of
+//! its sources, and started and stopped for people; tests start their own.
+
+mod build;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::Subcommand;
+use serde_json::Value;
+
+use crate::{steps, wheel, workspace};
+
+pub(crate) use build::ensure;
+
+/// How long `up` waits; the binary itself gives up before.
+const UP_LIMIT: Duration = Duration::from_secs(100);
+/// How long `down` waits before it uses force.
+const DOWN_LIMIT: Duration = Duration::from_secs(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What to do with the cluster.
+#[derive(Subcommand)]
+pub(crate) enum Action {
+    /// Start it, with ambientd as an image that its pods can run
+    Up {
+        /// How many nodes
+        #[arg(long, default_value_t = 2)]
+        nodes: u8,
+        /// NAME=PATH of a further executable that containers of this image run
+        #[arg(long = "image", value_name = "NAME=PATH")]
+        images: Vec<String>,
+        /// Build ambientd optimised
+        #[arg(long)]
+        release: bool,
+    },
+    /// Stop it and remove every trace
+    Down,
+    /// Say whether it is up, and what runs
+    Status,
+    /// Build the binary and print its path
+    Build,
+}
+
+/// Does it.
+///
+/// # Errors
+/// When something cannot be built, started or stopped.
+pub(crate) fn run(action: &Action) -> Result<()> {
+    match action {
+        Action::Up {
+            nodes,
+            images,
+            release,
+        } => up(*nodes, images, *release),
+        Action::Down => down(),
+        Action::Status => status(),
+        Action::Build => ensure().map(|path| println!("{}", path.display())),
+    }
+}
+
+/// Where the one cluster of this repository keeps its files.
+fn state() -> PathBuf {
+    steps::root().join("target").join("cluster")
+}
+
+/// The process of the cluster, if it is alive.
+fn supervisor(state: &Path) -> Option<u32> {
+    let id: u32 = fs::read_to_string(state.join("supervisor"))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()?;
+    // The id may be another process's by now.
+    let command_line = fs::read(format!("/proc/{id}/cmdline")).ok()?;
+    let state = state.to_string_lossy();
+    String::from_utf8_lossy(&command_line)
+        .contains(state.as_ref())
+        .then_some(id)
+}
+
+fn up(nodes: u8, images: &[String], release: bool) -> Result<()> {
+    let state = state();
+    if supervisor(&state).is_some() {
+        println!("the cluster is up already");
+        return explain(&state);
+    }
+    let binary = ensure()?;
+    let ambientd = build_ambientd(release)?;
+    remove_traces(&state)?;
+    fs::create_dir_all(&state).with_context(|| format!("cannot create {}", state.display()))?;
+    let log = fs::File::create(state.join("cluster.log"))?;
+    let mut command = steps::command(&binary);
+    command
+        .args(["run", "--state-dir"])
+        .arg(&state)
+        .args(["--nodes", &nodes.to_string()])
+        .args(["--image", &format!("ambientd={}", ambientd.display())]);
+    for image in images {
+        command.args(["--image", image]);
+    }
+    detach(&mut command);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()
+        .with_context(|| format!("cannot start {}", binary.display()))?;
+    fs::write(state.join("supervisor"), child.id().to_string())?;
+    let deadline = Instant::now() + UP_LIMIT;
+    while !state.join("ready").exists() {
+        let ended = child.try_wait()?;
+        if ended.is_some() || Instant::now() > deadline {
+            let log = fs::read_to_string(state.join("cluster.log")).unwrap_or_default();
+            let why = ended.map_or_else(|| "is not ready".to_owned(), |status| status.to_string());
+            down()?;
+            bail!("the cluster did not come up ({why})\n{log}");
+        }
+        std::thread::sleep(POLL_INTERVAL);
+    }
+    explain(&state)
+}
+
+/// A process group of its own: an interrupt at the terminal is not meant for it.
+#[cfg(unix)]
+fn detach(command: &mut Command) {
+    use std::os::unix::process::CommandExt as _;
+    command.process_group(0);
+}
+
+#[cfg(not(unix))]
+fn detach(_command: &mut Command) {}
+
+fn build_ambientd(release: bool) -> Result<PathBuf> {
+    println!("building ambientd (minutes when the cache is cold) ...");
+    let mut build = steps::cargo(&["build", "-p", "ambientd", "--bin", "ambientd"]);
+    let profile = if release { "release" } else { "debug" };
+    if release {
+        build.arg("--release");
+    }
+    steps::run(&mut build)?;
+    Ok(workspace::target_directory()?
+        .join(profile)
+        .join("ambientd"))
+}
+
+/// What `ready` says of the cluster, and what to do with it.
+fn explain(state: &Path) -> Result<()> {
+    let ready = state.join("ready");
+    let text = fs::read_to_string(&ready)
+        .context("it is still starting, or failed to: see `cargo xtask cluster status`")?;
+    let value: Value =
+        serde_json::from_str(&text).with_context(|| format!("{} is not JSON", ready.display()))?;
+    let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
+    let (kubeconfig, binary) = (text("kubeconfig"), text("binary"));
+    let elapsed_ms = value.get("elapsedMS").and_then(Value::as_u64);
+    if let Some(elapsed_ms) = elapsed_ms {
+        println!("the cluster took {elapsed_ms} ms to get ready");
+    }
+    println!(
+        "pods {}, services {}, LoadBalancers {}: all are reached from this machine\n\n\
+         kubectl is yours, or the one inside the cluster's binary:\n\n  \
+         export KUBECONFIG={kubeconfig}\n  \
+         alias kubectl='{binary} kubectl'\n  \
+         kubectl get nodes\n\n\
+         Logs are in {}. `cargo xtask cluster down` stops it.",
+        text("podCIDR"),
+        text("serviceCIDR"),
+        text("lbRange"),
+        state.join("logs").display(),
+    );
+    Ok(())
+}
+
+fn down() -> Result<()> {
+    let state = state();
+    if let Some(id) = supervisor(&state) {
+        signal(id, "TERM")?;
+        let deadline = Instant::now() + DOWN_LIMIT;
+        while supervisor(&state).is_some() {
+            if Instant::now() > deadline {
+                signal(id, "KILL")?;
+            }
+            std::thread::sleep(POLL_INTERVAL);
+        }
+    }
+    let was_there = state.exists();
+    remove_traces(&state)?;
+    println!(
+        "{}",
+        if was_there {
+            "the cluster is down"
+        } else {
+            "no cluster was up"
+        }
+    );
+    Ok(())
+}
+
+fn signal(id: u32, signal: &str) -> Result<()> {
+    let mut kill = steps::command("kill");
+    kill.args([&format!("-{signal}"), &id.to_string()]);
+    steps::run_quietly(&mut kill, "stopping the cluster").map(drop)
+}
+
+/// Removes what a cluster that was killed could not, and its directory.
+fn remove_traces(state: &Path) -> Result<()> {
+    if let Ok(slot) = fs::read_to_string(state.join("slot")) {
+        let mut clean = steps::command(ensure()?);
+        clean.args(["clean", "--if-free", "--id", slot.trim()]);
+        steps::run_quietly(&mut clean, "cleaning up after the cluster")?;
+    }
+    wheel::discard(state)
+}
+
+fn status() -> Result<()> {
+    let state = state();
+    if supervisor(&state).is_none() {
+        println!(
+            "the cluster is down{}",
+            if state.exists() {
+                "; `cargo xtask cluster down` removes what it left"
+            } else {
+                ""
+            }
+        );
+        return Ok(());
+    }
+    explain(&state)?;
+    println!();
+    for entry in fs::read_dir(state.join("pids"))? {
+        let path = entry?.path();
+        let id = fs::read_to_string(&path).unwrap_or_default();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        println!("{name} runs as process {}", id.trim());
+    }
+    Ok(())
+}
