@@ -33,6 +33,10 @@ type Config struct {
 	LoadBalancers netip.Prefix
 	// Images maps image names to programs.
 	Images images
+	// Env is set in every container, as NAME=VALUE; the container's own wins.
+	Env list
+	// DNS is the address that pods ask for names: the node's own when not set.
+	DNS netip.Addr
 	// HostPaths are paths of the machine that pods may mount as they are.
 	HostPaths list
 	// Port of the kubelet API.
@@ -58,6 +62,8 @@ func parseConfig(args []string) (*Config, error) {
 	flags.StringVar(&c.ClusterDomain, "cluster-domain", "cluster.local", "domain of cluster names")
 	balancers := flags.String("load-balancer-cidr", "", "address range for Services of type LoadBalancer")
 	flags.Var(c.Images, "image", "NAME=PROGRAM [ARGS...]: the program that an image name stands for; repeated")
+	flags.Var(&c.Env, "env", "NAME=VALUE for all containers; repeated")
+	flags.TextVar(&c.DNS, "dns", netip.Addr{}, "address that pods ask for names (default: the node's, where the node answers)")
 	flags.Var(&c.HostPaths, "host-path", "path of the machine that hostPath volumes see as it is; repeated")
 	flags.IntVar(&c.Port, "port", 10250, "port of the kubelet API")
 	flags.StringVar(&c.TLSCert, "tls-cert-file", "", "serving certificate of the kubelet API (default: self-signed)")
@@ -72,6 +78,9 @@ func parseConfig(args []string) (*Config, error) {
 func (c *Config) complete(podCIDR, balancers string) (err error) {
 	if c.Name == "" || c.Kubeconfig == "" || c.Fabric == "" || c.StateDir == "" || !c.Address.IsValid() {
 		return errors.New("--name, --kubeconfig, --fabric, --address, --pod-cidr and --state-dir are required")
+	}
+	if !c.DNS.IsValid() {
+		c.DNS = c.Address
 	}
 	if c.PodCIDR, err = netip.ParsePrefix(podCIDR); err != nil {
 		return fmt.Errorf("--pod-cidr: %w", err)

@@ -172,7 +172,7 @@ func (w *worker) sandboxSpec(c *container) (*sandbox.Spec, error) {
 	if err != nil {
 		return nil, waiting{"ImagePullBackOff", err.Error()}
 	}
-	env, values, err := environment(pod, c.spec, w.node)
+	env, values, err := environment(pod, c.spec, w.node, w.node.config.Env)
 	if err != nil {
 		return nil, waiting{"CreateContainerConfigError", err.Error()}
 	}

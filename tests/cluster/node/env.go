@@ -22,8 +22,8 @@ type sources interface {
 }
 
 // environment is the variables of a container as NAME=value, and as a map for
-// the expansion of $(NAME) in its command.
-func environment(pod *v1.Pod, c *v1.Container, src sources) ([]string, map[string]string, error) {
+// the expansion of $(NAME) in its command. common are those of every container.
+func environment(pod *v1.Pod, c *v1.Container, src sources, common []string) ([]string, map[string]string, error) {
 	values := map[string]string{}
 	var order []string
 	set := func(name, value string) {
@@ -35,6 +35,10 @@ func environment(pod *v1.Pod, c *v1.Container, src sources) ([]string, map[strin
 	set("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 	set("HOME", "/")
 	set("HOSTNAME", pod.Name)
+	for _, e := range common {
+		name, value, _ := strings.Cut(e, "=")
+		set(name, value)
+	}
 	for _, e := range serviceVariables(pod, src) {
 		set(e.Name, e.Value)
 	}

@@ -48,7 +48,7 @@ func (w *worker) prepare(ctx context.Context) error {
 	if err := os.WriteFile(filepath.Join(w.dir, "hosts"), []byte(hostsFile(pod, w.hostname(pod))), 0o644); err != nil {
 		return err
 	}
-	resolver := resolverFile(pod, w.node.config.Address.String(), w.node.config.ClusterDomain)
+	resolver := resolverFile(pod, w.node.config.DNS.String(), w.node.config.ClusterDomain)
 	if err := os.WriteFile(filepath.Join(w.dir, "resolv.conf"), []byte(resolver), 0o644); err != nil {
 		return err
 	}

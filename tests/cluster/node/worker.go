@@ -106,8 +106,8 @@ func (w *worker) run(ctx context.Context) {
 		case gone || pod.DeletionTimestamp != nil:
 			w.end(ctx)
 			return
-		case pod.Status.Phase == v1.PodSucceeded || pod.Status.Phase == v1.PodFailed:
-			// Ended before; its logs stay until it is deleted.
+		case hasEnded(pod) && !w.launched():
+			// Ended under an earlier process of this node.
 		default:
 			w.step(ctx)
 			w.report(ctx)
@@ -120,8 +120,15 @@ func (w *worker) run(ctx context.Context) {
 	}
 }
 
+func hasEnded(pod *v1.Pod) bool {
+	return pod.Status.Phase == v1.PodSucceeded || pod.Status.Phase == v1.PodFailed
+}
+
 // step brings the pod one step nearer to what it should be.
 func (w *worker) step(ctx context.Context) {
+	if w.isFinished() {
+		return
+	}
 	err := w.prepare(ctx)
 	if err == nil {
 		err = w.node.enroll(w)
@@ -153,9 +160,6 @@ func (w *worker) launched() bool {
 
 // advance starts what should run now. Called with the mutex held.
 func (w *worker) advance() {
-	if w.finished != "" {
-		return
-	}
 	policy := w.pod.Spec.RestartPolicy
 	for _, c := range w.containers {
 		if c.role == roleMain || (c.role == roleSetup && w.initialized) {
@@ -221,6 +225,12 @@ func (w *worker) ensure(c *container) {
 		c.restarts++
 	}
 	go w.event(v1.EventTypeNormal, "Started", "Started container "+c.spec.Name)
+}
+
+func (w *worker) isFinished() bool {
+	w.mutex.Lock()
+	defer w.mutex.Unlock()
+	return w.finished != ""
 }
 
 // finish notes that no main container will run again and stops the sidecars.
