@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"slices"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -30,10 +31,8 @@ func wantsAmbient(pod *v1.Pod, namespaceLabels map[string]string) bool {
 	if pod.Spec.HostNetwork || pod.Annotations[sidecarStatusNote] != "" {
 		return false
 	}
-	for i := range pod.Spec.Containers {
-		if imageName(pod.Spec.Containers[i].Image) == ztunnelImage {
-			return false
-		}
+	if runsZtunnel(pod) {
+		return false
 	}
 	switch pod.Labels[modeLabel] {
 	case modeAmbient:
@@ -44,11 +43,31 @@ func wantsAmbient(pod *v1.Pod, namespaceLabels map[string]string) bool {
 	return namespaceLabels[modeLabel] == modeAmbient
 }
 
+func runsZtunnel(pod *v1.Pod) bool {
+	return slices.ContainsFunc(pod.Spec.Containers, func(c v1.Container) bool { return imageName(c.Image) == ztunnelImage })
+}
+
+// hasZtunnel says whether a ztunnel is or should be on this node: pods of the
+// mesh wait for it. A cluster without any runs them outside the mesh.
+func (n *Node) hasZtunnel() bool {
+	if n.agent.Active() {
+		return true
+	}
+	n.mutex.Lock()
+	defer n.mutex.Unlock()
+	for _, w := range n.workers {
+		if pod, _ := w.current(); runsZtunnel(pod) {
+			return true
+		}
+	}
+	return false
+}
+
 // enroll brings the pod into the mesh or out of it, as labels say. An error
 // means that a pod which is not running yet must wait.
 func (n *Node) enroll(w *worker) error {
 	pod, _ := w.current()
-	if w.link == nil || !n.agent.Active() {
+	if w.link == nil || !n.hasZtunnel() {
 		return nil
 	}
 	namespace, err := n.listers.namespaces.Get(pod.Namespace)

@@ -20,8 +20,7 @@ const ackTimeout = 10 * time.Second
 // ErrNoZtunnel: no ztunnel is connected. A pod that should be enrolled waits.
 var ErrNoZtunnel = errors.New("no ztunnel is connected to the node agent")
 
-// Agent is the node agent of one node. Before the first ztunnel has connected
-// it enrols nothing, so that pods also run in clusters without one.
+// Agent is the node agent of one node.
 type Agent struct {
 	mutex sync.Mutex
 	pods  map[string]Pod
