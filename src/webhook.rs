@@ -150,7 +150,12 @@ async fn answer(
             let reason = "the body is larger than 3 MiB, or ended early";
             return Err((StatusCode::BAD_REQUEST, reason));
         }
-        Err(_) => return Err((StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
+        Err(_) => {
+            return Err((
+                StatusCode::REQUEST_TIMEOUT,
+                "the body did not arrive in time",
+            ));
+        }
     };
     if bytes.is_empty() {
         return Err((StatusCode::BAD_REQUEST, "no body"));

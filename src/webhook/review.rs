@@ -164,7 +164,9 @@ fn respond(version: &str, uid: &str, response: &Response) -> Value {
 
 fn one_line(text: &str, chars_max: usize) -> String {
     let chars = text.chars().take(chars_max);
-    chars.map(|c| if c.is_control() { ' ' } else { c }).collect()
+    chars
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }
 
 fn count_failed(metrics: &Metrics, kind: &Kind, reason: &str) {

@@ -141,7 +141,9 @@ impl TokenReviewer for ApiReviewer {
 fn without(token: &Token, reason: &str) -> String {
     let reason = reason.replace(token.expose(), "(the token)");
     let chars = reason.chars().take(REASON_CHARS_MAX);
-    chars.map(|c| if c.is_control() { ' ' } else { c }).collect()
+    chars
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect()
 }
 
 /// `exp` of a token, read without verifying it: the API server vouches for the token, and

@@ -64,7 +64,9 @@ pub struct SecretStore {
 impl std::fmt::Debug for SecretStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let store = f.debug_struct("SecretStore");
-        { store }.field("namespace", &self.namespace).finish_non_exhaustive()
+        { store }
+            .field("namespace", &self.namespace)
+            .finish_non_exhaustive()
     }
 }
 
@@ -82,7 +84,11 @@ impl SecretStore {
 
     fn at(&self, key: &str) -> PathBuf {
         let whole = PathBuf::from(format!("Secret {}/{SECRET_NAME}", self.namespace));
-        if key.is_empty() { whole } else { whole.join(key) }
+        if key.is_empty() {
+            whole
+        } else {
+            whole.join(key)
+        }
     }
 
     fn unavailable(&self, reason: impl std::fmt::Display) -> CaError {
@@ -144,9 +150,8 @@ impl SecretStore {
             let text = std::str::from_utf8(&bytes.0).map_err(|_| self.corrupt(key, "not text"))?;
             Ok(Some(Zeroizing::new(text.to_owned())))
         };
-        let required = |key: &str| {
-            text(key)?.ok_or_else(|| CaError::Incomplete { path: self.at(key) })
-        };
+        let required =
+            |key: &str| text(key)?.ok_or_else(|| CaError::Incomplete { path: self.at(key) });
         if text(CHAIN)?.is_some() {
             return Err(self.corrupt(
                 CHAIN,
@@ -175,10 +180,14 @@ impl SecretStore {
     }
 
     /// The data of a root over that of a Secret; keys that are not ours stay.
-    fn write(&self, root: &StoredRoot, data: &mut BTreeMap<String, ByteString>) -> Result<(), CaError> {
-        let cert = root.certificate_pem().ok_or_else(|| {
-            self.corrupt(ROOTS, "does not belong to the private key beside it")
-        })?;
+    fn write(
+        &self,
+        root: &StoredRoot,
+        data: &mut BTreeMap<String, ByteString>,
+    ) -> Result<(), CaError> {
+        let cert = root
+            .certificate_pem()
+            .ok_or_else(|| self.corrupt(ROOTS, "does not belong to the private key beside it"))?;
         let mut set = |key: &str, text: &str| {
             data.insert(key.to_owned(), ByteString(text.as_bytes().to_vec()));
         };

@@ -62,7 +62,8 @@ pub fn validate(value: &Value) -> Verdict {
     let (kind, group) = (text("kind"), text("apiVersion"));
     let group = group.split_once('/').map_or("", |(group, _)| group);
     let Some(check) = check_of(group, kind) else {
-        let message = format!("there is no kind {kind:?} of group {group:?} that is validated here");
+        let message =
+            format!("there is no kind {kind:?} of group {group:?} that is validated here");
         verdict.reject("kind", message.chars().take(300).collect::<String>());
         return verdict;
     };
@@ -289,7 +290,9 @@ fn note(verdict: &mut Verdict, finding: &Finding) {
         "" => String::new(),
         field => format!(" at {field}"),
     };
-    let Finding { code, message, fix, .. } = finding;
+    let Finding {
+        code, message, fix, ..
+    } = finding;
     let text = format!("{code}{at}: {message} ({fix})");
     if verdict.warnings.len() < COUNT_MAX {
         verdict.warnings.push(text);

@@ -85,7 +85,9 @@ pub(super) fn selector(verdict: &mut Verdict, selector: &At<'_>, labels: &str) {
 /// `exportTo`; `~`, nobody, is for ServiceEntries alone.
 pub(super) fn export_to(verdict: &mut Verdict, object: &At<'_>, spec: &At<'_>, nobody: bool) {
     let metadata = object.get("metadata");
-    let own = metadata.as_ref().map_or("", |metadata| metadata.text("namespace"));
+    let own = metadata
+        .as_ref()
+        .map_or("", |metadata| metadata.text("namespace"));
     let list = spec.items("exportTo");
     let mut seen = BTreeSet::new();
     for item in &list {

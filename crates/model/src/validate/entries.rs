@@ -22,7 +22,10 @@ pub(super) fn service_entry(verdict: &mut Verdict, object: &At<'_>, spec: &At<'_
     };
     for name in ["hosts", "addresses", "ports"] {
         if spec.items(name).len() > ITEMS_COUNT_MAX {
-            verdict.reject(spec.field(name), format!("more than {ITEMS_COUNT_MAX} items"));
+            verdict.reject(
+                spec.field(name),
+                format!("more than {ITEMS_COUNT_MAX} items"),
+            );
         }
     }
     export_to(verdict, object, spec, true);
@@ -96,7 +99,10 @@ fn entry_ports(verdict: &mut Verdict, object: &At<'_>, spec: &At<'_>, resolution
         if number.is_some_and(|number| !numbers.insert(number)) {
             verdict.reject(one.field("number"), "an earlier port has this number");
         }
-        if one.integer("targetPort").is_some_and(|target| target != 0 && !is_port(target)) {
+        if one
+            .integer("targetPort")
+            .is_some_and(|target| target != 0 && !is_port(target))
+        {
             verdict.reject(one.field("targetPort"), "not a port (1 to 65535)");
         }
         let word = one.text("protocol");
@@ -109,7 +115,8 @@ fn entry_ports(verdict: &mut Verdict, object: &At<'_>, spec: &At<'_>, resolution
         let hosts = spec.items("hosts").len();
         let is_stream = kind != Some(Protocol::Http);
         if resolution == "DNS" && hosts > 1 && is_stream && !spec.items("endpoints").is_empty() {
-            let message = "connections to this port go to the endpoints whichever host they ask for";
+            let message =
+                "connections to this port go to the endpoints whichever host they ask for";
             verdict.warn(one.path(), message);
         }
     }
@@ -117,7 +124,9 @@ fn entry_ports(verdict: &mut Verdict, object: &At<'_>, spec: &At<'_>, resolution
         let message = "several hosts cannot be told apart on ports that are neither HTTP nor TLS";
         verdict.reject(spec.field("hosts"), message);
     }
-    let labels = object.get("metadata").map(|metadata| metadata.entries("labels"));
+    let labels = object
+        .get("metadata")
+        .map(|metadata| metadata.entries("labels"));
     let allocates = !labels.into_iter().flatten().any(|(key, value)| {
         key == "networking.istio.io/enable-autoallocate-ip" && value.as_text() == "false"
     });
@@ -189,8 +198,13 @@ fn dynamic(verdict: &mut Verdict, object: &At<'_>, spec: &At<'_>) {
             verdict.reject(port.field("protocol"), message);
         }
     }
-    let labels = object.get("metadata").map(|metadata| metadata.entries("labels"));
-    let is_bound = labels.into_iter().flatten().any(|(key, _)| key == "istio.io/use-waypoint");
+    let labels = object
+        .get("metadata")
+        .map(|metadata| metadata.entries("labels"));
+    let is_bound = labels
+        .into_iter()
+        .flatten()
+        .any(|(key, _)| key == "istio.io/use-waypoint");
     if is_bound && spec.text("location") == "MESH_INTERNAL" {
         let message = "with a waypoint, hosts resolved per request are outside of the mesh";
         verdict.reject(spec.field("location"), message);
@@ -212,7 +226,8 @@ fn workload(verdict: &mut Verdict, at: &At<'_>, is_addressed: bool) {
         if at.text("network").is_empty() {
             verdict.reject(at.field("address"), "an address or a network is required");
         } else {
-            let message = "without an address, this is reached by the gateways of its network alone";
+            let message =
+                "without an address, this is reached by the gateways of its network alone";
             verdict.warn(&at.field("address"), message);
         }
     }
@@ -267,7 +282,10 @@ fn probe(verdict: &mut Verdict, probe: &At<'_>) {
         }
     }
     if let Some(http) = probe.get("httpGet") {
-        if !matches!(http.text("scheme"), "" | "HTTP" | "HTTPS" | "http" | "https") {
+        if !matches!(
+            http.text("scheme"),
+            "" | "HTTP" | "HTTPS" | "http" | "https"
+        ) {
             verdict.reject(http.field("scheme"), "neither HTTP nor HTTPS");
         }
         port(verdict, &http, "port");

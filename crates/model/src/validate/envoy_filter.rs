@@ -28,7 +28,9 @@ pub(super) fn check(verdict: &mut Verdict, _: &At<'_>, spec: &At<'_>) {
 
 fn config_patch(verdict: &mut Verdict, one: &At<'_>) {
     let matched = one.get("match");
-    let context = matched.as_ref().map_or("", |matched| matched.text("context"));
+    let context = matched
+        .as_ref()
+        .map_or("", |matched| matched.text("context"));
     if context == "WAYPOINT" {
         return;
     }
@@ -50,20 +52,10 @@ fn config_patch(verdict: &mut Verdict, one: &At<'_>) {
     } else if operation != "REMOVE" && !patch.has("value") {
         verdict.reject(patch.field("value"), "only REMOVE needs no value");
     }
-    let Some(matched) = matched else { return };
-    fits(verdict, &matched, apply_to);
-    let version = matched.get("proxy").and_then(|proxy| proxy.get("proxyVersion"));
-    if let Some(version) = version.filter(|version| !version.as_text().is_empty()) {
-        if version.as_text().chars().count() > VERSION_CHARS_MAX {
-            verdict.warn(version.path(), "longer than 1024 characters, so it fits no proxy");
-        } else {
-            verdict.expression(&version);
-        }
-    }
-    if let Some(listener) = matched.get("listener") {
-        self::listener(verdict, &listener, apply_to);
-    }
-    let is_filter = matches!(apply_to, "NETWORK_FILTER" | "HTTP_FILTER" | "LISTENER_FILTER");
+    let is_filter = matches!(
+        apply_to,
+        "NETWORK_FILTER" | "HTTP_FILTER" | "LISTENER_FILTER"
+    );
     if let Some(value) = patch.get("value").filter(|_| is_filter) {
         let is_named = !value.text("name").is_empty();
         let is_typed = value.has("typed_config") || value.has("typedConfig");
@@ -71,6 +63,24 @@ fn config_patch(verdict: &mut Verdict, one: &At<'_>) {
             let message = "a filter of a name alone: give its typed_config";
             verdict.warn(value.path(), message);
         }
+    }
+    let Some(matched) = matched else { return };
+    fits(verdict, &matched, apply_to);
+    let version = matched
+        .get("proxy")
+        .and_then(|proxy| proxy.get("proxyVersion"));
+    if let Some(version) = version.filter(|version| !version.as_text().is_empty()) {
+        if version.as_text().chars().count() > VERSION_CHARS_MAX {
+            verdict.warn(
+                version.path(),
+                "longer than 1024 characters, so it fits no proxy",
+            );
+        } else {
+            verdict.expression(&version);
+        }
+    }
+    if let Some(listener) = matched.get("listener") {
+        self::listener(verdict, &listener, apply_to);
     }
 }
 
@@ -111,7 +121,10 @@ fn listener(verdict: &mut Verdict, listener: &At<'_>, apply_to: &str) {
         return;
     };
     if apply_to != "HTTP_FILTER" {
-        verdict.reject(inner.path(), "only HTTP_FILTER has filters inside of another");
+        verdict.reject(
+            inner.path(),
+            "only HTTP_FILTER has filters inside of another",
+        );
     } else if !matches!(name, MANAGER | "envoy.http_connection_manager") {
         let message = format!("only {MANAGER} has filters inside");
         verdict.reject(inner.path(), message);

@@ -90,7 +90,10 @@ fn wasm(verdict: &mut Verdict, at: &At<'_>) {
 
 fn longest(verdict: &mut Verdict, at: &At<'_>, name: &str, chars_max: usize) {
     if at.text(name).chars().count() > chars_max {
-        verdict.reject(at.field(name), format!("longer than {chars_max} characters"));
+        verdict.reject(
+            at.field(name),
+            format!("longer than {chars_max} characters"),
+        );
     }
 }
 

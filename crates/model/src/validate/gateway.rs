@@ -112,7 +112,8 @@ fn credentials(verdict: &mut Verdict, tls: &At<'_>, mode: &str) {
         files.contains(&true),
     ];
     if places.iter().filter(|given| **given).count() > 1 {
-        let message = "credentialName, credentialNames, tlsCertificates and files exclude each other";
+        let message =
+            "credentialName, credentialNames, tlsCertificates and files exclude each other";
         verdict.reject(tls.path(), message);
     }
     for (list, name) in [(&several, "credentialNames"), (&pairs, "tlsCertificates")] {

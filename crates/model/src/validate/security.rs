@@ -29,7 +29,9 @@ pub(super) fn authorization_policy(verdict: &mut Verdict, _: &At<'_>, spec: &At<
 
 fn names(at: &At<'_>) -> Vec<String> {
     let map = at.value().as_object();
-    map.into_iter().flat_map(|map| map.keys().cloned()).collect()
+    map.into_iter()
+        .flat_map(|map| map.keys().cloned())
+        .collect()
 }
 
 fn is_http(name: &str) -> bool {

@@ -37,7 +37,10 @@ fn providers(verdict: &mut Verdict, at: &At<'_>) {
 fn tracing(verdict: &mut Verdict, at: &At<'_>) {
     providers(verdict, at);
     if at.items("providers").len() > 1 {
-        verdict.warn(&at.field("providers"), "only one provider of tracing counts");
+        verdict.warn(
+            &at.field("providers"),
+            "only one provider of tracing counts",
+        );
     }
     let sampling = at.number("randomSamplingPercentage");
     if sampling.is_some_and(|percent| !(0.0..=100.0).contains(&percent)) {

@@ -42,7 +42,10 @@ fn hosts(verdict: &mut Verdict, spec: &At<'_>) {
         }
         let before = hosts.iter().take(i);
         if let Some(other) = before.map(At::as_text).find(|other| overlap(other, text)) {
-            verdict.reject(host.path(), format!("the same host as {other}, or a part of it"));
+            verdict.reject(
+                host.path(),
+                format!("the same host as {other}, or a part of it"),
+            );
         }
     }
 }
@@ -118,7 +121,10 @@ fn http(verdict: &mut Verdict, rule: &At<'_>) {
     }
     let body = rule.get("directResponse").and_then(|at| at.get("body"));
     if let Some(body) = body {
-        let bytes = body.text("string").len().max(body.text("bytes").len() / 4 * 3);
+        let bytes = body
+            .text("string")
+            .len()
+            .max(body.text("bytes").len() / 4 * 3);
         if bytes > BODY_BYTES_ADVISED {
             let message = "a body above 100 KB costs memory in every proxy";
             verdict.warn(body.path(), message);
@@ -135,14 +141,19 @@ fn authority(verdict: &mut Verdict, rule: &At<'_>) {
             let entries = request.as_ref().map(|request| request.entries(list));
             entries.into_iter().flatten().map(|(name, _)| name)
         });
-        let is_host = |name: &&str| matches!(name.to_ascii_lowercase().as_str(), "host" | ":authority");
+        let is_host =
+            |name: &&str| matches!(name.to_ascii_lowercase().as_str(), "host" | ":authority");
         names.filter(is_host).count()
     };
     let rewritten = rule
         .get("rewrite")
         .is_some_and(|rewrite| !rewrite.text("authority").is_empty());
     let of_rule = named(rule.get("headers")) + usize::from(rewritten);
-    let of_routes = rule.items("route").iter().map(|one| named(one.get("headers"))).max();
+    let of_routes = rule
+        .items("route")
+        .iter()
+        .map(|one| named(one.get("headers")))
+        .max();
     if of_rule + of_routes.unwrap_or_default() > 1 {
         let message = "the authority is set in several places";
         verdict.reject(rule.field("headers"), message);
@@ -165,11 +176,17 @@ fn reach(verdict: &mut Verdict, spec: &At<'_>) {
             if seen.insert(condition(one)) {
                 is_new = true;
             } else {
-                verdict.warn(one.path(), "an earlier match is the same, so this is never used");
+                verdict.warn(
+                    one.path(),
+                    "an earlier match is the same, so this is never used",
+                );
             }
         }
         if !is_new {
-            verdict.warn(rule.path(), "this rule is never reached: earlier ones have its matches");
+            verdict.warn(
+                rule.path(),
+                "this rule is never reached: earlier ones have its matches",
+            );
         }
         if matches.is_empty() || matches.iter().any(At::is_empty) {
             catch_all = Some(rule.path().to_owned());
@@ -194,12 +211,17 @@ fn tls(verdict: &mut Verdict, rule: &At<'_>, hosts: &[&str]) {
     for one in matches {
         let names = one.items("sniHosts");
         if names.is_empty() {
-            verdict.reject(one.field("sniHosts"), "at least one server name is required");
+            verdict.reject(
+                one.field("sniHosts"),
+                "at least one server name is required",
+            );
         }
         for name in names {
             let text = name.as_text();
             let narrow = |host: &&str| {
-                let wide = host.strip_prefix('*').is_some_and(|end| text.ends_with(end));
+                let wide = host
+                    .strip_prefix('*')
+                    .is_some_and(|end| text.ends_with(end));
                 wide || host.eq_ignore_ascii_case(text)
             };
             if is_ip(text) {
