@@ -43,16 +43,28 @@ func main() {
 		fmt.Fprint(os.Stderr, usage)
 		os.Exit(2)
 	}
-	part := os.Args[1]
-	// The parts read their own name and flags from the command line.
-	os.Args = os.Args[1:]
+	part, args := os.Args[1], os.Args[2:]
 	switch part {
 	case "run":
-		os.Exit(run.Main(os.Args[1:]))
+		os.Exit(run.Main(args))
 	case "clean":
-		os.Exit(run.CleanMain(os.Args[1:]))
+		os.Exit(run.CleanMain(args))
 	case "pki":
-		os.Exit(run.PKIMain(os.Args[1:]))
+		os.Exit(run.PKIMain(args))
+	case "node":
+		os.Exit(node.Main(args))
+	case "help", "-h", "--help":
+		fmt.Print(usage)
+	default:
+		kubernetes(part)
+	}
+}
+
+// kubernetes runs a part of Kubernetes, which reads its own name and flags from
+// the command line.
+func kubernetes(part string) {
+	os.Args = os.Args[1:]
+	switch part {
 	case "etcd":
 		etcdmain.Main(os.Args)
 	case "kube-apiserver":
@@ -63,15 +75,11 @@ func main() {
 		os.Exit(cli.Run(scheduler.NewSchedulerCommand()))
 	case "kube-proxy":
 		os.Exit(cli.Run(proxy.NewProxyCommand()))
-	case "node":
-		os.Exit(node.Main(os.Args[1:]))
 	case "kubectl":
 		if err := cli.RunNoErrOutput(kubectl.NewDefaultKubectlCommand()); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
-	case "help", "-h", "--help":
-		fmt.Print(usage)
 	default:
 		fmt.Fprintf(os.Stderr, "cluster: no part %q\n\n%s", part, usage)
 		os.Exit(2)

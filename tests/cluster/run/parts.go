@@ -152,13 +152,33 @@ func kubeProxy(p Plan, l layout) partSpec {
 	)
 }
 
-// partNames joins names for messages.
-func partNames(specs []partSpec) string {
-	names := make([]string, len(specs))
-	for i, s := range specs {
-		names[i] = s.name
+// nodeParts are the stand-ins for nodes.
+func nodeParts(p Plan, l layout, o options) []partSpec {
+	var specs []partSpec
+	for i, n := range p.Nodes {
+		s := spec("node",
+			"--name="+n.Name,
+			"--kubeconfig="+l.kubeconfig("nodes"),
+			"--fabric="+p.Fabric,
+			"--address="+n.IP,
+			"--pod-cidr="+n.PodCIDR,
+			"--state-dir="+l.path("nodes", n.Name),
+			// A zone each: who prefers near endpoints can be told from who does not.
+			fmt.Sprintf("--zone=zone-%d", i+1),
+			"--load-balancer-cidr="+p.LBRange,
+			"--tls-cert-file="+l.pki(n.Name+".crt"), "--tls-private-key-file="+l.pki(n.Name+".key"),
+			"--client-ca-file="+l.pki("ca.crt"),
+		)
+		for _, image := range o.images {
+			s.command = append(s.command, "--image="+image)
+		}
+		for _, path := range o.hostPaths {
+			s.command = append(s.command, "--host-path="+path)
+		}
+		s.name, s.gentle = n.Name, true
+		specs = append(specs, s)
 	}
-	return strings.Join(names, ", ")
+	return specs
 }
 
 // tail is the end of a part's log.

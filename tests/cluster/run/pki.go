@@ -119,6 +119,8 @@ func users(p Plan) []client {
 		{file: "admin", user: "kubernetes-admin", groups: []string{"system:masters"}},
 		// Ours alone, so that the audit log tells our own questions from those of tests.
 		{file: "supervisor", user: "cluster-supervisor", groups: []string{"system:masters"}},
+		// The nodes are their own CNI agents and load balancers, which kubelets are not.
+		{file: "nodes", user: "cluster-nodes", groups: []string{"system:masters"}},
 		{file: "kube-controller-manager", user: "system:kube-controller-manager"},
 		{file: "kube-scheduler", user: "system:kube-scheduler"},
 		{file: "kube-proxy", user: "system:kube-proxy"},

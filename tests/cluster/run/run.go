@@ -31,7 +31,8 @@ type options struct {
 	slot   int
 	nodes  int
 	images list
-	env    list
+	// hostPaths are paths of the machine that pods may mount as they are.
+	hostPaths list
 	// withStdin ends the cluster when standard input does.
 	withStdin bool
 }
@@ -65,8 +66,8 @@ func Main(args []string) int {
 	flags.StringVar(&o.dir, "state-dir", "", "where the cluster keeps its files; must be empty or absent")
 	flags.IntVar(&o.slot, "id", -1, fmt.Sprintf("the slot to use, below %d; -1 for the first that is free", slotsCount))
 	flags.IntVar(&o.nodes, "nodes", 2, fmt.Sprintf("how many nodes, at most %d", nodesMax))
-	flags.Var(&o.images, "image", "NAME=PATH of an executable that containers of this image run; may be repeated")
-	flags.Var(&o.env, "env", "NAME=VALUE for all containers; may be repeated")
+	flags.Var(&o.images, "image", "NAME=PROGRAM [ARGS...] that containers of this image run; may be repeated")
+	flags.Var(&o.hostPaths, "host-path", "a path of the machine that pods may mount as it is; may be repeated")
 	flags.BoolVar(&o.withStdin, "with-stdin", false, "stop when standard input ends")
 	_ = flags.Parse(args)
 	if err := o.check(flags.NArg()); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
 )
 
 // startup brings the parts up in order.
@@ -58,6 +61,11 @@ func (u *startup) start(ctx context.Context) error {
 	if err := u.awaitNodes(ctx); err != nil {
 		return err
 	}
+	if len(u.plan.Nodes) > 0 {
+		if err := u.await(ctx, "the rules of services", u.proxied); err != nil {
+			return err
+		}
+	}
 	binary, err := os.Executable()
 	if err != nil {
 		return err
@@ -76,12 +84,42 @@ func (u *startup) rest() []partSpec {
 	rest := controlPlane(u.plan, u.layout)[2:]
 	if len(u.plan.Nodes) > 0 {
 		rest = append(rest, kubeProxy(u.plan, u.layout))
+		rest = append(rest, nodeParts(u.plan, u.layout, u.options)...)
 	}
 	return rest
 }
 
 // awaitNodes waits until every node is ready.
-func (u *startup) awaitNodes(context.Context) error { return nil }
+func (u *startup) awaitNodes(ctx context.Context) error {
+	return u.await(ctx, "the nodes", func() error {
+		body, err := u.get("/api/v1/nodes")
+		if err != nil {
+			return err
+		}
+		var nodes corev1.NodeList
+		if err := json.Unmarshal(body, &nodes); err != nil {
+			return err
+		}
+		ready := 0
+		for _, node := range nodes.Items {
+			for _, condition := range node.Status.Conditions {
+				if condition.Type == corev1.NodeReady && condition.Status == corev1.ConditionTrue {
+					ready++
+				}
+			}
+		}
+		if ready != len(u.plan.Nodes) {
+			return fmt.Errorf("%d of %d nodes are ready", ready, len(u.plan.Nodes))
+		}
+		return nil
+	})
+}
+
+// proxied asks the API server by its service, through the rules of kube-proxy.
+func (u *startup) proxied() error {
+	_, err := u.getFrom("https://"+u.plan.ServiceIP, "/readyz")
+	return err
+}
 
 func (u *startup) step(name string) {
 	u.steps = append(u.steps, steps{Name: name, AtMS: time.Since(u.began).Milliseconds()})
@@ -110,7 +148,11 @@ func (u *startup) connect() error {
 
 // get asks the API server.
 func (u *startup) get(path string) ([]byte, error) {
-	response, err := u.api.Get(u.plan.server() + path)
+	return u.getFrom(u.plan.server(), path)
+}
+
+func (u *startup) getFrom(server, path string) ([]byte, error) {
+	response, err := u.api.Get(server + path)
 	if err != nil {
 		return nil, err
 	}
