@@ -204,17 +204,25 @@ func (n *Node) podChanged(ctx context.Context, pod *v1.Pod) {
 		defer n.running.Done()
 		w.run(ctx)
 		n.mutex.Lock()
-		delete(n.workers, pod.UID)
-		n.mutex.Unlock()
+		defer n.mutex.Unlock()
+		// Kept until the object is gone: late news of it must not start it again.
+		if w.over = true; w.isGone() {
+			delete(n.workers, pod.UID)
+		}
 	}()
 }
 
 func (n *Node) podGone(uid types.UID) {
 	n.mutex.Lock()
 	defer n.mutex.Unlock()
-	if w := n.workers[uid]; w != nil {
-		w.update(nil)
+	w := n.workers[uid]
+	if w == nil {
+		return
 	}
+	if w.over {
+		delete(n.workers, uid)
+	}
+	w.update(nil)
 }
 
 // forgetOldPods removes what a process of this node that was killed has left:

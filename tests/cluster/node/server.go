@@ -99,7 +99,7 @@ func (n *Node) find(namespace, pod string) *worker {
 	n.mutex.Lock()
 	defer n.mutex.Unlock()
 	for _, w := range n.workers {
-		if w.name() == namespace+"/"+pod {
+		if !w.over && w.name() == namespace+"/"+pod {
 			return w
 		}
 	}

@@ -27,6 +27,8 @@ type worker struct {
 	dir     string
 	volumes *volumes
 	kick    chan struct{}
+	// over: the loop has ended. Guarded by the node's mutex.
+	over bool
 
 	mutex sync.Mutex
 	// pod as last seen; gone when it was removed without waiting for the node.
