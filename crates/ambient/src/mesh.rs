@@ -107,6 +107,8 @@ fn overlay(row: &mut MeshRow, config: &MeshConfig) {
     row.trust_domain_aliases
         .clone_from(&config.trust_domain_aliases);
     row.entry_visibility.clone_from(&config.entry_visibility);
+    row.discovery_selectors
+        .clone_from(&config.discovery_selectors);
     traffic(&mut row.traffic, config);
 }
 

@@ -13,15 +13,25 @@
 //!   with backoff.
 
 pub mod client;
+pub mod election;
+pub mod events;
 mod health;
+mod jitter;
 pub mod kinds;
 mod leadership;
 mod observed;
+mod queue;
 pub mod review;
 pub mod root_store;
+pub mod roots;
 pub mod source;
+pub mod status;
 pub mod webhooks;
+mod write;
+
+pub use kube::Client;
 
 pub use health::{Health, KindHealth, KindState};
 pub use leadership::{Leadership, Term};
 pub use observed::{Observed, ObservedStatus};
+pub use write::{Reports, WriteMetrics};

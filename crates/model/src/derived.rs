@@ -30,6 +30,8 @@ pub struct MeshRow {
     pub network: Str,
     /// `serviceEntryVisibility`; `None` when it is not configured.
     pub entry_visibility: Option<EntryVisibility>,
+    /// `discoverySelectors`; see [`crate::input::is_selected`].
+    pub discovery_selectors: Vec<LabelSelector>,
     /// Defaults of traffic at waypoints and gateways.
     pub traffic: MeshTraffic,
     /// Switches of the installation.
@@ -179,6 +181,7 @@ impl Default for MeshRow {
             cluster_id: Str::from(defaults::CLUSTER_ID),
             network: Str::new(),
             entry_visibility: None,
+            discovery_selectors: Vec::new(),
             traffic: MeshTraffic::default(),
             features: Features::default(),
             nobody_jwks: Str::new(),

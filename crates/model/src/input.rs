@@ -191,6 +191,14 @@ impl LabelSelector {
     }
 }
 
+/// Whether `discoverySelectors` select a namespace with these labels, `None` when it does not
+/// exist; without selectors every namespace is selected. The namespace of the control plane is in
+/// the mesh whatever they say. Source: spec/control-plane.md §8.6.
+pub fn is_selected(selectors: &[LabelSelector], labels: Option<&Labels>) -> bool {
+    let matches = |labels| selectors.iter().any(|selector| selector.matches(labels));
+    selectors.is_empty() || labels.is_some_and(matches)
+}
+
 /// A listener of a Gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listener {

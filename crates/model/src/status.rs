@@ -25,6 +25,10 @@ pub const MANAGER_ZTUNNEL_POLICY: &str = "istio-ambient-ztunnel-policy";
 pub const MANAGER_WAYPOINT_POLICY: &str = "istio-ambient-waypoint-policy";
 /// Field manager of the addresses that ServiceEntries were given. It owns no condition.
 pub const MANAGER_ALLOCATION: &str = "istio-ipallocate";
+/// Field manager of findings on the objects that they are about.
+pub const MANAGER_FINDINGS: &str = "ambientd-findings";
+/// The condition that holds them.
+pub const TYPE_FINDINGS: &str = "ambientd.io/Findings";
 /// Field manager of what Gateways and routes say; it also names the controller of every entry of
 /// `status.parents`, whatever the parent. Source: spec/gateway-api.md §0, §4.1.
 pub const MANAGER_GATEWAY_API: &str = "istio.io/gateway-controller";

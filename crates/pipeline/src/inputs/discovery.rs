@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use flow::Table;
-use model::input::{LabelSelector, MeshConfig, Namespace};
-use model::{Finding, Kind, Labels, Meta, ObjectKey, ObjectRef, Parsed, Severity, Str};
+use model::input::{LabelSelector, MeshConfig, Namespace, is_selected};
+use model::{Finding, Kind, Meta, ObjectKey, ObjectRef, Parsed, Severity, Str};
 
 use super::Edits;
 
@@ -105,7 +105,9 @@ impl Discovery {
                 Some(edit) => edit.as_ref().map(|row| &row.meta.labels),
                 None => namespaces.row(key).map(|row| &row.meta.labels),
             };
-            let selected = all.into_iter().filter(|key| self.matches(labels(key)));
+            let selected = all
+                .into_iter()
+                .filter(|key| is_selected(&self.selectors, labels(key)));
             self.selected = selected.map(|key| key.name.clone()).collect();
             return Flips::All;
         }
@@ -114,7 +116,8 @@ impl Discovery {
         }
         let mut flips = BTreeSet::new();
         for (key, edit) in edits {
-            let selected = self.matches(edit.as_ref().map(|row| &row.meta.labels));
+            let labels = edit.as_ref().map(|row| &row.meta.labels);
+            let selected = is_selected(&self.selectors, labels);
             let changed = if selected {
                 self.selected.insert(key.name.clone())
             } else {
@@ -125,14 +128,6 @@ impl Discovery {
             }
         }
         Flips::Some(flips)
-    }
-
-    /// Whether a namespace with these labels is selected; one that does not exist is not.
-    fn matches(&self, labels: Option<&Labels>) -> bool {
-        labels.is_some_and(|labels| {
-            let mut selectors = self.selectors.iter();
-            selectors.any(|selector| selector.matches(labels))
-        })
     }
 
     /// Why an object is hidden, if it is.

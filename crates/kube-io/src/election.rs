@@ -1,0 +1,336 @@
+//! Who of the replicas writes: one Lease, held with client-go's rules.
+//!
+//! A lease is taken over only after its record did not change for a whole lease time, measured
+//! by our own monotonic clock since we saw it: what clocks say, here or there, decides nothing.
+//! Source: spec/control-plane.md §8.4.
+
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Api, PostParams};
+use kube::{Client, Error};
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::Term;
+use crate::jitter::jittered;
+
+/// Longest lease of another holder that is believed.
+const LEASE_MAX: Duration = Duration::from_secs(3600);
+/// How long a release may take.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Which lease, and how long it lasts.
+#[derive(Clone, Debug)]
+pub struct ElectionConfig {
+    /// Namespace of the Lease.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Who we are: the name of the pod. No two processes that run may share one.
+    pub identity: String,
+    /// How long others wait after the last change of the record.
+    pub lease: Duration,
+    /// How long a holder goes on without renewing; well below `lease`.
+    pub renew_deadline: Duration,
+    /// Time between two attempts to renew, and about between two looks at another's lease.
+    pub retry: Duration,
+}
+
+/// What the lease held when it was last read or written, and since when it holds that.
+struct Record {
+    lease: Lease,
+    since: Instant,
+}
+
+struct Election {
+    leases: Api<Lease>,
+    config: ElectionConfig,
+    record: Option<Record>,
+}
+
+/// What an attempt came to.
+enum Attempt {
+    /// The lease is ours.
+    Held(Term),
+    /// Another holds it, at least until then unless it is released.
+    Other(Instant),
+}
+
+/// Takes part in the election until it is told to stop, and releases the lease then.
+///
+/// `terms` holds the current term, or `None`; a term that is not renewed ends by itself.
+pub async fn run(
+    client: Client,
+    config: ElectionConfig,
+    terms: watch::Sender<Option<Term>>,
+    stop: CancellationToken,
+) {
+    let mut election = Election::new(client, config);
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = election.take_part(&terms) => {}
+    }
+    let held = terms.send_replace(None);
+    if held.is_some() {
+        election.release().await;
+    }
+}
+
+// === impl ElectionConfig ===
+
+impl ElectionConfig {
+    /// The lease that guards what replicas of a revision write, with client-go's times.
+    pub fn new(namespace: impl Into<String>, revision: &str, identity: impl Into<String>) -> Self {
+        let name = match revision {
+            "" | "default" => "istio-status-leader".to_owned(),
+            revision => format!("istio-status-leader-{revision}"),
+        };
+        Self {
+            namespace: namespace.into(),
+            name,
+            identity: identity.into(),
+            lease: Duration::from_secs(30),
+            renew_deadline: Duration::from_secs(15),
+            retry: Duration::from_millis(7_500),
+        }
+    }
+}
+
+// === impl Election ===
+
+impl Election {
+    fn new(client: Client, config: ElectionConfig) -> Self {
+        Self {
+            leases: Api::namespaced(client, &config.namespace),
+            config,
+            record: None,
+        }
+    }
+
+    /// Candidate and leader in turn, for ever.
+    async fn take_part(&mut self, terms: &watch::Sender<Option<Term>>) {
+        loop {
+            let term = self.acquire().await;
+            info!(lease = %self.config.name, transitions = term.transitions, "leading");
+            terms.send_replace(Some(term));
+            self.keep(terms, term).await;
+            terms.send_replace(None);
+            warn!(lease = %self.config.name, "no longer leading");
+        }
+    }
+
+    /// Waits until the lease is ours.
+    async fn acquire(&mut self) -> Term {
+        let mut is_failing = false;
+        loop {
+            let retry = jittered(self.config.retry);
+            let deadline = Instant::now() + self.config.renew_deadline;
+            let wait = match timeout_at(deadline, self.attempt()).await {
+                Ok(Ok(Attempt::Held(term))) if Instant::now() < term.until => return term,
+                Ok(Ok(Attempt::Held(_))) => Duration::ZERO,
+                Ok(Ok(Attempt::Other(until))) => {
+                    is_failing = false;
+                    // Just past the end, so that the next look finds it over.
+                    let left = until.saturating_duration_since(Instant::now());
+                    retry.min(left + Duration::from_millis(10))
+                }
+                Ok(Err(error)) => {
+                    self.tell(&mut is_failing, &error);
+                    retry
+                }
+                Err(_) => Duration::ZERO,
+            };
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Renews until that fails for as long as a term lasts, or another holds the lease.
+    async fn keep(&mut self, terms: &watch::Sender<Option<Term>>, mut term: Term) {
+        let mut is_failing = false;
+        let mut wait = self.config.retry;
+        loop {
+            let next = Instant::now() + wait;
+            tokio::time::sleep_until(next.min(term.until)).await;
+            match timeout_at(term.until, self.attempt()).await {
+                Err(_) => return,
+                Ok(Ok(Attempt::Other(_))) => return,
+                Ok(Ok(Attempt::Held(renewed))) => {
+                    is_failing = false;
+                    wait = self.config.retry;
+                    term = renewed;
+                    terms.send_replace(Some(term));
+                }
+                Ok(Err(error)) => {
+                    self.tell(&mut is_failing, &error);
+                    // There is little time left, unlike for a candidate.
+                    wait = self.config.retry / 4;
+                }
+            }
+        }
+    }
+
+    /// Tells of the first failure of a row.
+    fn tell(&self, is_failing: &mut bool, error: &Error) {
+        if std::mem::replace(is_failing, true) {
+            debug!(lease = %self.config.name, %error, "lease cannot be had");
+        } else {
+            warn!(lease = %self.config.name, %error, "lease cannot be had");
+        }
+    }
+
+    /// Takes or renews the lease if that is right now.
+    async fn attempt(&mut self) -> Result<Attempt, Error> {
+        let begun = Instant::now();
+        // What we wrote last is the record unless somebody else wrote; then this conflicts.
+        let is_ours = |record: &Record| holder(&record.lease) == self.config.identity;
+        if !self.record.as_ref().is_some_and(is_ours) {
+            match self.leases.get_opt(&self.config.name).await? {
+                Some(lease) => self.observe(lease),
+                None => return self.create(begun).await,
+            }
+        }
+        let Some(record) = &self.record else {
+            return self.create(begun).await;
+        };
+        let name = holder(&record.lease);
+        let free_at = record.since + self.duration(&record.lease);
+        if !name.is_empty() && name != self.config.identity && Instant::now() < free_at {
+            return Ok(Attempt::Other(free_at));
+        }
+        let lease = self.claim(&record.lease);
+        let params = PostParams::default();
+        match self
+            .leases
+            .replace(&self.config.name, &params, &lease)
+            .await
+        {
+            Ok(lease) => Ok(self.held(lease, begun)),
+            Err(error) => {
+                // Whether it was written is not known: read it again.
+                if let Some(record) = &mut self.record
+                    && holder(&record.lease) == self.config.identity
+                {
+                    self.record = None;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn create(&mut self, begun: Instant) -> Result<Attempt, Error> {
+        let empty = Lease {
+            metadata: ObjectMeta {
+                name: Some(self.config.name.clone()),
+                namespace: Some(self.config.namespace.clone()),
+                ..ObjectMeta::default()
+            },
+            spec: None,
+        };
+        let lease = self.claim(&empty);
+        let lease = self.leases.create(&PostParams::default(), &lease).await?;
+        Ok(self.held(lease, begun))
+    }
+
+    fn held(&mut self, lease: Lease, begun: Instant) -> Attempt {
+        let spec = lease.spec.as_ref();
+        let transitions = spec.and_then(|spec| spec.lease_transitions).unwrap_or(0);
+        self.observe(lease);
+        Attempt::Held(Term {
+            transitions,
+            until: begun + self.config.renew_deadline,
+        })
+    }
+
+    /// Notes what the lease holds; a record that did not change keeps its age.
+    fn observe(&mut self, lease: Lease) {
+        let same = self.record.as_ref().is_some_and(|record| {
+            record.lease.spec == lease.spec && record.lease.metadata.uid == lease.metadata.uid
+        });
+        let since = match &self.record {
+            Some(record) if same => record.since,
+            _ => Instant::now(),
+        };
+        self.record = Some(Record { lease, since });
+    }
+
+    /// How long a record protects its holder: what it says, at least our own time.
+    fn duration(&self, lease: &Lease) -> Duration {
+        let seconds = lease
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.lease_duration_seconds);
+        let seconds = seconds.and_then(|seconds| u64::try_from(seconds).ok());
+        let theirs = seconds.map_or(Duration::ZERO, Duration::from_secs);
+        self.config.lease.max(theirs.min(LEASE_MAX))
+    }
+
+    /// The lease as ours, at the version of `old`.
+    fn claim(&self, old: &Lease) -> Lease {
+        let before = old.spec.clone().unwrap_or_default();
+        let is_renewal = before.holder_identity.as_deref() == Some(&self.config.identity);
+        let transitions = before.lease_transitions.unwrap_or(0);
+        let is_new = before.holder_identity.is_none();
+        let now = MicroTime(Timestamp::now());
+        let spec = LeaseSpec {
+            holder_identity: Some(self.config.identity.clone()),
+            lease_duration_seconds: Some(whole_seconds(self.config.lease)),
+            acquire_time: match before.acquire_time {
+                Some(time) if is_renewal => Some(time),
+                _ => Some(now.clone()),
+            },
+            renew_time: Some(now),
+            lease_transitions: Some(if is_renewal || is_new {
+                transitions
+            } else {
+                transitions.saturating_add(1)
+            }),
+            ..before
+        };
+        Lease {
+            metadata: old.metadata.clone(),
+            spec: Some(spec),
+        }
+    }
+
+    /// Lets the next one have the lease at once.
+    async fn release(&mut self) {
+        let Some(record) = self.record.take() else {
+            return;
+        };
+        if holder(&record.lease) != self.config.identity {
+            return;
+        }
+        let mut lease = self.claim(&record.lease);
+        if let Some(spec) = &mut lease.spec {
+            spec.holder_identity = Some(String::new());
+            spec.lease_duration_seconds = Some(1);
+        }
+        let params = PostParams::default();
+        let request = self.leases.replace(&self.config.name, &params, &lease);
+        match tokio::time::timeout(RELEASE_TIMEOUT, request).await {
+            Ok(Ok(_)) => info!(lease = %self.config.name, "lease released"),
+            Ok(Err(error)) => warn!(lease = %self.config.name, %error, "lease not released"),
+            Err(_) => warn!(lease = %self.config.name, "lease not released in time"),
+        }
+    }
+}
+
+fn holder(lease: &Lease) -> &str {
+    let spec = lease.spec.as_ref();
+    let holder = spec.and_then(|spec| spec.holder_identity.as_deref());
+    holder.unwrap_or_default()
+}
+
+/// At least one: that is what the API takes.
+fn whole_seconds(duration: Duration) -> i32 {
+    let seconds = duration.as_millis().div_ceil(1000).max(1);
+    i32::try_from(seconds).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,429 @@
+//! Kubernetes Events for error findings, so that `kubectl describe` shows them.
+//!
+//! In: findings of snapshots. Out: one Event for each appearance of an error, by the leader
+//! alone; one that appears again counts up the Event that is there. A new leader repeats nothing
+//! that an Event still tells.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::Hash as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::Client;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use model::{Finding, Kind, ObjectRef, Severity};
+use serde_json::{Value, json};
+use snapshot::Snapshot;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::jitter::Bucket;
+use crate::queue::due;
+use crate::status::{api, camel_case, cut, find_kind, resource, sentences};
+use crate::write::{Failure, REQUEST_TIMEOUT};
+use crate::{Leadership, Observed, Reports, WriteMetrics};
+
+/// Component that Events name.
+const COMPONENT: &str = "ambientd";
+/// For how long a finding must last: what one edit after the other leads to is no news.
+const SETTLE: Duration = Duration::from_secs(2);
+/// Time between two Events of one object after a burst.
+const OBJECT_INTERVAL: Duration = Duration::from_secs(5);
+/// Events of one object that may come at once.
+const OBJECT_BURST: u32 = 25;
+/// Time between two Events after a burst.
+const INTERVAL: Duration = Duration::from_millis(200);
+/// Events that may come at once.
+const BURST: u32 = 50;
+/// Events that wait; the rest is dropped.
+const PENDING_MAX: usize = 10_000;
+/// Objects and Events that are remembered.
+const KNOWN_MAX: usize = 50_000;
+/// Longest message of an Event, in bytes.
+const MESSAGE_BYTES_MAX: usize = 1024;
+/// Longest part of an object's name in the name of an Event, in bytes.
+const NAME_BYTES_MAX: usize = 220;
+
+/// What the writer of Events needs.
+pub struct EventWriter {
+    /// Of the API server.
+    pub client: Client,
+    /// The right to write.
+    pub leadership: Leadership,
+    /// Where findings come from.
+    pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// Which objects there are.
+    pub observed: Observed,
+    /// Who we are: the name of the pod.
+    pub identity: String,
+    /// What was sent.
+    pub metrics: WriteMetrics,
+    /// Where refusals are told.
+    pub reports: Reports,
+}
+
+/// A finding that appeared.
+struct Appearance {
+    finding: Finding,
+    /// It was there when we began to lead.
+    is_initial: bool,
+    due: Instant,
+}
+
+/// Which findings there are, and which of them are to be told. Pure but for the time.
+#[derive(Default)]
+struct Tracker {
+    findings: Option<Arc<[Finding]>>,
+    present: HashSet<u64>,
+    pending: VecDeque<Appearance>,
+    objects: HashMap<ObjectRef, Bucket>,
+}
+
+/// What became of an Event.
+enum Sent {
+    Created,
+    Repeated,
+    Known,
+    Gone,
+}
+
+/// Sends Events while this replica leads, until it is told to stop.
+pub async fn run(config: EventWriter, stop: CancellationToken) {
+    let mut leadership = config.leadership.clone();
+    let mut snapshots = config.snapshots.clone();
+    snapshots.mark_changed();
+    let mut tracker = Tracker::default();
+    let mut sender = Sender {
+        counts: HashMap::new(),
+        bucket: Bucket::new(INTERVAL, BURST),
+        config,
+    };
+    loop {
+        let is_leading = sender.config.leadership.term().is_some();
+        let next = tracker.next_due().filter(|_| is_leading);
+        let next = next.map(|next| next.max(sender.bucket.ready_at()));
+        tokio::select! {
+            () = stop.cancelled() => return,
+            goes_on = leadership.changed() => {
+                if !goes_on {
+                    return;
+                }
+                tracker = Tracker::default();
+                sender.counts.clear();
+                snapshots.mark_changed();
+            }
+            Ok(()) = snapshots.changed(), if is_leading => {
+                let snapshot = snapshots.borrow_and_update().clone();
+                if let Some(snapshot) = snapshot {
+                    let dropped = tracker.follow(&snapshot.findings);
+                    sender.count("dropped", dropped);
+                }
+            }
+            () = due(next), if next.is_some() => {
+                if let Some(appearance) = tracker.pop() {
+                    tokio::select! {
+                        () = stop.cancelled() => return,
+                        () = sender.tell(&appearance) => {}
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What an appearance is known by: not its message, which may hold numbers that change.
+fn identity(finding: &Finding) -> u64 {
+    let mut hasher = xxhash_rust::xxh64::Xxh64::new(0);
+    (&finding.object, finding.code, &finding.field).hash(&mut hasher);
+    hasher.digest()
+}
+
+/// Whether an Event can be about it: it is an object of the API server.
+fn is_told(finding: &Finding) -> bool {
+    let kind = find_kind(&finding.object.kind);
+    finding.severity == Severity::Error && kind.is_some_and(|kind| kind != Kind::MeshConfig)
+}
+
+// === impl Tracker ===
+
+impl Tracker {
+    /// Takes up the findings of a snapshot; returns how many were dropped.
+    fn follow(&mut self, findings: &Arc<[Finding]>) -> u64 {
+        let is_initial = self.findings.is_none();
+        if self
+            .findings
+            .as_ref()
+            .is_some_and(|old| Arc::ptr_eq(old, findings))
+        {
+            return 0;
+        }
+        self.findings = Some(Arc::clone(findings));
+        let due = Instant::now() + SETTLE;
+        let mut present = HashSet::new();
+        let mut dropped = 0;
+        for finding in findings.iter().filter(|finding| is_told(finding)) {
+            let id = identity(finding);
+            let is_first = present.insert(id);
+            if !is_first || self.present.contains(&id) {
+                continue;
+            }
+            if self.pending.len() >= PENDING_MAX {
+                dropped += 1;
+                continue;
+            }
+            self.pending.push_back(Appearance {
+                finding: finding.clone(),
+                is_initial,
+                due,
+            });
+        }
+        self.present = present;
+        // What was dropped or has gone again in the meantime is not told.
+        let present = &self.present;
+        self.pending
+            .retain(|it| present.contains(&identity(&it.finding)));
+        let before = self.pending.len();
+        let objects = &mut self.objects;
+        let mut seen = HashSet::new();
+        self.pending.retain(|it| {
+            // An object over its rate loses what is new of it; what waits has been let through.
+            let is_new = it.due == due;
+            let passes = !is_new || bucket(objects, &it.finding.object).try_take();
+            passes && seen.insert(identity(&it.finding))
+        });
+        dropped + u64::try_from(before - self.pending.len()).unwrap_or(0)
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        self.pending.front().map(|first| first.due)
+    }
+
+    fn pop(&mut self) -> Option<Appearance> {
+        self.pending.pop_front()
+    }
+}
+
+/// The rate of an object.
+fn bucket<'a>(objects: &'a mut HashMap<ObjectRef, Bucket>, object: &ObjectRef) -> &'a mut Bucket {
+    if objects.len() >= KNOWN_MAX {
+        objects.clear();
+    }
+    objects
+        .entry(object.clone())
+        .or_insert_with(|| Bucket::new(OBJECT_INTERVAL, OBJECT_BURST))
+}
+
+struct Sender {
+    config: EventWriter,
+    /// `count` of the Events that are known, by name.
+    counts: HashMap<String, i32>,
+    bucket: Bucket,
+}
+
+// === impl Sender ===
+
+impl Sender {
+    fn count(&self, result: &str, by: u64) {
+        if by > 0 {
+            let counter = self.config.metrics.events.with_label_values(&[result]);
+            counter.inc_by(by);
+        }
+    }
+
+    /// Sends an Event if the object is there.
+    async fn tell(&mut self, appearance: &Appearance) {
+        self.bucket.take();
+        let Some(term) = self.config.leadership.term() else {
+            return;
+        };
+        let deadline = term.until.min(Instant::now() + REQUEST_TIMEOUT);
+        let sending = tokio::time::timeout_at(deadline, self.send(appearance));
+        let result = sending.await;
+        let object = &appearance.finding.object;
+        match result {
+            Ok(Ok(Sent::Created)) => self.count("sent", 1),
+            Ok(Ok(Sent::Repeated)) => self.count("repeated", 1),
+            Ok(Ok(Sent::Known)) => self.count("known", 1),
+            Ok(Ok(Sent::Gone)) => {}
+            Ok(Err(failure)) => {
+                debug!(kind = %object.kind, object = %object.key, ?failure, "event not sent");
+                self.count("error", 1);
+            }
+            Err(_) => self.count("error", 1),
+        }
+    }
+
+    async fn send(&mut self, appearance: &Appearance) -> Result<Sent, Failure> {
+        let finding = &appearance.finding;
+        let Some(about) = self.about(&finding.object).await? else {
+            return Ok(Sent::Gone);
+        };
+        let event = event(finding, about, &self.config.identity);
+        let name = event.metadata.name.clone().unwrap_or_default();
+        let ns = event.metadata.namespace.clone().unwrap_or_default();
+        let events = Api::<Event>::namespaced(self.config.client.clone(), &ns);
+        if self.counts.len() >= KNOWN_MAX {
+            self.counts.clear();
+        }
+        if let Some(count) = self.counts.get(&name).copied()
+            && let Some(count) = self.repeat(&events, &event, Some(count)).await?
+        {
+            self.counts.insert(name, count);
+            return Ok(Sent::Repeated);
+        }
+        let created = events.create(&PostParams::default(), &event).await;
+        match self.judge(created, "create events", &name) {
+            Ok(_) => {
+                self.counts.insert(name, 1);
+                Ok(Sent::Created)
+            }
+            Err(Failure::Gone) => Ok(Sent::Gone),
+            // It is there from before we led.
+            Err(Failure::Conflict) if appearance.is_initial => Ok(Sent::Known),
+            Err(Failure::Conflict) => {
+                let count = self.repeat(&events, &event, None).await?.unwrap_or(1);
+                self.counts.insert(name, count);
+                Ok(Sent::Repeated)
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Counts an Event up; `None` when it has expired.
+    async fn repeat(
+        &self,
+        events: &Api<Event>,
+        event: &Event,
+        known: Option<i32>,
+    ) -> Result<Option<i32>, Failure> {
+        let name = event.metadata.name.clone().unwrap_or_default();
+        let mut patch = json!({
+            "message": event.message,
+            "lastTimestamp": event.last_timestamp,
+        });
+        if let Some(count) = known {
+            set_count(&mut patch, count.saturating_add(1));
+        }
+        let send = async |patch: &Value| {
+            let patch = Patch::Merge(patch);
+            let answer = events.patch(&name, &PatchParams::default(), &patch).await;
+            self.judge(answer, "patch events", &name)
+        };
+        let answer = match send(&patch).await {
+            Ok(answer) => answer,
+            Err(Failure::Gone) => return Ok(None),
+            Err(failure) => return Err(failure),
+        };
+        let count = answer.count.unwrap_or(1);
+        if known.is_some() {
+            return Ok(Some(count));
+        }
+        // Only now is it known how often it was counted.
+        set_count(&mut patch, count.saturating_add(1));
+        send(&patch).await.map(|answer| answer.count)
+    }
+
+    fn judge(
+        &self,
+        answer: Result<Event, kube::Error>,
+        what: &str,
+        name: &str,
+    ) -> Result<Event, Failure> {
+        match answer {
+            Ok(event) => {
+                self.config.reports.allowed(what);
+                Ok(event)
+            }
+            Err(error) => {
+                let failure = Failure::of(&error, name);
+                if let Failure::Refused(message) = &failure {
+                    self.config.reports.refused(what, message);
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// How an Event names an object; `None` when it is gone. Without uid nobody finds the Event.
+    async fn about(&self, object: &ObjectRef) -> Result<Option<ObjectReference>, Failure> {
+        let seen = self.config.observed.get(object);
+        let (version, uid) = match seen {
+            Some(seen) if !seen.uid.is_empty() => (seen.api_version.clone(), seen.uid.clone()),
+            _ => {
+                let version = find_kind(&object.kind).map(Kind::api_version);
+                let version = version.unwrap_or_default();
+                let api = api(&self.config.client, object, &resource(object, &version));
+                match api.get_metadata(&object.key.name).await {
+                    Ok(found) => (version, found.metadata.uid.unwrap_or_default()),
+                    Err(error) => match Failure::of(&error, &object.key.name) {
+                        Failure::Gone => return Ok(None),
+                        failure => return Err(failure),
+                    },
+                }
+            }
+        };
+        let ns = object.key.ns.to_string();
+        Ok(Some(ObjectReference {
+            api_version: Some(version),
+            kind: Some(object.kind.to_string()),
+            name: Some(object.key.name.to_string()),
+            namespace: Some(ns).filter(|ns| !ns.is_empty()),
+            uid: Some(uid),
+            ..ObjectReference::default()
+        }))
+    }
+}
+
+fn set_count(patch: &mut Value, count: i32) {
+    if let Some(fields) = patch.as_object_mut() {
+        fields.insert("count".to_owned(), json!(count));
+    }
+}
+
+/// The Event of a finding; its name is the same for every leader.
+fn event(finding: &Finding, about: ObjectReference, identity_of_us: &str) -> Event {
+    let uid = about.uid.as_deref().unwrap_or_default();
+    let id = identity(finding) ^ xxhash_rust::xxh64::xxh64(uid.as_bytes(), 1);
+    let object = finding.object.key.name.as_str();
+    let cut_at = object.len().min(NAME_BYTES_MAX);
+    let stem = object
+        .get(..cut_at)
+        .unwrap_or_default()
+        .trim_end_matches(['.', '-']);
+    let now = Time(Timestamp::now());
+    Event {
+        metadata: ObjectMeta {
+            name: Some(format!("{stem}.{id:016x}")),
+            // Events about objects without namespace are there.
+            namespace: Some(
+                about
+                    .namespace
+                    .clone()
+                    .unwrap_or_else(|| "default".to_owned()),
+            ),
+            ..ObjectMeta::default()
+        },
+        reason: Some(camel_case(finding.code)),
+        message: Some(cut(sentences(finding), MESSAGE_BYTES_MAX)),
+        type_: Some("Warning".to_owned()),
+        source: Some(EventSource {
+            component: Some(COMPONENT.to_owned()),
+            host: None,
+        }),
+        reporting_component: Some(COMPONENT.to_owned()),
+        reporting_instance: Some(identity_of_us.to_owned()),
+        first_timestamp: Some(now.clone()),
+        last_timestamp: Some(now),
+        count: Some(1),
+        involved_object: about,
+        ..Event::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

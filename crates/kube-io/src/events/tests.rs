@@ -1,0 +1,222 @@
+//! Claims about Events.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
+use http::{Method, Request, Response};
+use kube::client::Body;
+use model::{ObjectKey, Str};
+use parking_lot::Mutex;
+
+use super::*;
+use crate::{ObservedStatus, Term};
+
+fn finding(code: &'static str, kind: Kind, name: &str) -> Finding {
+    let object = ObjectRef::new(kind, ObjectKey::new("shop", name));
+    Finding::new(
+        code,
+        Severity::Error,
+        object,
+        "It does nothing",
+        "Change it",
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_appearance_is_told_once_and_what_goes_soon_not_at_all() {
+    let mut tracker = Tracker::default();
+    let a = finding("wp-missing", Kind::Service, "a");
+    let b = finding("wp-missing", Kind::Service, "b");
+    let mut warning = b.clone();
+    warning.severity = Severity::Warning;
+    let file = Finding {
+        object: ObjectRef {
+            kind: Str::from("File"),
+            key: ObjectKey::cluster("x.yaml"),
+        },
+        ..a.clone()
+    };
+    tracker.follow(&Arc::from([a.clone(), warning, file]));
+    assert_eq!(tracker.pending.len(), 1);
+    assert!(tracker.pop().unwrap().is_initial);
+    // The same with another message is the same.
+    let mut again = a.clone();
+    again.message = Str::from("It still does nothing");
+    tracker.follow(&Arc::from([again, b.clone()]));
+    assert_eq!(tracker.pending.len(), 1);
+    assert!(!tracker.pending[0].is_initial);
+    // b is corrected before it is told.
+    tracker.follow(&Arc::from([a.clone()]));
+    assert!(tracker.pending.is_empty());
+    tracker.follow(&Arc::from([]));
+    tracker.follow(&Arc::from([a]));
+    assert_eq!(tracker.pending.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_with_too_many_errors_has_some_dropped() {
+    let mut tracker = Tracker::default();
+    let all = (0..100).map(|number| finding("x", Kind::Service, "a").at(format!("spec[{number}]")));
+    let other = finding("x", Kind::Service, "b");
+    let all: Arc<[Finding]> = all.chain([other]).collect();
+    assert_eq!(tracker.follow(&all), 75);
+    assert_eq!(tracker.pending.len(), 26);
+}
+
+#[test]
+fn an_event_fits_and_is_found_by_kubectl() {
+    let mut finding = finding("wp-not-ready", Kind::Service, "a.b-");
+    finding.message = Str::from("ü".repeat(2_000));
+    let about = |uid: &str| ObjectReference {
+        uid: Some(uid.to_owned()),
+        namespace: Some("shop".to_owned()),
+        ..ObjectReference::default()
+    };
+    let first = event(&finding, about("1"), "pod");
+    assert_eq!(first.reason.as_deref(), Some("WpNotReady"));
+    assert!(first.message.unwrap().len() <= 1024);
+    assert_eq!(first.metadata.namespace.as_deref(), Some("shop"));
+    let name = first.metadata.name.unwrap();
+    assert!(name.starts_with("a.b.") && name.len() == 20, "{name}");
+    assert_eq!(
+        event(&finding, about("1"), "other").metadata.name.unwrap(),
+        name
+    );
+    assert_ne!(
+        event(&finding, about("2"), "pod").metadata.name.unwrap(),
+        name
+    );
+    let cluster = ObjectReference::default();
+    assert_eq!(
+        event(&finding, cluster, "pod")
+            .metadata
+            .namespace
+            .as_deref(),
+        Some("default")
+    );
+}
+
+/// An API server with Events by name.
+#[derive(Clone, Default)]
+struct Server {
+    events: Arc<Mutex<HashMap<String, Value>>>,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    async fn answer(self, request: Request<Body>) -> Result<Response<Body>, std::io::Error> {
+        let (parts, body) = request.into_parts();
+        let bytes = body.collect_bytes().await.unwrap();
+        let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+        let path = parts.uri.path().to_owned();
+        let (code, answer) = self.judge(&parts.method, &path, body);
+        self.log.lock().push(format!("{} {code}", parts.method));
+        let bytes = serde_json::to_vec(&answer).unwrap();
+        Ok(Response::builder()
+            .status(code)
+            .body(Body::from(bytes))
+            .unwrap())
+    }
+
+    fn judge(&self, method: &Method, path: &str, body: Value) -> (u16, Value) {
+        let mut events = self.events.lock();
+        if *method == Method::POST {
+            let name = body["metadata"]["name"].as_str().unwrap().to_owned();
+            if events.contains_key(&name) {
+                return (
+                    409,
+                    json!({"kind": "Status", "code": 409, "reason": "AlreadyExists"}),
+                );
+            }
+            events.insert(name, body.clone());
+            return (201, body);
+        }
+        let name = path.rsplit('/').next().unwrap();
+        let Some(event) = events.get_mut(name) else {
+            return (
+                404,
+                json!({"kind": "Status", "code": 404, "details": {"name": name}}),
+            );
+        };
+        for (field, value) in body.as_object().unwrap() {
+            event[field] = value.clone();
+        }
+        (200, event.clone())
+    }
+
+    fn counts(&self) -> Vec<i64> {
+        let events = self.events.lock();
+        events
+            .values()
+            .map(|event| event["count"].as_i64().unwrap())
+            .collect()
+    }
+}
+
+async fn pass(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
+
+fn snapshot(findings: &[Finding]) -> Option<Arc<Snapshot>> {
+    Some(Arc::new(Snapshot {
+        findings: findings.iter().cloned().collect(),
+        ..Snapshot::default()
+    }))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_leader_repeats_nothing_and_what_appears_again_is_counted() {
+    let server = Server::default();
+    let scripted = server.clone();
+    let service = tower::service_fn(move |request| scripted.clone().answer(request));
+    let observed = Observed::default();
+    let a = finding("wp-missing", Kind::Service, "a");
+    let status = ObservedStatus {
+        uid: "u".to_owned(),
+        api_version: "v1".to_owned(),
+        ..ObservedStatus::default()
+    };
+    observed.set(a.object.clone(), Some(status));
+    let (snapshots, receiver) = watch::channel(snapshot(&[a.clone()]));
+    let term = |transitions| {
+        Some(Term {
+            transitions,
+            until: Instant::now() + Duration::from_secs(10_000),
+        })
+    };
+    let (terms, leadership) = watch::channel(None);
+    let writer = EventWriter {
+        client: Client::new(service, "default"),
+        leadership: Leadership::new(leadership),
+        snapshots: receiver,
+        observed,
+        identity: "pod".to_owned(),
+        metrics: WriteMetrics::register(&prometheus::Registry::new()).unwrap(),
+        reports: Reports::default(),
+    };
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(run(writer, stop.clone()));
+    pass(10).await;
+    assert!(server.log.lock().is_empty());
+    terms.send_replace(term(1));
+    pass(10).await;
+    assert_eq!(server.counts(), [1]);
+    snapshots.send_replace(snapshot(&[]));
+    pass(1).await;
+    snapshots.send_replace(snapshot(&[a.clone()]));
+    pass(10).await;
+    assert_eq!(server.counts(), [2]);
+    // Leadership goes and comes: the Event is there already.
+    terms.send_replace(None);
+    pass(1).await;
+    terms.send_replace(term(2));
+    pass(10).await;
+    assert_eq!(server.counts(), [2]);
+    // The count of an Event from before is learned.
+    snapshots.send_replace(snapshot(&[]));
+    pass(1).await;
+    snapshots.send_replace(snapshot(&[a]));
+    pass(10).await;
+    assert_eq!(server.counts(), [3]);
+    stop.cancel();
+    task.await.unwrap();
+}

@@ -1,0 +1,554 @@
+//! The namespace controller: what pods verify servers with, as a ConfigMap in every namespace.
+//!
+//! In: roots, namespaces and their selection, the ConfigMaps as they are. Out: own keys of own
+//! ConfigMaps, by the leader alone, and only where they differ. Keys of others stay.
+//! Source: spec/control-plane.md §4.8.
+
+mod table;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{BoxStream, StreamExt as _, select_all};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::core::PartialObjectMeta;
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Client, ResourceExt as _};
+use model::input::{LabelSelector, is_selected};
+use model::{Kind, Labels, ObjectKey, ObjectRef, Str};
+use serde_json::json;
+use snapshot::Snapshot;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::jitter::{Bucket, backoff, jittered};
+use crate::queue::{Queue, due};
+use crate::write::{ATTEMPTS_MAX, BACKOFF, BACKOFF_MAX, Failure, PAUSE, REQUEST_TIMEOUT};
+use crate::{Leadership, Reports, WriteMetrics};
+
+use table::Listed;
+
+/// Namespaces that never get one.
+const SKIPPED: [&str; 3] = ["kube-public", "kube-node-lease", "local-path-storage"];
+/// Key of the roots.
+const KEY_ROOT: &str = "root-cert.pem";
+/// Key of the revocation list.
+const KEY_CRL: &str = "ca-crl.pem";
+/// Set when a ConfigMap is created.
+const LABEL_CONFIG: &str = "istio.io/config";
+/// Field manager.
+const MANAGER: &str = "ambientd";
+/// ConfigMaps written at the same time.
+const CONCURRENCY: usize = 8;
+/// Time between two writes after a burst.
+const INTERVAL: Duration = Duration::from_millis(20);
+/// Writes that may come at once.
+const BURST: u32 = 50;
+/// ConfigMaps judged before others get their turn.
+const JUDGED_MAX: usize = 1_000;
+
+/// What every namespace is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Roots {
+    /// Roots of trust, PEM. Nothing is written while it is empty.
+    pub root_pem: String,
+    /// Revocation lists, PEM, empty when there is none; `None` when they are switched off.
+    pub crl_pem: Option<String>,
+}
+
+/// What the ConfigMaps are called.
+#[derive(Clone, Debug)]
+pub struct RootNames {
+    /// That of the roots (`PILOT_CA_CERT_CONFIGMAP`).
+    pub root: String,
+    /// That of revocation lists (`PILOT_CRL_CONFIGMAP`).
+    pub crl: String,
+}
+
+/// What the namespace controller needs.
+pub struct RootWriter {
+    /// Of the API server.
+    pub client: Client,
+    /// The right to write.
+    pub leadership: Leadership,
+    /// What is to be written.
+    pub bundles: watch::Receiver<Roots>,
+    /// Mesh config in force: which namespaces are selected.
+    pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// Namespace of the control plane, which is always selected.
+    pub system_namespace: String,
+    /// Names.
+    pub names: RootNames,
+    /// What was written.
+    pub metrics: WriteMetrics,
+    /// Where refusals are told.
+    pub reports: Reports,
+}
+
+/// What matters of a namespace.
+struct Place {
+    labels: Labels,
+    is_ending: bool,
+}
+
+/// What matters of a ConfigMap.
+struct Seen {
+    version: String,
+    /// Our key, if it is there.
+    value: Option<u64>,
+    /// Our key stands where bytes stand.
+    is_binary: bool,
+}
+
+enum Change {
+    Place(watcher::Event<PartialObjectMeta<Namespace>>),
+    Map(Str, watcher::Event<ConfigMap>),
+    Failed(&'static str, watcher::Error),
+}
+
+/// A write that is due.
+enum Write {
+    Create(ConfigMap),
+    Patch(serde_json::Value),
+}
+
+struct Done {
+    object: ObjectRef,
+    result: Result<(), Option<Failure>>,
+}
+
+/// What holds while this replica leads.
+struct Term<'a> {
+    config: &'a RootWriter,
+    places: Listed<Place>,
+    /// By name of the ConfigMap, then by namespace.
+    maps: BTreeMap<Str, Listed<Seen>>,
+    selectors: Option<Vec<LabelSelector>>,
+    queue: Queue,
+    /// Written, and no event of it seen since.
+    written: HashSet<ObjectRef>,
+    failures: HashMap<ObjectRef, u32>,
+    bucket: Bucket,
+}
+
+/// Writes roots while this replica leads, until it is told to stop.
+pub async fn run(config: RootWriter, stop: CancellationToken) {
+    let mut leadership = config.leadership.clone();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            goes_on = leadership.changed() => {
+                if !goes_on {
+                    return;
+                }
+            }
+        }
+        // Ends with the loss of leadership, which drops watches and writes.
+        while leadership.term().is_some() {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                goes_on = leadership.changed() => {
+                    if !goes_on {
+                        return;
+                    }
+                }
+                () = lead(&config) => return,
+            }
+        }
+    }
+}
+
+/// Everything that is done while leading. Does not end.
+async fn lead(config: &RootWriter) {
+    let mut snapshots = config.snapshots.clone();
+    let mut bundles = config.bundles.clone();
+    snapshots.mark_changed();
+    let mut changes = watch_all(config);
+    let mut tasks: JoinSet<Done> = JoinSet::new();
+    let mut term = Term::new(config);
+    loop {
+        let next = match tasks.len() < CONCURRENCY {
+            true => term.queue.next_due(),
+            false => None,
+        };
+        tokio::select! {
+            Some(change) = changes.next() => term.follow(change),
+            Ok(()) = bundles.changed() => {
+                bundles.mark_unchanged();
+                term.mark_all();
+            }
+            Ok(()) = snapshots.changed() => {
+                let snapshot = snapshots.borrow_and_update().clone();
+                term.select(snapshot.as_deref());
+            }
+            Some(done) = tasks.join_next(), if !tasks.is_empty() => {
+                if let Ok(done) = done {
+                    term.finish(done);
+                }
+            }
+            () = due(next), if next.is_some() => {
+                term.start(&mut tasks);
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
+
+fn watch_all(config: &RootWriter) -> futures::stream::SelectAll<BoxStream<'static, Change>> {
+    let client = &config.client;
+    let places = Api::<PartialObjectMeta<Namespace>>::all(client.clone());
+    let places = watcher(places, watcher::Config::default())
+        .default_backoff()
+        .map(|event| match event {
+            Ok(event) => Change::Place(event),
+            Err(error) => Change::Failed("watch namespaces", error),
+        });
+    let mut all = vec![places.boxed()];
+    for name in config.names.all() {
+        let maps = Api::<ConfigMap>::all(client.clone());
+        let only = watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let name = Str::from(name);
+        let maps = watcher(maps, only)
+            .default_backoff()
+            .map(move |event| match event {
+                Ok(event) => Change::Map(name.clone(), event),
+                Err(error) => Change::Failed("watch configmaps", error),
+            });
+        all.push(maps.boxed());
+    }
+    select_all(all)
+}
+
+// === impl RootNames ===
+
+impl Default for RootNames {
+    fn default() -> Self {
+        Self {
+            root: "istio-ca-root-cert".to_owned(),
+            crl: "istio-ca-crl".to_owned(),
+        }
+    }
+}
+
+impl RootNames {
+    fn all(&self) -> [&str; 2] {
+        [&self.root, &self.crl]
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    fn of(namespace: &PartialObjectMeta<Namespace>) -> Self {
+        let labels = namespace.labels().iter();
+        Self {
+            labels: labels
+                .map(|(key, value)| (Str::from(key.as_str()), Str::from(value.as_str())))
+                .collect(),
+            is_ending: namespace.metadata.deletion_timestamp.is_some(),
+        }
+    }
+}
+
+// === impl Seen ===
+
+impl Seen {
+    fn of(map: &ConfigMap, key: &str) -> Self {
+        let value = map.data.as_ref().and_then(|data| data.get(key));
+        let binary = map.binary_data.as_ref();
+        Self {
+            version: map.resource_version().unwrap_or_default(),
+            value: value.map(|value| hash(value)),
+            is_binary: binary.is_some_and(|binary| binary.contains_key(key)),
+        }
+    }
+}
+
+fn hash(text: &str) -> u64 {
+    xxhash_rust::xxh64::xxh64(text.as_bytes(), 0)
+}
+
+// === impl Term ===
+
+impl<'a> Term<'a> {
+    fn new(config: &'a RootWriter) -> Self {
+        let names = config.names.all().into_iter();
+        Self {
+            config,
+            places: Listed::default(),
+            maps: names
+                .map(|name| (Str::from(name), Listed::default()))
+                .collect(),
+            selectors: None,
+            queue: Queue::default(),
+            written: HashSet::new(),
+            failures: HashMap::new(),
+            bucket: Bucket::new(INTERVAL, BURST),
+        }
+    }
+
+    /// The key and value that a ConfigMap is to hold; `None` when it is none of ours.
+    fn wanted(&self, name: &str) -> Option<(&'static str, String)> {
+        let roots = self.config.bundles.borrow();
+        if roots.root_pem.is_empty() {
+            return None;
+        }
+        if name == self.config.names.root {
+            return Some((KEY_ROOT, roots.root_pem.clone()));
+        }
+        Some((KEY_CRL, roots.crl_pem.clone()?))
+    }
+
+    /// Judges the ConfigMaps of a namespace.
+    fn mark(&mut self, ns: &Str) {
+        let now = Instant::now();
+        for name in self.config.names.all() {
+            let key = ObjectKey::new(ns.clone(), name);
+            self.queue.push(ObjectRef::new(Kind::ConfigMap, key), now);
+        }
+    }
+
+    fn mark_all(&mut self) {
+        let all: Vec<Str> = self.places.keys().cloned().collect();
+        for ns in all {
+            self.mark(&ns);
+        }
+    }
+
+    /// Takes up the mesh config in force.
+    fn select(&mut self, snapshot: Option<&Snapshot>) {
+        let Some(snapshot) = snapshot else {
+            return;
+        };
+        let selectors = &snapshot.mesh.discovery_selectors;
+        if self.selectors.as_ref() != Some(selectors) {
+            self.selectors = Some(selectors.clone());
+            self.mark_all();
+        }
+    }
+
+    /// Takes up what a watch tells.
+    fn follow(&mut self, change: Change) {
+        let was_ready = self.is_ready();
+        let changed = match change {
+            Change::Place(event) => {
+                let name = |namespace: &PartialObjectMeta<Namespace>| {
+                    Some(Str::from(namespace.name_any()))
+                };
+                self.places.follow(event, name, Place::of)
+            }
+            Change::Map(name, event) => {
+                let key = if *name == *self.config.names.root {
+                    KEY_ROOT
+                } else {
+                    KEY_CRL
+                };
+                let ns = |map: &ConfigMap| map.namespace().map(Str::from);
+                let Some(maps) = self.maps.get_mut(&name) else {
+                    return;
+                };
+                let changed = maps.follow(event, ns, |map| Seen::of(map, key));
+                for ns in &changed {
+                    let key = ObjectKey::new(ns.clone(), name.clone());
+                    self.written.remove(&ObjectRef::new(Kind::ConfigMap, key));
+                }
+                changed
+            }
+            Change::Failed(what, error) => {
+                if let watcher::Error::InitialListFailed(kube::Error::Api(status))
+                | watcher::Error::WatchStartFailed(kube::Error::Api(status)) = &error
+                    && status.code == 403
+                {
+                    self.config.reports.refused(what, &status.message);
+                }
+                debug!(what, %error, "watch of roots fails");
+                return;
+            }
+        };
+        if !was_ready {
+            return self.mark_all();
+        }
+        for ns in changed {
+            self.mark(&ns);
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.selectors.is_some()
+            && self.places.is_listed()
+            && self.maps.values().all(Listed::is_listed)
+    }
+
+    /// Whether a namespace is given roots.
+    fn is_ours(&self, ns: &Str) -> bool {
+        let Some(place) = self.places.get(ns) else {
+            return false;
+        };
+        let selectors = self.selectors.as_deref().unwrap_or_default();
+        !place.is_ending
+            && !SKIPPED.contains(&ns.as_str())
+            && (*ns == self.config.system_namespace || is_selected(selectors, Some(&place.labels)))
+    }
+
+    /// What is to be written now, if anything.
+    fn judge(&self, object: &ObjectRef) -> Option<Write> {
+        let ObjectKey { ns, name } = &object.key;
+        if !self.is_ours(ns) || self.written.contains(object) {
+            return None;
+        }
+        let (key, value) = self.wanted(name)?;
+        let Some(seen) = self.maps.get(name)?.get(ns) else {
+            return Some(Write::Create(created(&object.key, key, value)));
+        };
+        if seen.value == Some(hash(&value)) {
+            return None;
+        }
+        let mut patch = json!({
+            "metadata": {"resourceVersion": seen.version},
+            "data": {key: value},
+        });
+        if seen.is_binary
+            && let Some(fields) = patch.as_object_mut()
+        {
+            fields.insert("binaryData".to_owned(), json!({key: null}));
+        }
+        Some(Write::Patch(patch))
+    }
+
+    fn start(&mut self, tasks: &mut JoinSet<Done>) {
+        let now = Instant::now();
+        for _ in 0..JUDGED_MAX {
+            if tasks.len() >= CONCURRENCY || !self.is_ready() {
+                break;
+            }
+            let Some(object) = self.queue.pop(now) else {
+                return;
+            };
+            let Some(write) = self.judge(&object) else {
+                continue;
+            };
+            // Until the watch tells of it, or it fails.
+            self.written.insert(object.clone());
+            let turn = self.bucket.take();
+            let client = self.config.client.clone();
+            let leadership = self.config.leadership.clone();
+            let metrics = self.config.metrics.clone();
+            let reports = self.config.reports.clone();
+            tasks.spawn(async move {
+                tokio::time::sleep_until(turn).await;
+                let result = send(client, &leadership, &object, write, &reports).await;
+                count(&metrics, &result);
+                let result = result.map(|_| ());
+                Done { object, result }
+            });
+        }
+        if !self.is_ready() {
+            // Everything is marked again when the lists are there.
+            self.queue = Queue::default();
+        }
+    }
+
+    fn finish(&mut self, done: Done) {
+        let object = done.object;
+        let failure = match done.result {
+            Ok(()) | Err(Some(Failure::Gone)) => {
+                self.failures.remove(&object);
+                return;
+            }
+            Err(None) => Failure::Other("no longer leading".to_owned()),
+            Err(Some(failure)) => failure,
+        };
+        self.written.remove(&object);
+        let failures = self.failures.entry(object.clone()).or_default();
+        *failures += 1;
+        let wait = if *failures < ATTEMPTS_MAX && !matches!(failure, Failure::Refused(_)) {
+            debug!(object = %object.key, ?failure, "root not written");
+            backoff(BACKOFF, BACKOFF_MAX, *failures)
+        } else {
+            warn!(object = %object.key, ?failure, "root not written, it is tried again in a minute");
+            *failures = 0;
+            jittered(PAUSE)
+        };
+        self.queue.push(object, Instant::now() + wait);
+    }
+}
+
+/// A ConfigMap that is not there yet.
+fn created(at: &ObjectKey, key: &str, value: String) -> ConfigMap {
+    let mut map = ConfigMap::default();
+    map.metadata.name = Some(at.name.to_string());
+    map.metadata.namespace = Some(at.ns.to_string());
+    let labels = [(LABEL_CONFIG.to_owned(), "true".to_owned())];
+    map.metadata.labels = Some(labels.into_iter().collect());
+    map.data = Some([(key.to_owned(), value)].into_iter().collect());
+    map
+}
+
+/// Sends a write; says what it was called.
+async fn send(
+    client: Client,
+    leadership: &Leadership,
+    object: &ObjectRef,
+    write: Write,
+    reports: &Reports,
+) -> Result<&'static str, Option<Failure>> {
+    let Some(term) = leadership.term() else {
+        return Err(None);
+    };
+    let maps = Api::<ConfigMap>::namespaced(client, &object.key.ns);
+    let deadline = term.until.min(Instant::now() + REQUEST_TIMEOUT);
+    let (what, result) = match &write {
+        Write::Create(map) => {
+            let params = PostParams {
+                field_manager: Some(MANAGER.to_owned()),
+                ..PostParams::default()
+            };
+            let request = maps.create(&params, map);
+            let answer = tokio::time::timeout_at(deadline, request).await;
+            (("create configmaps", "created"), answer)
+        }
+        Write::Patch(patch) => {
+            let params = PatchParams {
+                field_manager: Some(MANAGER.to_owned()),
+                ..PatchParams::default()
+            };
+            let patch = Patch::Merge(patch);
+            let request = maps.patch(&object.key.name, &params, &patch);
+            let answer = tokio::time::timeout_at(deadline, request).await;
+            (("patch configmaps", "updated"), answer)
+        }
+    };
+    match result {
+        Ok(Ok(_)) => {
+            reports.allowed(what.0);
+            Ok(what.1)
+        }
+        Ok(Err(error)) => {
+            let failure = Failure::of(&error, &object.key.name);
+            if let Failure::Refused(message) = &failure {
+                reports.refused(what.0, message);
+            }
+            Err(Some(failure))
+        }
+        Err(_) if leadership.term().is_none() => Err(None),
+        Err(_) => Err(Some(Failure::Other("no answer in time".to_owned()))),
+    }
+}
+
+fn count(metrics: &WriteMetrics, result: &Result<&'static str, Option<Failure>>) {
+    let result = match result {
+        Ok(what) => what,
+        Err(None | Some(Failure::Gone)) => return,
+        Err(Some(Failure::Conflict)) => "conflict",
+        Err(Some(_)) => "error",
+    };
+    metrics.roots.with_label_values(&[result]).inc();
+}
+
+#[cfg(test)]
+mod tests;

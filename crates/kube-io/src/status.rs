@@ -1,0 +1,473 @@
+//! The status writer: what snapshots say of objects, onto the objects.
+//!
+//! In: snapshots, and what watches saw. Out: server-side applies of the `status` subresource,
+//! one field manager per reporter, by the leader alone.
+//!
+//! **Invariants**
+//! - Nothing is written that was seen to hold, and nothing twice: after a write the object is
+//!   judged again only when the watch has told of it.
+//! - A write names uid and version of what it was judged by: one who no longer leads, or who
+//!   judged by something old, gets a conflict, and judges again.
+//! - Conditions of others stay as they are, whether the API server merges lists or not.
+//! - An object that cannot be written holds up no other.
+//!
+//! Source: spec/workload-discovery.md §6.
+
+mod apply;
+mod findings;
+mod plan;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use imbl::ordmap::DiffItem;
+use kube::Client;
+use model::status::{MANAGER_FINDINGS, StatusKey, StatusRow};
+use model::{ObjectRef, Str};
+use parking_lot::Mutex;
+use snapshot::Snapshot;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::jitter::{Bucket, backoff, jittered};
+use crate::queue::{Queue, due};
+use crate::write::{ATTEMPTS_MAX, BACKOFF, BACKOFF_MAX, Failure, PAUSE};
+use crate::{Leadership, Observed, ObservedStatus, Reports, WriteMetrics};
+
+use apply::{Done, Job, Shared};
+pub(crate) use apply::{api, resource};
+pub(crate) use findings::{camel_case, cut, sentences};
+use plan::Form;
+pub(crate) use plan::find as find_kind;
+
+/// For how long a change that the watch tells of waits, so that the pipeline has seen it too.
+const SETTLE: Duration = Duration::from_secs(1);
+/// Objects judged at once before others get their turn.
+const JUDGED_MAX: usize = 1_000;
+/// Wait before a kind that we may not write is tried again; doubles.
+const REFUSED_WAIT: Duration = Duration::from_secs(30);
+/// Longest wait before that.
+const REFUSED_WAIT_MAX: Duration = Duration::from_secs(600);
+
+/// How much is written at once.
+#[derive(Clone, Copy, Debug)]
+pub struct WriteLimits {
+    /// Requests per second.
+    pub rate: u32,
+    /// Requests that may come at once after a rest.
+    pub burst: u32,
+    /// Objects that are written at the same time.
+    pub concurrency: usize,
+}
+
+/// What the status writer needs.
+pub struct StatusWriter {
+    /// Of the API server.
+    pub client: Client,
+    /// The right to write.
+    pub leadership: Leadership,
+    /// What is to be written.
+    pub snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    /// What is there.
+    pub observed: Observed,
+    /// What was written.
+    pub metrics: WriteMetrics,
+    /// Where refusals are told.
+    pub reports: Reports,
+    /// Bounds.
+    pub limits: WriteLimits,
+}
+
+/// What was written and not yet seen.
+struct Written {
+    /// Version that was judged.
+    judged: String,
+    /// Nothing came of it: the API server left the object as it was.
+    is_unchanged: bool,
+    rows: Rows,
+}
+
+/// What the managers say of one object.
+type Rows = Vec<(&'static str, Arc<StatusRow>)>;
+
+/// A kind that we may not write.
+struct Refused {
+    wait: Duration,
+    /// The object that is tried next.
+    probe: ObjectRef,
+    parked: HashSet<ObjectRef>,
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    observed: Observed,
+    limits: WriteLimits,
+    snapshot: Option<Arc<Snapshot>>,
+    findings: BTreeMap<ObjectRef, Arc<StatusRow>>,
+    queue: Queue,
+    running: HashSet<ObjectRef>,
+    failures: HashMap<ObjectRef, u32>,
+    written: HashMap<ObjectRef, Written>,
+    refused: BTreeMap<Str, Refused>,
+    forms: BTreeMap<Str, Form>,
+}
+
+/// Writes statuses while this replica leads, until it is told to stop.
+pub async fn run(config: StatusWriter, stop: CancellationToken) {
+    let mut leadership = config.leadership.clone();
+    let mut snapshots = config.snapshots.clone();
+    snapshots.mark_changed();
+    let mut seen = config.observed.subscribe();
+    let leader = config.metrics.leader.clone();
+    let mut writer = Writer::new(config);
+    let mut tasks: JoinSet<Done> = JoinSet::new();
+    let mut is_leading = false;
+    let mut is_settled = Instant::now();
+    let mut is_seen_due = false;
+    loop {
+        let next = match is_leading && tasks.len() < writer.limits.concurrency {
+            true => writer.queue.next_due(),
+            false => None,
+        };
+        tokio::select! {
+            () = stop.cancelled() => break,
+            goes_on = leadership.changed() => {
+                is_leading = leadership.term().is_some();
+                leader.set(i64::from(is_leading));
+                tasks = JoinSet::new();
+                writer.forget();
+                if !goes_on {
+                    break;
+                }
+                if is_leading {
+                    writer.mark_all();
+                }
+            }
+            Ok(()) = snapshots.changed() => {
+                let snapshot = snapshots.borrow_and_update().clone();
+                writer.follow(snapshot, is_leading);
+            }
+            Ok(()) = seen.changed(), if !is_seen_due => {
+                is_seen_due = true;
+                is_settled = Instant::now() + SETTLE;
+            }
+            () = tokio::time::sleep_until(is_settled), if is_seen_due => {
+                is_seen_due = false;
+                writer.take_changed(is_leading);
+            }
+            Some(done) = tasks.join_next(), if !tasks.is_empty() => {
+                if let Ok(done) = done {
+                    writer.finish(done);
+                }
+            }
+            () = due(next), if next.is_some() => {
+                writer.start(&mut tasks);
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+    leader.set(0);
+}
+
+// === impl WriteLimits ===
+
+impl Default for WriteLimits {
+    /// 80 requests a second, 160 at once, 16 objects at a time.
+    fn default() -> Self {
+        Self {
+            rate: 80,
+            burst: 160,
+            concurrency: 16,
+        }
+    }
+}
+
+// === impl Writer ===
+
+impl Writer {
+    fn new(config: StatusWriter) -> Self {
+        let interval = Duration::from_secs(1) / config.limits.rate.max(1);
+        Self {
+            shared: Arc::new(Shared {
+                client: config.client,
+                leadership: config.leadership,
+                metrics: config.metrics,
+                reports: config.reports,
+                bucket: Mutex::new(Bucket::new(interval, config.limits.burst)),
+            }),
+            observed: config.observed,
+            limits: config.limits,
+            snapshot: None,
+            findings: BTreeMap::new(),
+            queue: Queue::default(),
+            running: HashSet::new(),
+            failures: HashMap::new(),
+            written: HashMap::new(),
+            refused: BTreeMap::new(),
+            forms: BTreeMap::new(),
+        }
+    }
+
+    /// Drops whatever was pending.
+    fn forget(&mut self) {
+        self.queue = Queue::default();
+        self.running.clear();
+        self.failures.clear();
+        self.written.clear();
+        self.refused.clear();
+    }
+
+    /// Judges everything anew.
+    fn mark_all(&mut self) {
+        self.observed.take_changed();
+        let now = Instant::now();
+        for object in self.observed.objects() {
+            self.queue.push(object, now);
+        }
+    }
+
+    /// Takes up a snapshot, and what of it differs from the one before.
+    fn follow(&mut self, snapshot: Option<Arc<Snapshot>>, is_leading: bool) {
+        let Some(new) = snapshot else {
+            return;
+        };
+        let old = self.snapshot.replace(Arc::clone(&new));
+        let now = Instant::now();
+        let mut objects: HashSet<ObjectRef> = HashSet::new();
+        let is_same = old
+            .as_ref()
+            .is_some_and(|old| Arc::ptr_eq(&old.findings, &new.findings));
+        if !is_same {
+            let findings = findings::by_object(&new.findings);
+            let old = std::mem::take(&mut self.findings);
+            let changed = findings
+                .iter()
+                .filter(|(key, row)| old.get(key) != Some(row));
+            objects.extend(changed.map(|(key, _)| key.clone()));
+            let gone = old.keys().filter(|key| !findings.contains_key(key));
+            objects.extend(gone.cloned());
+            self.findings = findings;
+        }
+        match old {
+            Some(old) => {
+                for change in old.statuses.diff(&new.statuses) {
+                    objects.insert(changed_key(change).object.clone());
+                }
+            }
+            None => objects.extend(new.statuses.keys().map(|key| key.object.clone())),
+        }
+        if is_leading {
+            for object in objects {
+                self.failures.remove(&object);
+                self.queue.push(object, now);
+            }
+        }
+    }
+
+    /// Takes up what the watches saw.
+    fn take_changed(&mut self, is_leading: bool) {
+        let changed = self.observed.take_changed();
+        if is_leading {
+            let now = Instant::now();
+            for object in changed {
+                self.queue.push(object, now);
+            }
+        }
+    }
+
+    /// What the managers say of an object as it was seen.
+    fn rows(&self, object: &ObjectRef, seen: &ObservedStatus) -> Rows {
+        let Some(snapshot) = &self.snapshot else {
+            return Rows::new();
+        };
+        let first = StatusKey {
+            object: object.clone(),
+            manager: "",
+        };
+        let rows = snapshot.statuses.range(first..);
+        let rows = rows.take_while(|(key, _)| key.object == *object);
+        let served = rows.filter(|(key, _)| plan::is_served(key.manager));
+        let mut rows: Rows = served
+            .map(|(key, row)| (key.manager, Arc::clone(row)))
+            .collect();
+        if findings::has_conditions(&object.kind) {
+            let mut row = self.findings.get(object).cloned().unwrap_or_default();
+            for condition in &mut Arc::make_mut(&mut row).conditions {
+                condition.observed_generation = Some(seen.generation).filter(|at| *at != 0);
+            }
+            rows.push((MANAGER_FINDINGS, row));
+        }
+        rows
+    }
+
+    /// Judges what is due, and starts what is to be written.
+    fn start(&mut self, tasks: &mut JoinSet<Done>) {
+        let now = Instant::now();
+        for _ in 0..JUDGED_MAX {
+            if tasks.len() >= self.limits.concurrency {
+                return;
+            }
+            let Some(object) = self.queue.pop(now) else {
+                return;
+            };
+            if let Some(job) = self.judge(&object) {
+                self.running.insert(object);
+                let shared = Arc::clone(&self.shared);
+                tasks.spawn(async move { apply::write(&shared, job).await });
+            }
+        }
+    }
+
+    /// What is to be written to an object now.
+    fn judge(&mut self, object: &ObjectRef) -> Option<Job> {
+        if self.running.contains(object) {
+            // It is judged again when that is done: the watch tells of it.
+            self.queue.push(object.clone(), Instant::now() + SETTLE);
+            return None;
+        }
+        let Some(seen) = self.observed.get(object) else {
+            self.written.remove(object);
+            self.failures.remove(object);
+            self.skip_probe(object);
+            return None;
+        };
+        let form = self.forms.get(&object.kind).copied();
+        let form = form.unwrap_or_else(|| Form::of(&object.kind));
+        let rows = self.rows(object, &seen);
+        let is_due = |(manager, row): &(&str, Arc<StatusRow>)| {
+            // Before the pipeline has seen an edit, what it says is of no use.
+            let is_old = row.conditions.iter().any(|condition| {
+                condition
+                    .observed_generation
+                    .is_some_and(|at| at < seen.generation)
+            });
+            !is_old && plan::is_due(manager, row, &seen, form)
+        };
+        let due: Rows = rows.into_iter().filter(is_due).collect();
+        if due.is_empty() {
+            self.failures.remove(object);
+            self.skip_probe(object);
+            return None;
+        }
+        if let Some(written) = self.written.get(object)
+            && written.judged == seen.resource_version
+            && (!written.is_unchanged || written.rows == due)
+        {
+            return None;
+        }
+        if let Some(refused) = self.refused.get_mut(&object.kind)
+            && refused.probe != *object
+        {
+            refused.parked.insert(object.clone());
+            return None;
+        }
+        Some(Job {
+            object: object.clone(),
+            rows: due,
+            seen,
+            form,
+        })
+    }
+
+    /// Another object is to show whether its kind may be written, since this one needs nothing.
+    fn skip_probe(&mut self, object: &ObjectRef) {
+        let Some(refused) = self.refused.get_mut(&object.kind) else {
+            return;
+        };
+        if refused.probe != *object {
+            return;
+        }
+        let next = refused.parked.iter().next().cloned();
+        match next {
+            Some(next) => {
+                refused.parked.remove(&next);
+                refused.probe = next.clone();
+                self.queue.push(next, Instant::now());
+            }
+            None => {
+                self.refused.remove(&object.kind);
+            }
+        }
+    }
+
+    /// Takes up what became of a write.
+    fn finish(&mut self, done: Done) {
+        let object = done.job.object;
+        self.running.remove(&object);
+        if let Some(form) = done.form {
+            self.forms.insert(object.kind.clone(), form);
+        }
+        let now = Instant::now();
+        match done.result {
+            Ok(is_unchanged) => {
+                self.failures.remove(&object);
+                if let Some(refused) = self.refused.remove(&object.kind) {
+                    for parked in refused.parked {
+                        self.queue.push(parked, now);
+                    }
+                }
+                let written = Written {
+                    judged: done.job.seen.resource_version.clone(),
+                    is_unchanged,
+                    rows: done.job.rows,
+                };
+                self.written.insert(object, written);
+            }
+            // If the right has ended, this is dropped with everything else.
+            Err(None) => self.queue.push(object, now + SETTLE),
+            Err(Some(Failure::Gone)) => {
+                self.failures.remove(&object);
+            }
+            Err(Some(Failure::Refused(_))) => self.refuse(object),
+            Err(Some(failure)) => self.retry(object, &failure),
+        }
+    }
+
+    /// Nothing of this kind is tried for a while, and then this object.
+    fn refuse(&mut self, object: ObjectRef) {
+        let wait = match self.refused.get(&object.kind) {
+            Some(refused) => (refused.wait * 2).min(REFUSED_WAIT_MAX),
+            None => REFUSED_WAIT,
+        };
+        let old = self.refused.remove(&object.kind);
+        let mut parked = old.map(|refused| refused.parked).unwrap_or_default();
+        parked.remove(&object);
+        self.queue
+            .push(object.clone(), Instant::now() + jittered(wait));
+        let kind = object.kind.clone();
+        let refused = Refused {
+            wait,
+            probe: object,
+            parked,
+        };
+        self.refused.insert(kind, refused);
+    }
+
+    fn retry(&mut self, object: ObjectRef, failure: &Failure) {
+        let failures = self.failures.entry(object.clone()).or_default();
+        *failures += 1;
+        let wait = if *failures < ATTEMPTS_MAX {
+            debug!(kind = %object.kind, object = %object.key, ?failure, "status not written");
+            backoff(BACKOFF, BACKOFF_MAX, *failures)
+        } else {
+            warn!(kind = %object.kind, object = %object.key, ?failure, "status not written, it is tried again in a minute");
+            *failures = 0;
+            jittered(PAUSE)
+        };
+        self.queue.push(object, Instant::now() + wait);
+    }
+}
+
+fn changed_key<'a, V>(change: DiffItem<'a, 'a, StatusKey, V>) -> &'a StatusKey {
+    match change {
+        DiffItem::Add(key, _) | DiffItem::Remove(key, _) => key,
+        DiffItem::Update { new: (key, _), .. } => key,
+    }
+}
+
+#[cfg(test)]
+mod tests;
