@@ -34,7 +34,19 @@ spec:
   template:
     metadata: {labels: {app: echo}}
     spec:
+      topologySpreadConstraints:
+      - maxSkew: 1
+        topologyKey: kubernetes.io/hostname
+        whenUnsatisfiable: DoNotSchedule
+        labelSelector: {matchLabels: {app: echo}}
       containers: [{name: echo, image: echo}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: echo, namespace: life}
+spec:
+  selector: {app: echo}
+  ports: [{port: 80, targetPort: 8080}]
 ";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -47,10 +59,66 @@ async fn a_cluster_without_nodes_is_a_real_control_plane_and_leaves_nothing() ->
 
     a_namespace_gets_its_account_and_root(&client).await?;
     a_deployment_makes_pods(&cluster, &client).await?;
+    // Before anything is killed: an API server that has just started refuses everybody.
+    every_request_is_in_the_audit_log(&cluster)?;
     what_was_written_outlives_a_kill(&cluster, &client).await?;
     a_deleted_namespace_ends(&client).await?;
-    every_request_is_in_the_audit_log(&cluster)?;
+    nothing_is_left_of(cluster)
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_run_on_nodes_and_are_reached_by_their_service() -> anyhow::Result<()> {
+    let began = Instant::now();
+    let cluster = Cluster::start(Options::default()).await?;
+    println!("up after {:?}: {:?}", began.elapsed(), cluster.startup());
+    memory_of(&cluster)?;
+    cluster.kubectl(&["create", "namespace", "life"])?;
+    cluster.apply(DEPLOYMENT)?;
+    let ready = [
+        "-n",
+        "life",
+        "rollout",
+        "status",
+        "deployment/echo",
+        "--timeout=60s",
+    ];
+    let rolled_out = cluster.kubectl(&ready);
+    if rolled_out.is_err() {
+        println!("{}", cluster.kubectl(&["-n", "life", "describe", "pods"])?);
+    }
+    rolled_out?;
+    let pods = cluster.kubectl(&["-n", "life", "get", "pods", "-o", "wide"])?;
+    ensure!(pods.contains("node-a") && pods.contains("node-b"), "{pods}");
+    let address = cluster.kubectl(&[
+        "-n",
+        "life",
+        "get",
+        "service",
+        "echo",
+        "-o",
+        "jsonpath={.spec.clusterIP}",
+    ])?;
+    wait::until("an answer of the service", SOON, || {
+        let address = format!("{}:80", address.trim());
+        async move { Ok(tokio::net::TcpStream::connect(address).await?) }
+    })
+    .await?;
+    nothing_is_left_of(cluster)
+}
+
+/// Resident memory of each part.
+fn memory_of(cluster: &Cluster) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(cluster.dir().join("pids"))? {
+        let path = entry?.path();
+        let id = std::fs::read_to_string(&path)?;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", id.trim()))?;
+        let resident = status.lines().find(|line| line.starts_with("RssAnon"));
+        println!("{:?}: {resident:?}", path.file_name());
+    }
+    Ok(())
+}
+
+fn nothing_is_left_of(cluster: Cluster) -> anyhow::Result<()> {
     let dir = cluster.dir().to_owned();
     let fabric = cluster.fabric().to_owned();
     let pods = cluster.pod_cidr().to_owned();
@@ -107,10 +175,8 @@ async fn what_was_written_outlives_a_kill(
         cluster.kill(&part)?;
         assert!(cluster.kill(&part).is_err(), "{part} is killed once");
         cluster.start_part(&part)?;
-        let after = wait::until("the API server after a kill", SOON, || async {
-            Ok(sets.list(&ListParams::default()).await?.items)
-        })
-        .await?;
+        cluster.wait_api(SOON).await?;
+        let after = sets.list(&ListParams::default()).await?.items;
         assert_eq!(before.len(), 1);
         assert_eq!(before[0].metadata.uid, after[0].metadata.uid, "{part}");
     }
@@ -140,6 +206,7 @@ fn every_request_is_in_the_audit_log(cluster: &Cluster) -> anyhow::Result<()> {
     let refused: Vec<_> = cluster
         .audit()?
         .filter(|event| event["responseStatus"]["code"] == 403)
+        .map(|event| event["responseStatus"]["message"].clone())
         .collect();
     ensure!(refused.is_empty(), "refused: {refused:?}");
     Ok(())

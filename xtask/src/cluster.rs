@@ -32,8 +32,8 @@ pub(crate) enum Action {
         /// How many nodes
         #[arg(long, default_value_t = 2)]
         nodes: u8,
-        /// NAME=PATH of a further executable that containers of this image run
-        #[arg(long = "image", value_name = "NAME=PATH")]
+        /// What containers of a further image run; may be repeated
+        #[arg(long = "image", value_name = "NAME=PROGRAM [ARGS]")]
         images: Vec<String>,
         /// Build ambientd optimised
         #[arg(long)]

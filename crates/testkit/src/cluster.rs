@@ -34,10 +34,11 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 pub struct Options {
     /// How many nodes; with none there is no `kube-proxy` either, and pods stay pending.
     pub nodes: usize,
-    /// The executables that containers run, by the name of their image.
-    pub images: BTreeMap<String, PathBuf>,
-    /// Environment of all containers.
-    pub env: BTreeMap<String, String>,
+    /// The program that containers run, and its first arguments if any, by the name of
+    /// their image without registry and tag. `echo` and `client` are there anyway.
+    pub images: BTreeMap<String, String>,
+    /// Paths of this machine that pods may mount as they are.
+    pub host_paths: Vec<PathBuf>,
     /// The slot, which decides all addresses; `None` for the first that is free.
     pub slot: Option<u8>,
 }
@@ -81,7 +82,7 @@ impl Default for Options {
         Self {
             nodes: 2,
             images: BTreeMap::new(),
-            env: BTreeMap::new(),
+            host_paths: Vec::new(),
             slot: None,
         }
     }
@@ -102,9 +103,9 @@ impl Options {
             args.push(format!("--id={slot}"));
         }
         let images = self.images.iter();
-        args.extend(images.map(|(name, path)| format!("--image={name}={}", path.display())));
-        let env = self.env.iter();
-        args.extend(env.map(|(name, value)| format!("--env={name}={value}")));
+        args.extend(images.map(|(name, program)| format!("--image={name}={program}")));
+        let paths = self.host_paths.iter();
+        args.extend(paths.map(|path| format!("--host-path={}", path.display())));
         args
     }
 }
@@ -237,6 +238,18 @@ impl Cluster {
             Some((name, step["atMS"].as_u64()?))
         };
         steps.into_iter().flatten().filter_map(step).collect()
+    }
+
+    /// Waits until the API server answers well, as after it was started again.
+    ///
+    /// It answers before it is ready: for a moment after a restart it refuses with 403 what
+    /// its roles allow, because it has not read them yet.
+    ///
+    /// # Errors
+    /// When `limit` has passed.
+    pub async fn wait_api(&self, limit: Duration) -> anyhow::Result<()> {
+        self.wait_for(&["get", "--raw=/readyz"], limit, |_| Ok(()))
+            .await
     }
 
     /// Everything that was asked of the API server so far, oldest first: events of
