@@ -202,7 +202,7 @@ struct MeshConfigMap {
 
 /// The row of a ConfigMap; `None` without key `mesh`.
 fn from_config_map(mut object: RawObject, api: &ApiResource) -> Option<Object> {
-    object.name_kind(&api.api_version, "ConfigMap");
+    object.prepare(&api.api_version, "ConfigMap");
     let metadata = object.value.get_mut("metadata")?;
     let map = metadata.as_object_mut()?;
     map.insert("name".to_owned(), json!(NAME));

@@ -1,6 +1,7 @@
 //! Objects as they come: JSON, and the little of it that a watcher needs.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
@@ -12,12 +13,20 @@ use serde_json::Value;
 use crate::ObservedStatus;
 
 /// Any JSON value: what is wrong with an object must not end the watch of the others.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct RawObject {
     /// Name, namespace and resource version, as far as they are texts.
     meta: ObjectMeta,
     /// Everything.
     pub(super) value: Value,
+}
+
+/// Without the content, which may be that of a Secret.
+impl fmt::Debug for RawObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("RawObject");
+        out.field("name", &self.meta.name).finish_non_exhaustive()
+    }
 }
 
 impl<'de> Deserialize<'de> for RawObject {
@@ -80,11 +89,19 @@ impl RawObject {
         Some(ObjectKey::new(ns, name))
     }
 
-    /// Says what it is, which lists of built-in kinds leave out.
-    pub(super) fn name_kind(&mut self, api_version: &str, kind: &str) {
-        if let Value::Object(map) = &mut self.value {
-            map.insert("apiVersion".to_owned(), api_version.into());
-            map.insert("kind".to_owned(), kind.into());
+    /// Says what it is, which lists of built-in kinds leave out, and drops the copy of itself that
+    /// `kubectl apply` left in it.
+    pub(super) fn prepare(&mut self, api_version: &str, kind: &str) {
+        let Value::Object(map) = &mut self.value else {
+            return;
+        };
+        map.insert("apiVersion".to_owned(), api_version.into());
+        map.insert("kind".to_owned(), kind.into());
+        let annotations = map
+            .get_mut("metadata")
+            .and_then(|m| m.get_mut("annotations"));
+        if let Some(Value::Object(annotations)) = annotations {
+            annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
         }
     }
 

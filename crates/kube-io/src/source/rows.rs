@@ -68,7 +68,7 @@ impl Rows {
 
     /// The row; or what is wrong, when that can be told.
     fn read(&self, mut object: RawObject, api: &ApiResource) -> Result<Object, Option<Finding>> {
-        object.name_kind(&api.api_version, self.kind.as_str());
+        object.prepare(&api.api_version, self.kind.as_str());
         match recognise(&object.value, &self.label) {
             Recognised::Object(object) if object.kind() == self.kind => Ok(object),
             // Mesh config has a watch of its own; this is the ConfigMap as any other.

@@ -55,7 +55,7 @@ impl Unsupported {
         if let Some(observed) = &self.observed {
             observed.set(reference.clone(), Some(object.status(&api.api_version)));
         }
-        object.name_kind(&api.api_version, self.kind);
+        object.prepare(&api.api_version, self.kind);
         let finding = match recognise(&object.value, &self.label) {
             Recognised::NotAnInput(finding) => finding,
             _ => None,

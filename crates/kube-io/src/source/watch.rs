@@ -235,6 +235,8 @@ enum Failure {
     WatchRefused(String),
     /// No answer, or one that says that something is wrong.
     Away(String),
+    /// An event cannot be read, so it is not known what it was.
+    Garbled(String),
 }
 
 // === impl Failure ===
@@ -242,10 +244,6 @@ enum Failure {
 impl Failure {
     fn of(error: &watcher::Error) -> Self {
         use watcher::Error as E;
-        let code = |error: &kube::Error| match error {
-            kube::Error::Api(status) => status.code,
-            _ => 0,
-        };
         match error {
             E::InitialListFailed(error) => match code(error) {
                 403 => Self::ListRefused(text(error)),
@@ -253,16 +251,25 @@ impl Failure {
                 410 => Self::Expired,
                 _ => Self::Away(text(error)),
             },
-            E::WatchStartFailed(error) => match code(error) {
-                403 => Self::WatchRefused(text(error)),
-                404 => Self::NotServed,
-                410 => Self::Stale,
-                _ => Self::Away(text(error)),
-            },
+            E::WatchStartFailed(error) => Self::of_watch(error),
+            // A watch that is refused has begun, for the watcher, and fails with its first line.
+            E::WatchFailed(error @ (kube::Error::Api(_) | kube::Error::SerdeError(_))) => {
+                Self::of_watch(error)
+            }
             E::WatchError(status) if status.code == 410 => Self::Expired,
             E::WatchError(status) => Self::Broken(clip(&status.message)),
             E::WatchFailed(error) => Self::Broken(text(error)),
             E::NoResourceVersion => Self::Away(error.to_string()),
+        }
+    }
+
+    fn of_watch(error: &kube::Error) -> Self {
+        match code(error) {
+            403 => Self::WatchRefused(text(error)),
+            404 => Self::NotServed,
+            410 => Self::Stale,
+            _ if matches!(error, kube::Error::SerdeError(_)) => Self::Garbled(text(error)),
+            _ => Self::Away(text(error)),
         }
     }
 
@@ -273,7 +280,15 @@ impl Failure {
             Self::NotServed => "not-served",
             Self::ListRefused(_) | Self::WatchRefused(_) => "forbidden",
             Self::Away(_) => "unavailable",
+            Self::Garbled(_) => "garbled",
         }
+    }
+}
+
+fn code(error: &kube::Error) -> u16 {
+    match error {
+        kube::Error::Api(status) => status.code,
+        _ => 0,
     }
 }
 
@@ -559,6 +574,10 @@ impl<S: Sink> Driver<S> {
             Failure::Away(reason) => {
                 self.complain(KindState::Failing, &reason);
                 Ok((Next::Resume, pause))
+            }
+            Failure::Garbled(reason) => {
+                self.complain(KindState::Failing, &reason);
+                Ok((Next::Anew, pause))
             }
         }
     }
