@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use authn::{Authenticator, Peer};
+use authn::Peer;
 use axum::Extension;
 use axum::Router;
 use axum::extract::{ConnectInfo, Query, Request, State};
@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use xds::{Connection, Connections, SyncState};
 
 use crate::metrics::ProcessMetrics;
+use crate::readiness::{self, Late, Readiness};
 use crate::{ambientz, render};
 
 mod server;
@@ -55,8 +56,12 @@ pub struct DebugState {
     pub metrics: ProcessMetrics,
     /// The flags in force, as text.
     pub config: Arc<String>,
-    /// Says who is calling; without it only this host may use `/debug/`.
-    pub authenticator: Option<Arc<Authenticator>>,
+    /// Whether clients may come.
+    pub readiness: Readiness,
+    /// What comes later; without an authenticator only this host may use `/debug/`.
+    pub late: Arc<Late>,
+    /// Answer `/metrics` to this host only.
+    pub local_metrics: bool,
     /// Namespaces besides the root namespace whose accounts may use everything.
     pub namespaces: Arc<[String]>,
 }
@@ -81,8 +86,23 @@ pub fn ready_only(state: DebugState) -> Router {
     Router::new().route("/ready", get(ready)).with_state(state)
 }
 
+/// Readiness and the debug endpoints, for the probe port of a cluster.
+pub fn ready_and_debug(state: DebugState) -> Router {
+    let ready = Router::new().route("/ready", get(ready));
+    ready.merge(debug(&state)).with_state(state)
+}
+
 /// Everything.
 pub fn router(state: DebugState) -> Router {
+    Router::new()
+        .route("/ready", get(ready))
+        .route("/version", get(|| async { crate::VERSION }))
+        .route("/metrics", get(metrics))
+        .merge(debug(&state))
+        .with_state(state)
+}
+
+fn debug(state: &DebugState) -> Router<DebugState> {
     let local = Router::new()
         .route("/debug/ambientz", get(ambientz))
         .route("/debug/syncz", get(syncz))
@@ -91,13 +111,7 @@ pub fn router(state: DebugState) -> Router {
         .route("/debug/list", get(|| async { axum::Json(PATHS) }))
         .route("/debug/config", get(config))
         .route_layer(middleware::from_fn_with_state(state.clone(), access));
-    Router::new()
-        .route("/ready", get(ready))
-        .route("/version", get(|| async { crate::VERSION }))
-        .route("/metrics", get(metrics))
-        .route("/debug", get(index))
-        .merge(local)
-        .with_state(state)
+    Router::new().route("/debug", get(index)).merge(local)
 }
 
 /// Source: spec/control-plane.md §6.1.
@@ -126,8 +140,9 @@ async fn scope(
         return Ok(Scope::All);
     }
     let authenticator = state
+        .late
         .authenticator
-        .as_ref()
+        .get()
         .ok_or(StatusCode::UNAUTHORIZED)?;
     let peer = Peer {
         addr,
@@ -158,16 +173,40 @@ fn is_loopback(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback()
 }
 
-async fn ready(State(state): State<DebugState>) -> StatusCode {
-    if state.snapshot().is_some() {
+#[derive(Deserialize)]
+struct ReadyQuery {
+    verbose: Option<String>,
+}
+
+async fn ready(
+    State(state): State<DebugState>,
+    ConnectInfo(addr): ConnectInfo<SocketAddr>,
+    Query(query): Query<ReadyQuery>,
+) -> Response {
+    let status = if state.readiness.is_ready() {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
+    };
+    match query.verbose {
+        Some(_) => {
+            let local = is_loopback(addr.ip());
+            let text = readiness::report(&state.readiness, &state.late, local);
+            (status, text).into_response()
+        }
+        None => status.into_response(),
     }
 }
 
-async fn metrics(State(state): State<DebugState>) -> Response {
-    match state.metrics.text(state.snapshot().as_deref()) {
+async fn metrics(
+    State(state): State<DebugState>,
+    ConnectInfo(addr): ConnectInfo<SocketAddr>,
+) -> Response {
+    if state.local_metrics && !is_loopback(addr.ip()) {
+        return StatusCode::FORBIDDEN.into_response();
+    }
+    let cluster = state.late.cluster.get();
+    match state.metrics.text(state.snapshot().as_deref(), cluster) {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
@@ -374,7 +413,7 @@ mod tests {
 
     use std::time::{Duration, SystemTime};
 
-    use authn::{AuthenticatorConfig, DevIssuer, TokenRequest};
+    use authn::{Authenticator, AuthenticatorConfig, DevIssuer, TokenRequest};
     use prometheus::Registry;
 
     use super::*;
@@ -414,12 +453,17 @@ mod tests {
             }),
             ..Snapshot::default()
         };
+        let late = Late::default();
+        let authenticator = Arc::new(Authenticator::new(config, metrics));
+        assert!(late.authenticator.set(authenticator).is_ok());
         DebugState {
             snapshots: watch::channel(Some(Arc::new(snapshot))).1,
             connections: Arc::default(),
             metrics: ProcessMetrics::register(registry, std::time::Instant::now()).unwrap(),
             config: Arc::default(),
-            authenticator: Some(Arc::new(Authenticator::new(config, metrics))),
+            readiness: Readiness::new(&[]),
+            late: Arc::new(late),
+            local_metrics: true,
             namespaces: Arc::from(["ops".to_owned()]),
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use authn::{Authenticator, AuthenticatorConfig, DevIssuer, PodCheck, PodRef};
+use authn::{Authenticator, AuthenticatorConfig, DevIssuer, PodCheck, PodRef, TokenReviewer};
 use ca::Authority;
 use ca::service::NodeAuthorizer;
 use model::{ObjectKey, Str};
@@ -28,25 +28,33 @@ const CHECK_MAX: Duration = Duration::from_secs(24 * 3600);
 /// The configuration of new TLS connections, as of now.
 pub type TlsConfig = watch::Receiver<Arc<rustls::ServerConfig>>;
 
-/// Says who is calling: by certificate, or by a token of the development issuer.
+/// The development issuer, which reviews the tokens that it made.
 ///
 /// # Errors
-/// When the issuer's key cannot be read or made, or a metric's name is taken.
+/// When its key cannot be read or made.
+pub fn issuer(args: &ServeArgs, snapshots: &Snapshots) -> anyhow::Result<DevIssuer> {
+    let issuer = DevIssuer::load_or_create(&args.state_dir, Arc::new(SystemTime::now))
+        .with_context(|| format!("--state-dir {}", args.state_dir.display()))?;
+    Ok(issuer.with_pods(pod_check(snapshots.clone())))
+}
+
+/// Says who is calling: by certificate, or by a token that the reviewer knows.
+///
+/// # Errors
+/// When no audience is named, or a metric's name is taken.
 pub fn authenticator(
     args: &ServeArgs,
+    reviewer: Arc<dyn TokenReviewer>,
     trust_domain: &str,
     snapshots: &Snapshots,
     registry: &Registry,
 ) -> anyhow::Result<Authenticator> {
     let clock: authn::Clock = Arc::new(SystemTime::now);
-    let issuer = DevIssuer::load_or_create(&args.state_dir, Arc::clone(&clock))
-        .with_context(|| format!("--state-dir {}", args.state_dir.display()))?
-        .with_pods(pod_check(snapshots.clone()));
     let initial = Str::from(trust_domain);
     let snapshots = snapshots.clone();
     let config = AuthenticatorConfig {
-        reviewer: Arc::new(issuer),
-        cluster_ids: vec![args.mesh.cluster_id.clone()],
+        reviewer,
+        cluster_ids: args.cluster_ids(),
         remotes: Default::default(),
         audiences: audiences(args)?,
         trust_domain: Arc::new(move || {

@@ -31,13 +31,15 @@ pub fn fetcher(args: &ServeArgs, registry: &Registry) -> anyhow::Result<Fetcher>
     let roots = Some(args.jwks_extra_roots.as_path());
     let client = Client::new(rule, Arc::new(SystemResolver), roots)
         .context("key sets of issuers cannot be fetched")?;
-    let state = args.state_dir.join("jwks.json");
+    // In a cluster nothing is written to disk.
+    let state = args.config_dir.is_some();
+    let state = state.then(|| args.state_dir.join("jwks.json"));
     let metrics = Metrics::register(registry)?;
     Ok(Fetcher::new(
         Arc::new(client),
         metrics,
         args.jwks_refresh,
-        Some(state),
+        state,
     ))
 }
 

@@ -20,9 +20,11 @@ pub mod identity;
 pub mod jwks;
 pub mod metrics;
 pub mod node;
+pub mod readiness;
 pub mod render;
 pub mod serve;
 pub mod target;
+pub mod webhook;
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -37,9 +39,11 @@ pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "-ambientd");
 /// # Errors
 /// What the person who called should read: it names the object or flag and the fix.
 pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    let levels = cli.log_output_level.as_deref();
+    let filter = levels.map_or(cli.log, |levels| config::log_filter(levels).0);
     match cli.command {
         Command::Serve(args) => {
-            start_logging(&cli.log, cli.log_as_json)?;
+            start_logging(&filter, cli.log_as_json)?;
             serve::run(args)?;
             Ok(ExitCode::SUCCESS)
         }
@@ -47,7 +51,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Analyze(args) => commands::analyze(&args),
         Command::Bootstrap(args) => commands::bootstrap(&args),
         Command::Agent(args) => {
-            start_logging(&cli.log, cli.log_as_json)?;
+            start_logging(&filter, cli.log_as_json)?;
             agent::run(args)
         }
         Command::AgentEnvoy(args) => Err(agent::become_envoy(&args)),

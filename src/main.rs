@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 fn main() -> ExitCode {
-    let cli = ambientd::config::Cli::parse();
+    let cli = match ambientd::config::read(std::env::args_os(), std::env::vars_os()) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
     match ambientd::run(cli) {
         Ok(code) => code,
         Err(error) => {

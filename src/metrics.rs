@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use prometheus::{Encoder as _, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
+use crate::readiness::{self, ClusterView};
+
 /// The registry and what is computed when it is read.
 #[derive(Clone)]
 pub struct ProcessMetrics {
@@ -12,6 +14,8 @@ pub struct ProcessMetrics {
     uptime: IntGauge,
     services: IntGauge,
     findings: IntGaugeVec,
+    kinds: IntGaugeVec,
+    outage: IntGauge,
     started: Instant,
 }
 
@@ -45,11 +49,26 @@ impl ProcessMetrics {
             &["severity"],
         )?;
         registry.register(Box::new(findings.clone()))?;
+        let kinds = IntGaugeVec::new(
+            Opts::new(
+                "ambientd_kubernetes_kind_state",
+                "1 for the state that the watch of a kind is in.",
+            ),
+            &["kind", "state"],
+        )?;
+        registry.register(Box::new(kinds.clone()))?;
+        let outage = IntGauge::new(
+            "ambientd_kubernetes_api_outage_seconds",
+            "How long the API server has not been reachable; 0 while it is.",
+        )?;
+        registry.register(Box::new(outage.clone()))?;
         Ok(Self {
             registry,
             uptime,
             services,
             findings,
+            kinds,
+            outage,
             started,
         })
     }
@@ -58,7 +77,14 @@ impl ProcessMetrics {
     ///
     /// # Errors
     /// When a metric cannot be written, which is a defect.
-    pub fn text(&self, snapshot: Option<&snapshot::Snapshot>) -> Result<String, prometheus::Error> {
+    pub fn text(
+        &self,
+        snapshot: Option<&snapshot::Snapshot>,
+        cluster: Option<&ClusterView>,
+    ) -> Result<String, prometheus::Error> {
+        if let Some(cluster) = cluster {
+            self.observe(cluster);
+        }
         self.uptime
             .set(i64::try_from(self.started.elapsed().as_secs()).unwrap_or(i64::MAX));
         if let Some(snapshot) = snapshot {
@@ -88,6 +114,18 @@ impl ProcessMetrics {
         let mut out = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut out)?;
         String::from_utf8(out).map_err(|error| prometheus::Error::Msg(error.to_string()))
+    }
+
+    fn observe(&self, cluster: &ClusterView) {
+        self.kinds.reset();
+        for (kind, health) in cluster.health.kinds() {
+            let labels = [kind.as_str(), readiness::state_word(&health.state)];
+            self.kinds.with_label_values(&labels).set(1);
+        }
+        // At least a second, so that an outage that has just begun is seen.
+        let seconds = readiness::outage(&cluster.health)
+            .map_or(0, |outage| outage.since.elapsed().as_secs().max(1));
+        self.outage.set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
 }
 

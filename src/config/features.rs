@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use clap::{ArgAction, Args, ValueEnum};
 
+use super::values::go_bool;
+
 /// Switches that alter what is computed, under the names that istiod gives them.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Switches")]
@@ -129,15 +131,6 @@ impl FeatureArgs {
             many_authorizers: self.many_authorizers,
             waypoint_missing_denies: self.waypoint_missing == WaypointMissing::FailClosed,
         }
-    }
-}
-
-/// Reads a boolean as Go does.
-fn go_bool(text: &str) -> Result<bool, String> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(format!("{text:?} is neither true nor false")),
     }
 }
 

@@ -29,6 +29,7 @@ mod guests;
 mod io_guard;
 mod tls;
 
+pub(crate) use connection::Going;
 pub use tls::tls_config;
 
 /// Pause after a failed accept, for instance for want of file descriptors.
@@ -45,6 +46,9 @@ pub struct Limits {
     pub age_max: Duration,
     /// How long its streams may then still live.
     pub grace: Duration,
+    /// When the server ends: clients are sent away spread over this time, so that those that
+    /// take them in are not overrun.
+    pub drain: Duration,
     /// Connections open at once on one listener.
     pub connections_max: usize,
     /// Of these, connections of one address; this host's are not counted.
@@ -60,6 +64,7 @@ impl Default for Limits {
             idle: Duration::from_secs(60),
             age_max: Duration::from_secs(30 * 60),
             grace: Duration::from_secs(10),
+            drain: Duration::ZERO,
             connections_max: 20_000,
             connections_per_address_max: 1_000,
             guests_max: 2_048,
@@ -96,8 +101,9 @@ pub enum ServerError {
     Io(#[from] io::Error),
 }
 
-/// Serves until `shutdown`, then waits for connections to close and returns. Services
-/// must end their streams by themselves then.
+/// Serves until `shutdown`, then lets nobody in any more, sends clients away spread over
+/// [`Limits::drain`], and returns when they are gone. The streams of a connection that is asked
+/// to go end with it; what services do besides they must end themselves.
 ///
 /// # Errors
 /// See [`ServerError`]. A bad client is never an error.
@@ -174,7 +180,8 @@ impl Listener {
         // Nobody new is let in while the last ones leave.
         drop(self.socket);
         self.tasks.close();
-        let _ = tokio::time::timeout(self.with.limits.grace, self.tasks.wait()).await;
+        let limits = self.with.limits;
+        let _ = tokio::time::timeout(limits.drain + limits.grace, self.tasks.wait()).await;
     }
 
     /// Starts the task of a connection, or closes it at once: never waits for others.

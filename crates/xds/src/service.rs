@@ -31,6 +31,7 @@ use crate::connections::Connections;
 use crate::identity::IdentityPolicy;
 use crate::metrics::Metrics;
 use crate::response::Response;
+use crate::server::Going;
 use crate::session::Request;
 use crate::wire::{AdsCodec, DECODE_BYTES_MAX, ENCODE_BYTES_MAX};
 use interest::Interests;
@@ -215,6 +216,8 @@ async fn open<R: AdsRequest>(
     let Some(peer) = request.extensions().get::<Peer>().cloned() else {
         return Err(Status::internal("a connection without a peer"));
     };
+    let going = request.extensions().get::<Going>().cloned();
+    let going = going.unwrap_or_default().0;
     let caller = authenticate(shared, &peer, request.metadata()).await?;
     // One caller must not use up what is there for all.
     let share = shared
@@ -233,7 +236,12 @@ async fn open<R: AdsRequest>(
     let (responses, receiver) = mpsc::channel(1);
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
-        stream::run(shared, (peer, caller), request.into_inner(), responses).await;
+        let who = stream::Who {
+            peer,
+            caller,
+            going,
+        };
+        stream::run(shared, who, request.into_inner(), responses).await;
         drop((permit, share));
     });
     Ok(tonic::Response::new(ReceiverStream::new(receiver)))

@@ -49,6 +49,13 @@ pub(super) struct Surroundings {
     pub(super) shutdown: CancellationToken,
 }
 
+/// How long streams that are told to end may take.
+const END_GRACE: Duration = Duration::from_secs(1);
+
+/// In the extensions of every request: cancelled when the streams of its connection must end.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Going(pub(crate) CancellationToken);
+
 /// Streams that are open, and that ever were.
 type Streams = watch::Sender<(usize, u64)>;
 
@@ -62,8 +69,9 @@ where
     let unknown = CancellationToken::new();
     let addr = peer.addr;
     let guest = Arc::new(guest);
+    let going = Going::default();
     let service = service(
-        peer,
+        (peer, going.clone()),
         Arc::clone(&guest),
         Arc::new(streams),
         Failures::new(unknown.clone()),
@@ -96,13 +104,26 @@ where
         () = unknown.cancelled() => ("unauthenticated", FLOOD_GRACE),
         () = idle(&mut watched, with.limits.idle) => ("idle", with.limits.grace),
         () = tokio::time::sleep(jittered(with.limits.age_max)) => ("age", with.limits.grace),
-        () = with.shutdown.cancelled() => ("shutdown", with.limits.grace),
+        () = leaving(&with) => ("shutdown", Duration::ZERO),
     };
     debug!(peer = %addr, reason, "connection is asked to go");
     let closed = &with.metrics.connections_closed;
     closed.with_label_values(&[reason]).inc();
     connection.as_mut().graceful_shutdown();
-    let _ = tokio::time::timeout(grace, connection).await;
+    if tokio::time::timeout(grace, connection.as_mut())
+        .await
+        .is_err()
+    {
+        // A stream that ends with a status tells its client more than one that is cut.
+        going.0.cancel();
+        let _ = tokio::time::timeout(END_GRACE, connection).await;
+    }
+}
+
+/// Returns some time after the server is told to end, another time for every connection.
+async fn leaving(with: &Surroundings) {
+    with.shutdown.cancelled().await;
+    tokio::time::sleep(with.limits.drain.mul_f64(permille_of(random() % 1000))).await;
 }
 
 /// Returns when no stream was open for this long.
@@ -124,12 +145,15 @@ async fn idle(streams: &mut watch::Receiver<(usize, u64)>, limit: Duration) {
 
 /// An age within a tenth of this one, so that clients that came together do not leave together.
 fn jittered(age: Duration) -> Duration {
-    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-    let permille = RandomState::new().build_hasher().finish() % 201;
-    age.mul_f64(0.9 + permille_of(permille))
+    age.mul_f64(0.9 + permille_of(random() % 201))
 }
 
-#[allow(clippy::cast_precision_loss, reason = "at most 200")]
+fn random() -> u64 {
+    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+    RandomState::new().build_hasher().finish()
+}
+
+#[allow(clippy::cast_precision_loss, reason = "below 1000")]
 fn permille_of(count: u64) -> f64 {
     count as f64 / 1000.0
 }
@@ -139,7 +163,7 @@ type Answer =
 
 /// The services, told who the peer is.
 fn service(
-    peer: Peer,
+    (peer, going): (Peer, Going),
     guest: Arc<Guest>,
     streams: Arc<Streams>,
     failures: Arc<Failures>,
@@ -153,6 +177,7 @@ fn service(
         let is_excess = !guest.is_proven() && streams.borrow().0 > GUEST_STREAMS_MAX;
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(peer.clone());
+        request.extensions_mut().insert(going.clone());
         Box::pin(async move {
             let response = if is_excess {
                 tonic::Status::resource_exhausted("too many streams").into_http()

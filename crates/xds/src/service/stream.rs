@@ -7,6 +7,7 @@ use authn::{Caller, Peer};
 use model::rejection::Rejection;
 use snapshot::Snapshot;
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
@@ -22,6 +23,22 @@ const NODE_ID_BYTES_MAX: usize = 1024;
 const VERSION_BYTES_MAX: usize = 64;
 
 type Responses = mpsc::Sender<Result<Response, Status>>;
+
+/// At the other end of a stream.
+pub(super) struct Who {
+    pub(super) peer: Peer,
+    pub(super) caller: Option<Caller>,
+    /// Cancelled when the connection is asked to go.
+    pub(super) going: CancellationToken,
+}
+
+/// Returns when all streams must end, or those of this connection.
+async fn ending(shared: &Shared, going: &CancellationToken) {
+    tokio::select! {
+        () = shared.deps.shutdown.cancelled() => {}
+        () = going.cancelled() => {}
+    }
+}
 
 /// Why a stream ends.
 enum End {
@@ -40,15 +57,15 @@ impl From<Status> for End {
 /// Serves a stream until either side ends it.
 pub(super) async fn run<R: AdsRequest>(
     shared: Arc<Shared>,
-    who: (Peer, Option<Caller>),
+    who: Who,
     mut requests: Streaming<R>,
     responses: Responses,
 ) {
-    let patience = match &who.1 {
+    let patience = match &who.caller {
         Some(_) => FIRST_REQUEST_TIMEOUT,
         None => FIRST_REQUEST_TIMEOUT_UNKNOWN,
     };
-    let end = match first_request(&shared, &mut requests, patience).await {
+    let end = match first_request(&shared, &who, &mut requests, patience).await {
         Ok(first) => match identify(&shared, &who, &first) {
             Ok(client) => serve(&shared, client, who, first, requests, &responses).await,
             Err(status) => End::Status(status),
@@ -65,6 +82,7 @@ pub(super) async fn run<R: AdsRequest>(
 /// The first request that is not a health report.
 async fn first_request<R: AdsRequest>(
     shared: &Shared,
+    who: &Who,
     requests: &mut Streaming<R>,
     patience: Duration,
 ) -> Result<Request, End> {
@@ -73,7 +91,7 @@ async fn first_request<R: AdsRequest>(
     loop {
         let request = tokio::select! {
             biased;
-            () = shared.deps.shutdown.cancelled() => return Err(shutting_down().into()),
+            () = ending(shared, &who.going) => return Err(shutting_down().into()),
             request = receive(shared, requests) => request?,
             () = &mut deadline => {
                 // Not DEADLINE_EXCEEDED: ztunnel would come back in ten milliseconds.
@@ -115,7 +133,7 @@ async fn receive<R: AdsRequest>(
 /// Who the client is, if it may be that.
 fn identify(
     shared: &Shared,
-    (peer, caller): &(Peer, Option<Caller>),
+    Who { peer, caller, .. }: &Who,
     first: &Request,
 ) -> Result<Client, Status> {
     let node = first
@@ -157,7 +175,11 @@ fn identify(
 async fn serve<R: AdsRequest>(
     shared: &Arc<Shared>,
     client: Client,
-    (peer, caller): (Peer, Option<Caller>),
+    Who {
+        peer,
+        caller,
+        going,
+    }: Who,
     first: Request,
     requests: Streaming<R>,
     responses: &Responses,
@@ -183,6 +205,7 @@ async fn serve<R: AdsRequest>(
     let session = Session::new(client, flavour, Arc::clone(&deps.cache), nonce_prefix);
     let task = Task {
         shared: Arc::clone(shared),
+        going,
         number,
         session,
         responses: responses.clone(),
@@ -207,6 +230,7 @@ async fn serve<R: AdsRequest>(
 
 struct Task {
     shared: Arc<Shared>,
+    going: CancellationToken,
     number: u64,
     session: Session,
     responses: Responses,
@@ -250,7 +274,7 @@ impl Task {
         };
         tokio::select! {
             biased;
-            () = self.shared.deps.shutdown.cancelled() => Err(shutting_down().into()),
+            () = ending(&self.shared, &self.going) => Err(shutting_down().into()),
             received = receive(&self.shared, requests) => {
                 *request = Some(received?);
                 Ok(())
@@ -377,7 +401,7 @@ impl Task {
                 metrics.pushes.with_label_values(&[&format!("{short}_senderr")]).inc();
                 return Err(End::Gone);
             },
-            () = self.shared.deps.shutdown.cancelled() => return Err(shutting_down().into()),
+            () = ending(&self.shared, &self.going) => return Err(shutting_down().into()),
         }
         metrics
             .send_time
