@@ -15,7 +15,9 @@ mod demo;
 mod deny;
 mod deps;
 mod envoy;
+mod generate;
 mod golang;
+mod kind_up;
 mod lex;
 mod orphans;
 mod steps;
@@ -53,7 +55,11 @@ enum Command {
         args: Vec<String>,
     },
     /// Write the generated files anew
-    Gen,
+    Gen {
+        /// Only say whether they are stale
+        #[arg(long)]
+        check: bool,
+    },
     /// Provide the pinned Envoy and print its path
     Envoy,
     /// A real Kubernetes without containers on this machine; needs root
@@ -61,6 +67,8 @@ enum Command {
         #[command(subcommand)]
         action: cluster::Action,
     },
+    /// A kind cluster with ambientd in istiod's place; needs kind, docker, helm and kubectl
+    KindUp(kind_up::KindUp),
     /// Check licences, banned duplicates and sources
     Deny {
         /// Check security advisories instead; needs the network
@@ -90,15 +98,10 @@ fn run(command: Command) -> Result<()> {
         Command::Test { only } => test::run(&only),
         Command::Scenario { names } => demo::scenarios(&names),
         Command::Bench { args } => demo::bench(&args),
-        Command::Gen => steps::run(&mut steps::cargo(&[
-            "run",
-            "-p",
-            "xtask",
-            "--example",
-            "gen",
-        ])),
+        Command::Gen { check } => generate::run(check),
         Command::Envoy => envoy::ensure().map(|path| println!("{}", path.display())),
         Command::Cluster { action } => cluster::run(&action),
+        Command::KindUp(flags) => kind_up::run(&flags),
         Command::Deny { advisories } => deny::run(advisories),
         Command::CheckDeps => deps::run(),
         Command::CheckOrphans => orphans::run(),

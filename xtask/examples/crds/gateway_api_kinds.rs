@@ -9,8 +9,8 @@ use gateway_api::apis::standard::{
 use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
-use crate::restore::restore;
-use crate::{GATEWAY_API, Names, definition};
+use super::restore::restore;
+use super::{GATEWAY_API, Names, definition};
 
 /// The kinds that the types of crate `gateway-api` describe.
 pub(crate) fn definitions() -> Result<Vec<Value>> {

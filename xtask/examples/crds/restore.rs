@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::GATEWAY_API;
+use super::GATEWAY_API;
 
 /// Lists that merge by a key, by the name of the field.
 const KEYED: &[(&str, &str)] = &[
