@@ -38,6 +38,8 @@ struct State {
     names: BTreeMap<Kind, BTreeSet<ObjectKey>>,
     resyncs: usize,
     findings: Vec<Finding>,
+    /// The batches that led to a snapshot, for who asks why.
+    reasons: Vec<String>,
 }
 
 /// Takes what sources send.
@@ -51,6 +53,15 @@ struct Source {
     health: Health,
     stop: CancellationToken,
     task: JoinHandle<Result<(), kube_io::source::SourceError>>,
+}
+
+fn summary(input: &Input) -> String {
+    match input {
+        Input::Resync(kind, list) => format!("{} {kind}", list.len()),
+        Input::Upsert(object) => format!("{object:?}"),
+        Input::Delete(kind, key) => format!("no {kind} {key}"),
+        other => format!("{other:?}"),
+    }
 }
 
 // === impl State ===
@@ -75,8 +86,11 @@ impl State {
                 _ => {}
             }
         }
+        let mut reason: Vec<String> = batch.iter().map(summary).collect();
+        reason.truncate(20);
         if self.pipeline.apply(batch).is_some() {
             self.generations += 1;
+            self.reasons.push(reason.join(", "));
         }
     }
 
@@ -101,6 +115,7 @@ impl Sink {
             names: BTreeMap::new(),
             resyncs: 0,
             findings: Vec::new(),
+            reasons: Vec::new(),
         }));
         let (sender, mut inputs) = mpsc::channel(16);
         let taken = state.clone();
@@ -278,10 +293,17 @@ async fn restarts_change_nothing(
             .until_states(&format!("watches after {part}"), KindState::Watching)
             .await?;
         let after = sink.settled().await;
-        ensure!(after == before, "{part}: {before} snapshots, then {after}");
+        let reason = sink.look(|state| state.reasons.last().cloned());
+        ensure!(
+            after == before,
+            "{part}: {before} snapshots, then {after}: {reason:?}"
+        );
         cluster.kubectl(&["create", "namespace", name])?;
         let seen = |state: &State| state.has(Kind::Namespace, "", name);
         sink.until("what was written after it", seen).await?;
+        // Of the controller manager, which takes longer to come back; it is served to proxies.
+        let root = |state: &State| state.has(Kind::ConfigMap, name, "kube-root-ca.crt");
+        sink.until("the root of the cluster in it", root).await?;
     }
     Ok(())
 }

@@ -54,19 +54,16 @@ impl Observed {
 
     /// Notes what was seen; `None` when the object is gone.
     pub fn set(&self, object: ObjectRef, status: Option<ObservedStatus>) {
-        match status {
-            Some(status) => {
-                let status = Arc::new(status);
-                let old = self.statuses.write().insert(object.clone(), status.clone());
-                if old.is_some_and(|old| old == status) {
-                    return;
-                }
-                self.changed.lock().insert(object);
+        if let Some(status) = status {
+            let status = Arc::new(status);
+            let old = self.statuses.write().insert(object.clone(), status.clone());
+            if old.is_some_and(|old| old == status) {
+                return;
             }
-            None => {
-                self.statuses.write().remove(&object);
-                self.changed.lock().remove(&object);
-            }
+            self.changed.lock().insert(object);
+        } else {
+            self.statuses.write().remove(&object);
+            self.changed.lock().remove(&object);
         }
         self.changes.send_modify(|count| *count += 1);
     }

@@ -148,12 +148,12 @@ pub async fn run(
     tasks.spawn(findings.run(inputs, stop.clone()));
     while let Some(ended) = tasks.join_next().await {
         let cancelled = stop.is_cancelled();
+        if cancelled {
+            continue;
+        }
         match ended {
-            Ok(Ok(())) if cancelled => {}
-            Ok(Err(error)) if !cancelled => return Err(error),
-            Ok(Err(_)) => {}
+            Ok(Err(error)) => return Err(error),
             Ok(Ok(())) => return Err(SourceError::Ended),
-            Err(_) if cancelled => {}
             Err(error) => {
                 tracing::error!(%error, "a watch ended by itself");
                 return Err(SourceError::Ended);

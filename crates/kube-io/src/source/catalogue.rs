@@ -88,9 +88,10 @@ pub(super) async fn run(
         });
         if is_failing != problem.is_some() {
             is_failing = problem.is_some();
-            match &problem {
-                Some(error) => tracing::warn!(error, "cannot ask the API server what it serves"),
-                None => tracing::info!("the API server says again what it serves"),
+            if let Some(error) = &problem {
+                tracing::warn!(error, "cannot ask the API server what it serves");
+            } else {
+                tracing::info!("the API server says again what it serves");
             }
         }
         let wait = if problem.is_some() {

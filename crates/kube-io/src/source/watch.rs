@@ -587,15 +587,14 @@ impl<S: Sink> Driver<S> {
         self.told(state.clone(), reason);
         if self.problem.as_ref() != Some(&state) {
             let kind = &self.target.label;
-            match state {
-                KindState::Forbidden => {
-                    tracing::error!(%kind, reason, "the API server refuses to let us read it");
-                }
-                _ => tracing::warn!(
+            if state == KindState::Forbidden {
+                tracing::error!(%kind, reason, "the API server refuses to let us read it");
+            } else {
+                tracing::warn!(
                     %kind,
                     reason,
                     "cannot be read from the API server; what was read last stays in effect"
-                ),
+                );
             }
             self.problem = Some(state);
         }
