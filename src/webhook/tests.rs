@@ -150,7 +150,7 @@ async fn what_is_no_review_is_refused_in_the_order_of_the_spec() {
         .unwrap()
         .get_metric()
         .iter()
-        .map(|m| m.get_counter().value())
+        .map(|m| m.get_counter().get_value())
         .sum();
     assert!((counted - 4.0).abs() < 0.1, "{counted}");
 }
