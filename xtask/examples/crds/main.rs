@@ -6,6 +6,10 @@
 //! dropped. They check values less strictly.
 //!
 //! With `--check`, nothing is written and stale files are an error.
+#![allow(
+    clippy::indexing_slicing,
+    reason = "an index into a value that is being made here adds the field"
+)]
 
 use std::path::PathBuf;
 
