@@ -2,7 +2,7 @@
 
 use model::validate::{Problem, Verdict, validate};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::Metrics;
 
@@ -150,14 +150,17 @@ fn expressions(verdict: &mut Verdict) {
 }
 
 fn respond(version: &str, uid: &str, response: &Response) -> Value {
-    let mut out = json!({"uid": uid, "allowed": response.allowed});
+    let mut out = Map::new();
+    out.insert("uid".to_owned(), uid.into());
+    out.insert("allowed".to_owned(), response.allowed.into());
     if !response.message.is_empty() {
-        out["status"] = json!({"message": one_line(&response.message, usize::MAX)});
+        let message = one_line(&response.message, usize::MAX);
+        out.insert("status".to_owned(), json!({"message": message}));
     }
     if !response.warnings.is_empty() {
         let warnings = response.warnings.iter();
         let warnings = warnings.map(|text| one_line(text, WARNING_CHARS_MAX));
-        out["warnings"] = warnings.collect::<Vec<_>>().into();
+        out.insert("warnings".to_owned(), warnings.collect());
     }
     json!({"apiVersion": version, "kind": "AdmissionReview", "response": out})
 }

@@ -57,7 +57,8 @@ fn wasm(verdict: &mut Verdict, at: &At<'_>) {
     }
     let hash = at.text("sha256");
     let is_hex = |c: u8| c.is_ascii_digit() || matches!(c, b'a'..=b'f');
-    if !hash.is_empty() && !(hash.len() == 64 && hash.bytes().all(is_hex)) {
+    let is_hash = hash.len() == 64 && hash.bytes().all(is_hex);
+    if !(hash.is_empty() || is_hash) {
         verdict.reject(at.field("sha256"), "not 64 lower-case hexadecimal digits");
     }
     longest(verdict, at, "imagePullSecret", SECRET_CHARS_MAX);

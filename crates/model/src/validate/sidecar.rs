@@ -61,7 +61,8 @@ fn listener_port(verdict: &mut Verdict, at: &At<'_>, is_egress: bool) {
     }
     // An egress listener on a socket has the number 0.
     let number = at.integer("number").unwrap_or_default();
-    if !is_port(number) && !(is_egress && number == 0) {
+    let is_of_socket = is_egress && number == 0;
+    if !(is_port(number) || is_of_socket) {
         port(verdict, at, "number");
     }
     let name = at.text("name");

@@ -104,7 +104,6 @@ fn is_balanced(text: &str) -> bool {
                 chars.next();
             }
             (Some(end), c) if c == end => quote = None,
-            (Some(_), _) => {}
             (None, '"' | '\'') => quote = Some(c),
             (None, '(') => open.push(')'),
             (None, '[') => open.push(']'),
