@@ -66,7 +66,12 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 fn start_logging(filter: &str, json: bool) -> anyhow::Result<()> {
     use anyhow::Context as _;
-    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+    // Whoever asks the API server says what came of it, and says it once.
+    let quiet = match filter.contains("kube_client") {
+        true => String::new(),
+        false => ",kube_client=off".to_owned(),
+    };
+    let filter = tracing_subscriber::EnvFilter::try_new(format!("{filter}{quiet}"))
         .with_context(|| format!("--log {filter:?} is not a log filter"))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

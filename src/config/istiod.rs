@@ -53,12 +53,11 @@ const FLAGS_THAT_MATTER: [&str; 6] = [
 ];
 
 /// Beginnings of the names of istiod's variables.
-const PREFIXES: [&str; 21] = [
+const PREFIXES: [&str; 20] = [
     "AMBIENT_",
     "AUTO_RELOAD_",
     "CA_",
     "CITADEL_",
-    "CLOUD_",
     "DEBUG_",
     "DEFAULT_",
     "ENABLE_",
