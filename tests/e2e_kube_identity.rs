@@ -54,7 +54,7 @@ async fn control_plane() -> Cluster {
 
 // === Tokens ===
 
-const WORKLOADS: &str = r#"
+const WORKLOADS: &str = r"
 apiVersion: v1
 kind: Namespace
 metadata: {name: app}
@@ -74,7 +74,7 @@ metadata: {name: gone, namespace: app}
 apiVersion: v1
 kind: ServiceAccount
 metadata: {name: ztunnel, namespace: istio-system}
-"#;
+";
 
 fn node(name: &str) -> String {
     format!("---\napiVersion: v1\nkind: Node\nmetadata: {{name: {name}}}\n")

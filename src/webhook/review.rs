@@ -47,7 +47,8 @@ struct Request {
 struct Kind {
     group: String,
     version: String,
-    kind: String,
+    #[serde(rename = "kind")]
+    name: String,
 }
 
 /// The answer to the bytes of a review.
@@ -186,5 +187,5 @@ fn labels(kind: &Kind) -> [&str; 3] {
     };
     let group = known(&kind.group, &GROUPS);
     let version = known(&kind.version, &VERSIONS);
-    [group, version, known(&kind.kind, &model::validate::KINDS)]
+    [group, version, known(&kind.name, &model::validate::KINDS)]
 }
