@@ -57,7 +57,7 @@ pub struct Cli {
 pub enum Command {
     /// Serve xDS, workload discovery and the debug endpoints: of a cluster, or of a directory.
     #[command(alias = "discovery", args_override_self = true)]
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Print what a proxy would receive, all findings, or the status of objects, as JSON or YAML.
     Render(RenderArgs),
     /// Print what of the configuration does not do what it says.

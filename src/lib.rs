@@ -44,7 +44,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Serve(args) => {
             start_logging(&filter, cli.log_as_json)?;
-            serve::run(args)?;
+            serve::run(*args)?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Render(args) => commands::render(&args),
@@ -67,9 +67,10 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 fn start_logging(filter: &str, json: bool) -> anyhow::Result<()> {
     use anyhow::Context as _;
     // Whoever asks the API server says what came of it, and says it once.
-    let quiet = match filter.contains("kube_client") {
-        true => String::new(),
-        false => ",kube_client=off".to_owned(),
+    let quiet = if filter.contains("kube_client") {
+        ""
+    } else {
+        ",kube_client=off"
     };
     let filter = tracing_subscriber::EnvFilter::try_new(format!("{filter}{quiet}"))
         .with_context(|| format!("--log {filter:?} is not a log filter"))?;

@@ -264,9 +264,10 @@ async fn serve_debug(args: &ServeArgs, tasks: &mut Tasks, debug: DebugState) -> 
 async fn tell_findings(args: &ServeArgs, wires: &Wires) {
     for finding in &args.findings {
         let (object, message) = (&finding.object.key.name, &finding.message);
-        match finding.severity {
-            Severity::Info => tracing::info!(%object, code = finding.code, "{message}"),
-            _ => tracing::warn!(%object, code = finding.code, "{message}"),
+        if finding.severity == Severity::Info {
+            tracing::info!(%object, code = finding.code, "{message}");
+        } else {
+            tracing::warn!(%object, code = finding.code, "{message}");
         }
     }
     let findings = Input::SourceFindings("process", args.findings.clone());
@@ -320,13 +321,13 @@ fn fill_from_files(
         &args.state_dir,
     )
     .with_context(|| format!("--root-ca-dir {}", args.root_ca_dir.display()))?;
+    let (flag, dir) = match &source {
+        ca::Source::PluggedIn { ca, .. } => ("--root-ca-dir", ca.dir().to_owned()),
+        ca::Source::Own(_) => ("--state-dir", args.state_dir.join("ca")),
+    };
     source
         .start(authority, SystemTime::now())
-        .context("the certificate authority cannot start")?;
-    let dir = match &source {
-        ca::Source::PluggedIn { ca, .. } => ca.dir().to_owned(),
-        ca::Source::Own(_) => args.state_dir.join("ca"),
-    };
+        .with_context(|| format!("{flag}: the certificate authority cannot start"))?;
     let followed = Arc::clone(authority);
     tasks.spawn(async move {
         ca::watch(source, Some(&dir), followed).await;

@@ -172,22 +172,19 @@ fn tolerate(words: &[OsString], command: &clap::Command) -> Option<(Vec<OsString
             kept.push(word.clone());
             continue;
         }
-        match find(serve, name) {
-            Some(arg) => {
-                kept.push(word.clone());
-                // The value may begin with a dash.
-                let takes = arg.get_action().takes_values() && !arg.is_require_equals_set();
-                if takes && !has_value && !is_short_with_value(name) {
-                    kept.extend(rest.next().cloned());
-                }
+        if let Some(arg) = find(serve, name) {
+            kept.push(word.clone());
+            // The value may begin with a dash.
+            let takes = arg.get_action().takes_values() && !arg.is_require_equals_set();
+            if takes && !has_value && !is_short_with_value(name) {
+                kept.extend(rest.next().cloned());
             }
-            None => {
-                let is_value = |next: &&OsString| !next.to_string_lossy().starts_with('-');
-                if !has_value {
-                    let _ = rest.next_if(is_value);
-                }
-                ignored.push(unknown_flag(name.trim_start_matches('-')));
+        } else {
+            let is_value = |next: &&OsString| !next.to_string_lossy().starts_with('-');
+            if !has_value {
+                let _ = rest.next_if(is_value);
             }
+            ignored.push(unknown_flag(name.trim_start_matches('-')));
         }
     }
     Some((kept, ignored))
@@ -228,23 +225,18 @@ fn flag(name: &str, severity: Severity, message: String) -> Finding {
 }
 
 fn unknown_flag(name: &str) -> Finding {
-    match FLAGS.iter().find(|(known, _)| *known == name) {
-        Some((_, instead)) => {
-            let matters = FLAGS_THAT_MATTER.contains(&name);
-            let severity = if matters {
-                Severity::Warning
-            } else {
-                Severity::Info
-            };
-            flag(name, severity, format!("The flag has no effect: {instead}"))
-        }
-        None => {
-            let message = "There is no such flag; it has no effect".to_owned();
-            let mut finding = flag(name, Severity::Warning, message);
-            finding.fix = "Correct its name or remove it".into();
-            finding
-        }
+    if let Some((_, instead)) = FLAGS.iter().find(|(known, _)| *known == name) {
+        let severity = if FLAGS_THAT_MATTER.contains(&name) {
+            Severity::Warning
+        } else {
+            Severity::Info
+        };
+        return flag(name, severity, format!("The flag has no effect: {instead}"));
     }
+    let message = "There is no such flag; it has no effect".to_owned();
+    let mut finding = flag(name, Severity::Warning, message);
+    finding.fix = "Correct its name or remove it".into();
+    finding
 }
 
 /// Variables that would be dangerous to ignore.

@@ -174,7 +174,7 @@ mod tests {
             .unwrap()
             .command
         {
-            Command::Serve(args) => args,
+            Command::Serve(args) => *args,
             other => unreachable!("{other:?}"),
         }
     }

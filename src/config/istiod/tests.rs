@@ -10,7 +10,7 @@ fn serve(words: &[&str], environment: &[(&str, &str)]) -> Result<(Cli, ServeArgs
     let cli = read(words, environment).map_err(|error| error.to_string())?;
     match &cli.command {
         Command::Serve(args) => {
-            let args = args.clone();
+            let args = (**args).clone();
             Ok((cli, args))
         }
         other => panic!("{other:?}"),
