@@ -77,6 +77,34 @@ pub struct ServeArgs {
     /// Name of this replica where replicas choose a leader; by default the host's.
     #[arg(long, env = "POD_NAME")]
     pub pod_name: Option<String>,
+    /// How long other replicas wait for one that is to write and is not heard of.
+    #[arg(
+        long,
+        hide = true,
+        env = "AMBIENTD_LEASE_DURATION",
+        default_value = "30s",
+        value_parser = duration
+    )]
+    pub lease_duration: Duration,
+    /// How long the beginning of an answer of the API server may take.
+    #[arg(
+        long,
+        hide = true,
+        env = "AMBIENTD_API_REQUEST_TIMEOUT",
+        default_value = "30s",
+        value_parser = duration
+    )]
+    pub api_request_timeout: Duration,
+    /// How long an answer of the API server that has begun may pause; watches hear of it every
+    /// minute.
+    #[arg(
+        long,
+        hide = true,
+        env = "AMBIENTD_API_IDLE_TIMEOUT",
+        default_value = "90s",
+        value_parser = duration
+    )]
+    pub api_idle_timeout: Duration,
     /// Other names of this cluster: ALIAS=CLUSTER (comma-separated).
     #[arg(long, alias = "clusterAliases", value_delimiter = ',')]
     pub cluster_aliases: Vec<String>,

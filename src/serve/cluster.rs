@@ -45,7 +45,8 @@ impl Cluster {
         let client = client::connect(&ClientOptions {
             kubeconfig: kubeconfig(args),
             context: args.context.clone(),
-            ..ClientOptions::default()
+            request_timeout: args.api_request_timeout,
+            idle_timeout: args.api_idle_timeout,
         })
         .await?;
         let (terms, receiver) = watch::channel(None);
@@ -65,6 +66,8 @@ impl Cluster {
             revision: args.mesh.revision.clone(),
             mesh_config_file: Some(args.mesh_config.clone()),
             metrics: SourceMetrics::register(&wires.registry)?,
+            request_timeout: args.api_request_timeout,
+            idle_timeout: args.api_idle_timeout,
             ..SourceConfig::new(client)
         };
         let (inputs, observed) = (wires.inputs.clone(), cluster.observed.clone());
@@ -135,7 +138,13 @@ impl Cluster {
         let reports = Reports::new(wires.inputs.clone());
         let name = replica_name(args);
         let ns = &args.mesh.system_namespace;
-        let config = ElectionConfig::new(ns.clone(), &args.mesh.revision, name.clone());
+        let config = ElectionConfig {
+            lease: args.lease_duration,
+            renew_deadline: args.lease_duration / 2,
+            retry: args.lease_duration / 4,
+            reports: Some(reports.clone()),
+            ..ElectionConfig::new(ns.clone(), &args.mesh.revision, name.clone())
+        };
         // Writers stop first; the lease is released when the last of them has.
         let writers = tokio_util::task::TaskTracker::new();
         if args.write_status {
@@ -192,7 +201,8 @@ impl Cluster {
             leadership: self.leadership.clone(),
             revision: args.mesh.revision.clone(),
             system_namespace: ns.clone(),
-            fail_closed: false,
+            // As istiod: once it is seen that our answers arrive.
+            fail_closed: args.webhook_addr.is_some(),
             roots: root_pem(tasks, bundles),
         };
         let stop = tasks.stopping.clone();

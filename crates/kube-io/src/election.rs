@@ -16,8 +16,9 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::Term;
 use crate::jitter::jittered;
+use crate::write::Failure;
+use crate::{Reports, Term};
 
 /// Longest lease of another holder that is believed.
 const LEASE_MAX: Duration = Duration::from_secs(3600);
@@ -39,7 +40,12 @@ pub struct ElectionConfig {
     pub renew_deadline: Duration,
     /// Time between two attempts to renew, and about between two looks at another's lease.
     pub retry: Duration,
+    /// Who is told that the API server refuses, if anybody.
+    pub reports: Option<Reports>,
 }
+
+/// What a lease is asked for.
+const VERBS: [&str; 3] = ["get", "create", "update"];
 
 /// What the lease held when it was last read or written, and since when it holds that.
 struct Record {
@@ -97,6 +103,7 @@ impl ElectionConfig {
             lease: Duration::from_secs(30),
             renew_deadline: Duration::from_secs(15),
             retry: Duration::from_millis(7_500),
+            reports: None,
         }
     }
 }
@@ -174,8 +181,15 @@ impl Election {
         }
     }
 
-    /// Tells of the first failure of a row.
+    /// Tells of the first failure of a row, and whoever collects refusals of each.
     fn tell(&self, is_failing: &mut bool, error: &Error) {
+        if let (Some(reports), Failure::Refused(message)) =
+            (&self.config.reports, Failure::of(error, &self.config.name))
+        {
+            let is_it = |verb: &&str| message.contains(&format!("cannot {verb} "));
+            let verb = VERBS.into_iter().find(is_it).unwrap_or("use");
+            let _ = reports.refused(&format!("{verb} leases"), &message);
+        }
         if std::mem::replace(is_failing, true) {
             debug!(lease = %self.config.name, %error, "lease cannot be had");
         } else {
@@ -240,6 +254,11 @@ impl Election {
         let spec = lease.spec.as_ref();
         let transitions = spec.and_then(|spec| spec.lease_transitions).unwrap_or(0);
         self.observe(lease);
+        if let Some(reports) = &self.config.reports {
+            for verb in VERBS {
+                reports.allowed(&format!("{verb} leases"));
+            }
+        }
         Attempt::Held(Term {
             transitions,
             until: begun + self.config.renew_deadline,

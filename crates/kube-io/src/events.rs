@@ -341,10 +341,10 @@ impl Sender {
             }
             Err(error) => {
                 let failure = Failure::of(&error, name);
-                if let Failure::Refused(message) = &failure {
-                    self.config.reports.refused(what, message);
-                }
-                Err(failure)
+                Err(match failure {
+                    Failure::Refused(message) => self.config.reports.refused(what, &message),
+                    failure => failure,
+                })
             }
         }
     }

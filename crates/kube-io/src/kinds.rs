@@ -62,8 +62,9 @@ pub(crate) const fn field_selector(kind: Kind) -> Option<&'static str> {
 ///
 /// Required is what decides who may talk to whom: the policies; what workloads, services and
 /// waypoints there are, since a policy of a waypoint is enforced by nobody when the waypoint is
-/// not known; DestinationRule, which says which connections are encrypted; and mesh config, which
-/// holds the trust domain. Without the others less is reachable, or traffic is not split.
+/// not known; routes and VirtualServices, since one of them closes every path of its host that it
+/// does not match; DestinationRule, which says which connections are encrypted; and mesh config,
+/// which holds the trust domain. Without the others less is reachable.
 pub const fn need(kind: Kind) -> Need {
     match kind {
         Kind::Namespace
@@ -78,16 +79,13 @@ pub const fn need(kind: Kind) -> Need {
         | Kind::DestinationRule
         | Kind::ServiceEntry
         | Kind::WorkloadEntry
-        | Kind::MeshConfig => Need::Required,
-        Kind::Node
-        | Kind::ReferenceGrant
-        | Kind::Secret
-        | Kind::ConfigMap
         | Kind::HttpRoute
         | Kind::GrpcRoute
         | Kind::TcpRoute
         | Kind::TlsRoute
-        | Kind::VirtualService => Need::Optional,
+        | Kind::VirtualService
+        | Kind::MeshConfig => Need::Required,
+        Kind::Node | Kind::ReferenceGrant | Kind::Secret | Kind::ConfigMap => Need::Optional,
     }
 }
 
@@ -135,6 +133,19 @@ mod tests {
         assert_eq!(of("EndpointSlice"), "endpointslices");
         assert_eq!(of("Telemetry"), "telemetries");
         assert_eq!(of("BackendTLSPolicy"), "backendtlspolicies");
+    }
+
+    #[test]
+    fn what_closes_something_is_required() {
+        let optional = Kind::ALL.into_iter();
+        let optional = optional.filter(|kind| need(*kind) == Need::Optional);
+        let expected = [
+            Kind::Node,
+            Kind::ReferenceGrant,
+            Kind::Secret,
+            Kind::ConfigMap,
+        ];
+        assert!(optional.eq(Kind::ALL.into_iter().filter(|kind| expected.contains(kind))));
     }
 
     #[test]

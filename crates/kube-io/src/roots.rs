@@ -33,6 +33,9 @@ use crate::{Leadership, Reports, WriteMetrics};
 
 use table::Listed;
 
+/// Requests, as reports of refusals call them.
+const WATCH_PLACES: &str = "watch namespaces";
+const WATCH_MAPS: &str = "watch configmaps";
 /// Namespaces that never get one.
 const SKIPPED: [&str; 3] = ["kube-public", "kube-node-lease", "local-path-storage"];
 /// Key of the roots.
@@ -206,7 +209,7 @@ fn watch_all(config: &RootWriter) -> futures::stream::SelectAll<BoxStream<'stati
         .default_backoff()
         .map(|event| match event {
             Ok(event) => Change::Place(event),
-            Err(error) => Change::Failed("watch namespaces", error),
+            Err(error) => Change::Failed(WATCH_PLACES, error),
         });
     let mut all = vec![places.boxed()];
     for name in config.names.all() {
@@ -217,7 +220,7 @@ fn watch_all(config: &RootWriter) -> futures::stream::SelectAll<BoxStream<'stati
             .default_backoff()
             .map(move |event| match event {
                 Ok(event) => Change::Map(name.clone(), event),
-                Err(error) => Change::Failed("watch configmaps", error),
+                Err(error) => Change::Failed(WATCH_MAPS, error),
             });
         all.push(maps.boxed());
     }
@@ -340,6 +343,7 @@ impl<'a> Term<'a> {
                 let name = |namespace: &PartialObjectMeta<Namespace>| {
                     Some(Str::from(namespace.name_any()))
                 };
+                self.config.reports.allowed(WATCH_PLACES);
                 self.places.follow(event, name, Place::of)
             }
             Change::Map(name, event) => {
@@ -348,6 +352,7 @@ impl<'a> Term<'a> {
                 } else {
                     KEY_CRL
                 };
+                self.config.reports.allowed(WATCH_MAPS);
                 let ns = |map: &ConfigMap| map.namespace().map(Str::from);
                 let Some(maps) = self.maps.get_mut(&name) else {
                     return;
@@ -364,7 +369,7 @@ impl<'a> Term<'a> {
                 | watcher::Error::WatchStartFailed(kube::Error::Api(status)) = &error
                     && status.code == 403
                 {
-                    self.config.reports.refused(what, &status.message);
+                    let _ = self.config.reports.refused(what, &status.message);
                 }
                 debug!(what, %error, "watch of roots fails");
                 return;
@@ -530,10 +535,10 @@ async fn send(
         }
         Ok(Err(error)) => {
             let failure = Failure::of(&error, &object.key.name);
-            if let Failure::Refused(message) = &failure {
-                reports.refused(what.0, message);
-            }
-            Err(Some(failure))
+            Err(Some(match failure {
+                Failure::Refused(message) => reports.refused(what.0, &message),
+                failure => failure,
+            }))
         }
         Err(_) if leadership.term().is_none() => Err(None),
         Err(_) => Err(Some(Failure::Other("no answer in time".to_owned()))),

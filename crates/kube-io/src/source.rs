@@ -1,7 +1,8 @@
 //! The API server as a source of objects.
 //!
 //! One task per kind. What lists and watches say becomes rows at once, the JSON is dropped.
-//! `catalogue` says which versions are served, `watch` drives one kind on kube's watcher, and
+//! `catalogue` says which versions are served, `watch` drives one kind (`target`) on kube's watcher,
+//! whose errors `failure` tells apart, and
 //! sinks say what becomes of objects: `rows` of kinds that are read, `unsupported` of those that
 //! are only reported, `mesh` of mesh config.
 //!
@@ -23,11 +24,14 @@ use crate::{Health, Observed};
 
 mod backoff;
 mod catalogue;
+mod context;
+mod failure;
 mod findings;
 mod mesh;
 mod metrics;
 mod raw;
 mod rows;
+mod target;
 #[cfg(test)]
 mod tests;
 mod unsupported;
@@ -37,8 +41,10 @@ pub use mesh::mesh_config_once;
 pub use metrics::SourceMetrics;
 
 use catalogue::{Catalogue, Poke};
+use context::Context;
 use findings::SourceFindings;
-use watch::{Context, Driver, Target};
+use target::Target;
+use watch::Driver;
 
 /// Where mesh config is mounted when it is. Source: spec/control-plane.md §5.2.
 pub const MESH_CONFIG_FILE: &str = "/etc/istio/config/mesh";

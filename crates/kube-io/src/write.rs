@@ -9,6 +9,7 @@ use model::{Finding, ObjectKey, ObjectRef, Severity, Str};
 use parking_lot::Mutex;
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 /// Longest time that one request may take.
@@ -21,6 +22,10 @@ pub(crate) const PAUSE: Duration = Duration::from_secs(60);
 pub(crate) const BACKOFF: Duration = Duration::from_millis(250);
 /// Longest wait between attempts.
 pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(10);
+
+/// For how long refusals are not believed: an API server that starts refuses for a moment what its
+/// roles allow, since it has not read them yet.
+const REFUSALS_DOUBTED: Duration = Duration::from_secs(3);
 
 /// Name under which findings of writers are given to the pipeline.
 const SOURCE: &str = "kube-writers";
@@ -42,6 +47,8 @@ pub struct WriteMetrics {
 #[derive(Clone, Debug, Default)]
 pub struct Reports {
     refused: Arc<Mutex<BTreeMap<String, Finding>>>,
+    /// Since when requests are refused that are not told of yet.
+    doubted: Arc<Mutex<BTreeMap<String, Instant>>>,
     findings: Option<mpsc::Sender<Vec<Input>>>,
 }
 
@@ -101,12 +108,17 @@ impl Reports {
     pub fn new(findings: mpsc::Sender<Vec<Input>>) -> Self {
         Self {
             refused: Arc::default(),
+            doubted: Arc::default(),
             findings: Some(findings),
         }
     }
 
-    /// A request was refused for lack of a right: `what` is `<verb> <resource>`.
-    pub(crate) fn refused(&self, what: &str, message: &str) {
+    /// A request was refused for lack of a right: `what` is `<verb> <resource>`. Returns what that
+    /// means: at first only that it failed.
+    pub(crate) fn refused(&self, what: &str, message: &str) -> Failure {
+        if self.doubts(what) {
+            return Failure::Other(message.to_owned());
+        }
         let finding = Finding::new(
             "kube-write-forbidden",
             Severity::Error,
@@ -125,10 +137,21 @@ impl Reports {
             warn!(what, message, "not allowed to write");
             self.send();
         }
+        Failure::Refused(message.to_owned())
+    }
+
+    fn doubts(&self, what: &str) -> bool {
+        if self.refused.lock().contains_key(what) {
+            return false;
+        }
+        let mut doubted = self.doubted.lock();
+        let since = *doubted.entry(what.to_owned()).or_insert_with(Instant::now);
+        since.elapsed() < REFUSALS_DOUBTED
     }
 
     /// A request of this kind went through.
     pub(crate) fn allowed(&self, what: &str) {
+        self.doubted.lock().remove(what);
         if self.refused.lock().remove(what).is_some() {
             info!(what, "allowed to write again");
             self.send();
@@ -249,12 +272,19 @@ mod tests {
         assert_eq!(account.key, ObjectKey::new("istio-system", "istiod"));
     }
 
-    #[tokio::test]
-    async fn a_refusal_is_told_once_and_withdrawn() {
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_that_lasts_is_told_once_and_withdrawn() {
         let (sender, mut receiver) = mpsc::channel(4);
         let reports = Reports::new(sender);
-        reports.refused("patch services/status", "no");
-        reports.refused("patch services/status", "no");
+        let refused = || reports.refused("patch services/status", "no");
+        assert_eq!(refused(), Failure::Other("no".to_owned()));
+        tokio::time::advance(REFUSALS_DOUBTED / 2).await;
+        reports.allowed("patch services/status");
+        tokio::time::advance(REFUSALS_DOUBTED).await;
+        assert_eq!(refused(), Failure::Other("no".to_owned()));
+        tokio::time::advance(REFUSALS_DOUBTED).await;
+        assert_eq!(refused(), Failure::Refused("no".to_owned()));
+        assert_eq!(refused(), Failure::Refused("no".to_owned()));
         let Some(first) = receiver.recv().await else {
             unreachable!()
         };

@@ -1,7 +1,8 @@
 //! Which kinds the API server serves, and in which versions.
 //!
-//! A kind counts as absent only when a server that calls itself ready says so, and one that was
-//! there only when it says so twice: a server that starts, or fails, does not take anything away.
+//! A kind counts as absent only when a server that calls itself ready says so; one that was there,
+//! or on which access depends, only when it says so twice with a second in between. So a server
+//! that starts, or fails, does not take anything away.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,17 +12,20 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIGroup;
 use kube::Client;
 use kube::core::ApiResource;
+use model::Kind;
 use model::finding::Severity;
 use model::object::Input;
 use tokio::sync::{Notify, watch as channel};
 use tokio::time::Instant;
 
-use crate::kinds::DISCOVERED_GROUPS;
+use crate::kinds::{self, DISCOVERED_GROUPS, Need};
 
 use super::SourceError;
 use super::backoff::{Backoff, jitter};
+use super::context::Context;
+use super::failure::text;
 use super::raw::RawObject;
-use super::watch::{Context, Sink, text};
+use super::watch::Sink;
 
 /// Resources by group. A group is missing until it was asked for.
 pub(super) type Catalogue = BTreeMap<&'static str, Vec<ApiResource>>;
@@ -69,7 +73,7 @@ pub(super) async fn run(
     let mut finder = Finder {
         client: context.client(false, &Arc::default()),
         known: Catalogue::default(),
-        doubted: Catalogue::default(),
+        doubted: BTreeMap::new(),
     };
     let mut backoff = Backoff::new(context.config.retry_max);
     let mut attentive_until = Instant::now();
@@ -97,8 +101,8 @@ pub(super) async fn run(
         let wait = if problem.is_some() {
             context.config.metrics.error("discovery", "unavailable");
             backoff.pause()
-        } else if !finder.doubted.is_empty() {
-            DOUBT
+        } else if let Some(left) = finder.doubt_left() {
+            left
         } else if Instant::now() < attentive_until {
             ATTENTIVE_PERIOD
         } else {
@@ -111,7 +115,7 @@ pub(super) async fn run(
                 if poke.0.attentive.swap(false, Ordering::Relaxed) {
                     attentive_until = Instant::now() + ATTENTIVE;
                 }
-                tokio::time::sleep(if finder.doubted.is_empty() { QUIET } else { DOUBT }).await;
+                tokio::time::sleep(finder.doubt_left().unwrap_or_default().max(QUIET)).await;
             }
         }
     }
@@ -120,8 +124,8 @@ pub(super) async fn run(
 struct Finder {
     client: Client,
     known: Catalogue,
-    /// What was said of groups that seem to have lost something.
-    doubted: Catalogue,
+    /// What was said of groups that seem to lack something, and since when.
+    doubted: BTreeMap<&'static str, (Instant, Vec<ApiResource>)>,
 }
 
 // === impl Finder ===
@@ -177,15 +181,35 @@ impl Finder {
     }
 
     fn learn(&mut self, group: &'static str, resources: Vec<ApiResource>) {
-        let known = self.known.get(group).map_or(&[][..], Vec::as_slice);
-        let is_less = known.iter().any(|api| !resources.contains(api));
-        if is_less && self.doubted.get(group) != Some(&resources) {
-            self.doubted.insert(group, resources);
-            return;
+        let is_less = match self.known.get(group) {
+            Some(known) => known.iter().any(|api| !resources.contains(api)),
+            None => is_needed_missing(group, &resources),
+        };
+        if is_less {
+            let doubted = self.doubted.get(group);
+            let since = doubted.and_then(|(since, same)| (*same == resources).then_some(*since));
+            if since.is_none_or(|since| since.elapsed() < DOUBT) {
+                let since = since.unwrap_or_else(Instant::now);
+                self.doubted.insert(group, (since, resources));
+                return;
+            }
         }
         self.doubted.remove(group);
         self.known.insert(group, resources);
     }
+
+    /// After how long the oldest doubt can be settled.
+    fn doubt_left(&self) -> Option<Duration> {
+        let since = self.doubted.values().map(|(since, _)| *since).min()?;
+        Some(DOUBT.saturating_sub(since.elapsed()))
+    }
+}
+
+/// Whether the group lacks a kind without which access would not be what it should be.
+fn is_needed_missing(group: &str, resources: &[ApiResource]) -> bool {
+    let mut needed = kinds::watched()
+        .filter(|kind| kind.group() == group && kinds::need(*kind) == Need::Required);
+    needed.any(|kind| resources.iter().all(|api| api.kind != kind.as_str()))
 }
 
 fn get(path: &str) -> Result<http::Request<Vec<u8>>, kube::Error> {

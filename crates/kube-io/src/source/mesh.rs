@@ -19,9 +19,11 @@ use tokio::sync::watch as channel;
 use crate::KindState;
 
 use super::catalogue::Catalogue;
+use super::context::Context;
 use super::findings::SourceFindings;
 use super::raw::RawObject;
-use super::watch::{Context, Driver, Sink, Target};
+use super::target::Target;
+use super::watch::{Driver, Sink};
 use super::{SourceConfig, SourceError};
 
 /// How often a mounted file is looked at.
@@ -176,9 +178,7 @@ impl Keeper {
 }
 
 async fn watch_file(context: &Context, path: &Path, mut keeper: Keeper) -> Result<(), SourceError> {
-    context
-        .health
-        .set(Kind::MeshConfig, KindState::Watching, "");
+    // Health is that of what the API server is asked for, which this is not.
     let mut last = None;
     loop {
         let text = read(path).await;

@@ -13,9 +13,10 @@ use serde_json::Value;
 use crate::Observed;
 use crate::kinds::{self, Need};
 
+use super::context::Context;
 use super::findings::SourceFindings;
 use super::raw::RawObject;
-use super::watch::{Context, Sink};
+use super::watch::Sink;
 
 /// Rows of one kind.
 pub(super) struct Rows {

@@ -362,7 +362,7 @@ async fn a_watch_that_starts_too_late_is_listed_anew() {
 #[tokio::test(start_paused = true)]
 async fn what_is_refused_is_told_and_serving_waits_for_what_it_needs() {
     let mut world = World::start(|path, before| match path {
-        path if is_pods(path) && !is_watch(path) && before < 6 => status(403),
+        path if is_pods(path) && !is_watch(path) && before < 12 => status(403),
         path if path.starts_with("/api/v1/nodes?") => status(403),
         path => usual(path),
     });
@@ -391,6 +391,28 @@ async fn what_is_refused_is_told_and_serving_waits_for_what_it_needs() {
         .until("one finding less", |world| world.findings.len() == 1)
         .await;
     assert_eq!(world.resyncs(Kind::Node), 1, "it is empty once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_of_a_moment_take_nothing_and_are_not_told() {
+    let mut world = World::start(|path, before| match path {
+        path if is_pods(path) && !is_watch(path) && before < 2 => status(403),
+        path if path.starts_with("/api/v1/nodes?") && before < 2 => status(403),
+        path if path.starts_with("/api/v1/services?") && is_watch(path) && before < 2 => {
+            status(403)
+        }
+        path => usual(path),
+    });
+    world
+        .until("all of them", |world| {
+            let kinds = [Kind::Pod, Kind::Node, Kind::Service];
+            let watched = |kind| world.state(kind) == Some(KindState::Watching);
+            kinds.into_iter().all(watched) && world.resyncs(Kind::Pod) == 1
+        })
+        .await;
+    assert_eq!(world.resyncs(Kind::Node), 1);
+    assert_eq!(world.resyncs(Kind::Service), 1);
+    assert!(world.findings.is_empty(), "{:?}", world.codes());
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,9 +13,10 @@ use model::parse::{Recognised, recognise};
 use crate::Observed;
 use crate::kinds;
 
+use super::context::Context;
 use super::findings::SourceFindings;
 use super::raw::RawObject;
-use super::watch::{Context, Sink};
+use super::watch::Sink;
 
 /// Findings on one kind.
 pub(super) struct Unsupported {

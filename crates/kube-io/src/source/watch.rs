@@ -7,63 +7,33 @@ use futures::{FutureExt as _, Stream, StreamExt as _};
 use kube::Api;
 use kube::core::ApiResource;
 use kube::runtime::watcher::{self, Event, watcher};
-use model::finding::{Finding, ObjectRef, Severity};
+use model::finding::{Finding, Severity};
 use model::object::Input;
-use model::{Kind, ObjectKey, Str};
-use tokio::sync::{Notify, mpsc, watch as channel};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{Notify, watch as channel};
+use tokio::time::Instant;
 
-use crate::client::{Guard, guarded};
-use crate::kinds;
-use crate::{Health, KindState, Observed};
+use crate::KindState;
 
+use super::SourceError;
 use super::backoff::Backoff;
-use super::catalogue::{Catalogue, Poke};
-use super::findings::SourceFindings;
+use super::catalogue::Catalogue;
+use super::context::Context;
+use super::failure::Failure;
 use super::raw::RawObject;
-use super::{SourceConfig, SourceError};
+use super::target::{Served, Target};
 
 /// Most events that are delivered together.
 const BATCH_MAX: usize = 256;
+/// For how long refusals are not believed: an API server that starts refuses for a moment what its
+/// roles allow, since it has not read them yet.
+const REFUSALS_DOUBTED: Duration = Duration::from_secs(4);
+/// Longest pause between attempts while refusals are not believed.
+const REFUSALS_RETRY: Duration = Duration::from_secs(1);
+/// Answers in a row by which the API server does not let a watch go on, before a new list: it may
+/// not know the resource version any more, and never will.
+const WATCH_ANSWERS_MAX: u32 = 3;
 /// 404s in a row that may be a kind that goes away.
 const NOT_SERVED_QUIET: u32 = 3;
-
-/// What all watches share.
-pub(super) struct Context {
-    pub(super) config: SourceConfig,
-    pub(super) inputs: mpsc::Sender<Vec<Input>>,
-    pub(super) observed: Observed,
-    pub(super) health: Health,
-    pub(super) findings: SourceFindings,
-    pub(super) poke: Poke,
-    pub(super) stop: CancellationToken,
-}
-
-// === impl Context ===
-
-impl Context {
-    /// The client for one kind.
-    pub(super) fn client(&self, metadata_only: bool, watching: &Arc<Notify>) -> kube::Client {
-        let guard = Guard {
-            request_timeout: self.config.request_timeout,
-            idle_timeout: self.config.idle_timeout,
-            metadata_only,
-            watching: watching.clone(),
-        };
-        guarded(self.config.client.clone(), guard)
-    }
-
-    /// Hands a batch over; waits as long as the receiver does not take it.
-    pub(super) async fn send(&self, batch: Vec<Input>) -> Result<(), SourceError> {
-        if batch.is_empty() {
-            return Ok(());
-        }
-        tokio::select! {
-            () = self.stop.cancelled() => Ok(()),
-            sent = self.inputs.send(batch) => sent.map_err(|_| SourceError::ReceiverGone),
-        }
-    }
-}
 
 /// What becomes of the objects of a kind.
 pub(super) trait Sink: Send + 'static {
@@ -79,247 +49,10 @@ pub(super) trait Sink: Send + 'static {
     fn deleted(&mut self, object: &RawObject) -> Option<Input>;
     /// There are no objects, since the API server does not serve the kind.
     fn emptied(&mut self) -> Vec<Input>;
-    /// A list is refused.
+    /// A list is refused, or the objects are served in a version that is not known.
     fn refused(&mut self) -> Vec<Input>;
-    /// What it means that lists are refused, after [`Sink::refused`].
+    /// What that means, after [`Sink::refused`].
     fn refusal(&self) -> (Severity, &'static str);
-}
-
-/// Which versions will do.
-enum Versions {
-    /// Always served, in this version.
-    BuiltIn(&'static str),
-    /// The first of these that is served.
-    Preferred(&'static [&'static str]),
-    /// Any.
-    Any,
-}
-
-/// What a watch is of.
-pub(super) struct Target {
-    /// Of health, when it is of a kind that is read.
-    input: Option<Kind>,
-    /// In findings; unlike the kind it is never the same for two watches.
-    pub(super) label: Str,
-    /// In the log and in metrics.
-    kind: &'static str,
-    group: &'static str,
-    versions: Versions,
-    namespace: Option<String>,
-    fields: Option<String>,
-    metadata_only: bool,
-}
-
-/// Whether and how a kind is served.
-#[derive(Debug, PartialEq)]
-enum Served {
-    Unknown,
-    No,
-    As(ApiResource),
-}
-
-// === impl Target ===
-
-impl Target {
-    pub(super) fn input(kind: Kind) -> Self {
-        let versions = match kind.group() {
-            "" | "discovery.k8s.io" => Versions::BuiltIn("v1"),
-            _ => Versions::Preferred(model::parse::versions(kind)),
-        };
-        Self {
-            input: Some(kind),
-            label: label(kind.group(), kind.as_str()),
-            kind: kind.as_str(),
-            group: kind.group(),
-            versions,
-            namespace: None,
-            fields: kinds::field_selector(kind).map(str::to_owned),
-            metadata_only: false,
-        }
-    }
-
-    pub(super) fn unsupported(group: &'static str, kind: &'static str) -> Self {
-        Self {
-            input: None,
-            label: label(group, kind),
-            kind,
-            group,
-            versions: Versions::Any,
-            namespace: None,
-            fields: None,
-            metadata_only: !kinds::has_status_unsupported(group, kind),
-        }
-    }
-
-    pub(super) fn definitions() -> Self {
-        Self {
-            input: None,
-            label: label("apiextensions.k8s.io", "CustomResourceDefinition"),
-            kind: "CustomResourceDefinition",
-            group: "apiextensions.k8s.io",
-            versions: Versions::BuiltIn("v1"),
-            namespace: None,
-            fields: None,
-            metadata_only: true,
-        }
-    }
-
-    pub(super) fn mesh(namespace: &str, name: &str) -> Self {
-        Self {
-            input: Some(Kind::MeshConfig),
-            label: Str::from("MeshConfig"),
-            kind: "ConfigMap",
-            group: "",
-            versions: Versions::BuiltIn("v1"),
-            namespace: Some(namespace.to_owned()),
-            fields: Some(format!("metadata.name={name}")),
-            metadata_only: false,
-        }
-    }
-
-    fn served(&self, catalogue: &Catalogue) -> Served {
-        let version = match self.versions {
-            Versions::BuiltIn(version) => return Served::As(self.built_in(version)),
-            Versions::Preferred(versions) => Some(versions),
-            Versions::Any => None,
-        };
-        let Some(resources) = catalogue.get(self.group) else {
-            return Served::Unknown;
-        };
-        let mut here = resources.iter().filter(|api| api.kind == self.kind);
-        let found = match version {
-            None => here.next(),
-            Some(versions) => {
-                let here: Vec<_> = here.collect();
-                let of = |version: &&str| here.iter().find(|api| api.version == **version);
-                versions.iter().find_map(of).copied()
-            }
-        };
-        found.cloned().map_or(Served::No, Served::As)
-    }
-
-    fn built_in(&self, version: &str) -> ApiResource {
-        let api_version = if self.group.is_empty() {
-            version.to_owned()
-        } else {
-            format!("{}/{version}", self.group)
-        };
-        ApiResource {
-            group: self.group.to_owned(),
-            version: version.to_owned(),
-            api_version,
-            kind: self.kind.to_owned(),
-            plural: kinds::plural(self.kind),
-        }
-    }
-}
-
-fn label(group: &str, kind: &str) -> Str {
-    arcstr::format!("{group}/{kind}")
-}
-
-/// What an error of a watcher asks for.
-#[derive(Debug)]
-enum Failure {
-    /// A watch broke, which it may; it is resumed.
-    Broken(String),
-    /// What was asked for is history: a new list is on its way.
-    Expired,
-    /// A watch cannot be resumed from where it was.
-    Stale,
-    /// There is no such resource.
-    NotServed,
-    /// Lists are refused.
-    ListRefused(String),
-    /// Lists work, watches are refused.
-    WatchRefused(String),
-    /// No answer, or one that says that something is wrong.
-    Away(String),
-    /// An event cannot be read, so it is not known what it was.
-    Garbled(String),
-}
-
-// === impl Failure ===
-
-impl Failure {
-    fn of(error: &watcher::Error) -> Self {
-        use watcher::Error as E;
-        match error {
-            E::InitialListFailed(error) => match code(error) {
-                403 => Self::ListRefused(text(error)),
-                404 => Self::NotServed,
-                410 => Self::Expired,
-                _ => Self::Away(text(error)),
-            },
-            E::WatchStartFailed(error) => Self::of_watch(error),
-            // A watch that is refused has begun, for the watcher, and fails with its first line.
-            E::WatchFailed(error @ (kube::Error::Api(_) | kube::Error::SerdeError(_))) => {
-                Self::of_watch(error)
-            }
-            E::WatchError(status) if status.code == 410 => Self::Expired,
-            E::WatchError(status) => Self::Broken(clip(&status.message)),
-            E::WatchFailed(error) => Self::Broken(text(error)),
-            E::NoResourceVersion => Self::Away(error.to_string()),
-        }
-    }
-
-    fn of_watch(error: &kube::Error) -> Self {
-        match code(error) {
-            403 => Self::WatchRefused(text(error)),
-            404 => Self::NotServed,
-            410 => Self::Stale,
-            _ if matches!(error, kube::Error::SerdeError(_)) => Self::Garbled(text(error)),
-            _ => Self::Away(text(error)),
-        }
-    }
-
-    fn reason(&self) -> &'static str {
-        match self {
-            Self::Broken(_) => "broken",
-            Self::Expired | Self::Stale => "expired",
-            Self::NotServed => "not-served",
-            Self::ListRefused(_) | Self::WatchRefused(_) => "forbidden",
-            Self::Away(_) => "unavailable",
-            Self::Garbled(_) => "garbled",
-        }
-    }
-}
-
-fn code(error: &kube::Error) -> u16 {
-    match error {
-        kube::Error::Api(status) => status.code,
-        _ => 0,
-    }
-}
-
-/// One line that says what is wrong.
-pub(super) fn text(error: &kube::Error) -> String {
-    match error {
-        kube::Error::Api(status) if status.message.is_empty() => {
-            format!("status {} {}", status.code, clip(&status.reason))
-        }
-        kube::Error::Api(status) => format!("status {}: {}", status.code, clip(&status.message)),
-        error => {
-            let mut out = error.to_string();
-            let mut cause = std::error::Error::source(error);
-            while let Some(inner) = cause {
-                let inner_text = inner.to_string();
-                if !out.contains(&inner_text) {
-                    out = format!("{out}: {inner_text}");
-                }
-                cause = inner.source();
-            }
-            clip(&out)
-        }
-    }
-}
-
-fn clip(text: &str) -> String {
-    const CHARS_MAX: usize = 300;
-    text.chars()
-        .take(CHARS_MAX)
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
 }
 
 /// Why a kind is watched no longer.
@@ -346,7 +79,11 @@ pub(super) struct Driver<S> {
     /// What was said to be wrong.
     problem: Option<KindState>,
     watch_refused: bool,
+    /// Since when lists or watches are refused.
+    refused_since: Option<Instant>,
     not_served: u32,
+    /// Answers since the last event that did not let a watch go on.
+    watch_answers: u32,
 }
 
 // === impl Driver ===
@@ -358,7 +95,9 @@ impl<S: Sink> Driver<S> {
             watching: Arc::default(),
             problem: None,
             watch_refused: false,
+            refused_since: None,
             not_served: 0,
+            watch_answers: 0,
             context,
             target,
             sink,
@@ -376,6 +115,7 @@ impl<S: Sink> Driver<S> {
             match served {
                 Served::Unknown => {}
                 Served::No => self.absent().await?,
+                Served::Otherwise(versions) => self.version_unknown(&versions).await?,
                 Served::As(api) => match self.watch(&api, &mut catalogue).await? {
                     End::Stopped => return Ok(()),
                     End::Moved => continue,
@@ -395,6 +135,16 @@ impl<S: Sink> Driver<S> {
         self.accuse(None);
         self.problem = None;
         let batch = self.sink.emptied();
+        self.context.send(batch).await
+    }
+
+    /// The objects are there, but cannot be read: what was read of them stays.
+    async fn version_unknown(&mut self, versions: &str) -> Result<(), SourceError> {
+        let batch = self.sink.refused();
+        let (severity, effect) = self.sink.refusal();
+        let finding = self.target.version_unknown(versions, severity, effect);
+        self.complain(KindState::Failing, &finding.message);
+        self.accuse(Some(finding));
         self.context.send(batch).await
     }
 
@@ -497,6 +247,7 @@ impl<S: Sink> Driver<S> {
 
     fn take(&mut self, event: Event<RawObject>, api: &ApiResource, batch: &mut Vec<Input>) {
         let metrics = &self.context.config.metrics;
+        self.watch_answers = 0;
         match event {
             Event::Init => self.sink.begin(),
             Event::InitApply(object) => {
@@ -525,6 +276,7 @@ impl<S: Sink> Driver<S> {
         if self.watch_refused {
             return;
         }
+        self.refused_since = None;
         self.told(KindState::Watching, "");
         if self.problem.take().is_some() {
             tracing::info!(kind = %self.target.label, "listed and watched again");
@@ -540,6 +292,12 @@ impl<S: Sink> Driver<S> {
             .error(self.target.kind, failure.reason());
         let pause = self.backoff.pause();
         match failure {
+            Failure::ListRefused(reason) | Failure::WatchRefused(reason)
+                if self.doubts_refusal() =>
+            {
+                self.complain(KindState::Failing, &reason);
+                Ok((Next::Resume, pause.min(REFUSALS_RETRY)))
+            }
             Failure::Broken(reason) => {
                 tracing::debug!(kind = %self.target.label, %reason, "watch broke");
                 Ok((Next::Resume, pause))
@@ -557,7 +315,7 @@ impl<S: Sink> Driver<S> {
             Failure::ListRefused(reason) => {
                 let batch = self.sink.refused();
                 let (severity, effect) = self.sink.refusal();
-                let finding = self.forbidden("list", severity, effect);
+                let finding = self.target.forbidden("list", severity, effect);
                 self.accuse(Some(finding));
                 self.complain(KindState::Forbidden, &reason);
                 self.context.send(batch).await?;
@@ -566,7 +324,7 @@ impl<S: Sink> Driver<S> {
             Failure::WatchRefused(reason) => {
                 self.watch_refused = true;
                 let effect = "they are listed again and again instead, so changes are seen late";
-                let finding = self.forbidden("watch", Severity::Error, effect);
+                let finding = self.target.forbidden("watch", Severity::Error, effect);
                 self.accuse(Some(finding));
                 self.complain(KindState::Forbidden, &reason);
                 Ok((Next::Anew, self.context.config.retry_max))
@@ -575,11 +333,37 @@ impl<S: Sink> Driver<S> {
                 self.complain(KindState::Failing, &reason);
                 Ok((Next::Resume, pause))
             }
+            Failure::WatchDenied(reason) => {
+                self.complain(KindState::Failing, &reason);
+                Ok((self.after_answer(), pause))
+            }
+            Failure::WatchEnded(reason) => {
+                tracing::debug!(kind = %self.target.label, %reason, "watch ended");
+                Ok((self.after_answer(), pause))
+            }
             Failure::Garbled(reason) => {
                 self.complain(KindState::Failing, &reason);
                 Ok((Next::Anew, pause))
             }
         }
+    }
+
+    fn after_answer(&mut self) -> Next {
+        self.watch_answers += 1;
+        if self.watch_answers < WATCH_ANSWERS_MAX {
+            return Next::Resume;
+        }
+        self.watch_answers = 0;
+        Next::Anew
+    }
+
+    /// Whether a refusal may be one of an API server that has just started.
+    fn doubts_refusal(&mut self) -> bool {
+        if self.problem == Some(KindState::Forbidden) {
+            return false;
+        }
+        let since = *self.refused_since.get_or_insert_with(Instant::now);
+        since.elapsed() < REFUSALS_DOUBTED
     }
 
     /// Says once that something is wrong.
@@ -608,19 +392,5 @@ impl<S: Sink> Driver<S> {
 
     fn accuse(&self, finding: Option<Finding>) {
         self.context.findings.set(&self.target.label, None, finding);
-    }
-
-    fn forbidden(&self, verb: &str, severity: Severity, effect: &str) -> Finding {
-        let (group, plural) = (self.target.group, kinds::plural(self.target.kind));
-        let object = ObjectRef {
-            kind: Str::from(self.target.input.map_or(self.target.kind, Kind::as_str)),
-            key: ObjectKey::cluster("*"),
-        };
-        let message = arcstr::format!("The API server refuses to {verb} {plural}: {effect}");
-        let fix = arcstr::format!(
-            "Add to the ClusterRole of ambientd: apiGroups [\"{group}\"], resources [{plural}], \
-             verbs [get, list, watch]"
-        );
-        Finding::new("kube-forbidden", severity, object, message, fix)
     }
 }

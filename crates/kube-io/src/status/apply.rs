@@ -111,13 +111,12 @@ async fn apply(
     match &failure {
         Failure::Conflict => shared.count(manager, "conflict"),
         Failure::Gone => {}
-        Failure::Refused(message) => {
-            shared.count(manager, "error");
-            shared.reports.refused(what, message);
-        }
-        Failure::Other(_) => shared.count(manager, "error"),
+        Failure::Refused(_) | Failure::Other(_) => shared.count(manager, "error"),
     }
-    Err(Some(failure))
+    Err(Some(match failure {
+        Failure::Refused(message) => shared.reports.refused(what, &message),
+        failure => failure,
+    }))
 }
 
 /// How the API server calls the kind of an object.
