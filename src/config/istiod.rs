@@ -19,8 +19,8 @@ const FLAGS: [(&str, &str); 24] = [
     ("ctrlz_port", "there is no ControlZ"),
     ("keepaliveInterval", "it is 30 s"),
     ("keepaliveTimeout", "it is 10 s"),
-    ("kubernetesApiBurst", "requests are few and not limited"),
-    ("kubernetesApiQPS", "requests are few and not limited"),
+    ("kubernetesApiBurst", "writes are limited to 160 at once"),
+    ("kubernetesApiQPS", "writes are limited to 80 a second"),
     ("log_caller", "lines name their module"),
     ("log_rotate", "logs go to standard error"),
     ("log_rotate_max_age", "logs go to standard error"),
@@ -74,6 +74,28 @@ const PREFIXES: [&str; 20] = [
     "PILOT_",
     "SHARED_MESH_",
     "XDS_",
+];
+
+/// Variables of istiod that begin otherwise.
+const NAMES: [&str; 9] = [
+    "GRPC_KEEPALIVE_INTERVAL",
+    "GRPC_KEEPALIVE_TIMEOUT",
+    "JWT_RULE",
+    "PRIORITIZED_LEADER_ELECTION",
+    "SPIFFE_BUNDLE_ENDPOINTS",
+    "TOKEN_ISSUER",
+    "TRUSTED_GATEWAY_CIDR",
+    "UNSAFE_ENABLE_ADMIN_ENDPOINTS",
+    "VALIDATION_WEBHOOK_CONFIG_NAME",
+];
+
+/// Variables without effect that change who is trusted, or what is refused.
+const THAT_MATTER: [&str; 5] = [
+    "JWT_RULE",
+    "SHARED_MESH_CONFIG",
+    "SPIFFE_BUNDLE_ENDPOINTS",
+    "TRUSTED_GATEWAY_CIDR",
+    "VALIDATION_WEBHOOK_CONFIG_NAME",
 ];
 
 /// Variables with the values that say what is so anyway.
@@ -255,6 +277,14 @@ fn refuse(environment: &[(String, String)]) -> Result<(), String> {
                         .into(),
                 );
             }
+            ("USE_CACERTS_FOR_SELF_SIGNED_CA", "1" | "t" | "T" | "true" | "TRUE" | "True") => {
+                return Err(
+                    "USE_CACERTS_FOR_SELF_SIGNED_CA: a root of our own is kept in the Secret \
+                     istio-ca-secret alone, and a new one would break the trust of all that runs; \
+                     mount the Secret cacerts at /etc/cacerts and unset the variable"
+                        .into(),
+                );
+            }
             _ => {}
         }
     }
@@ -264,7 +294,9 @@ fn refuse(environment: &[(String, String)]) -> Result<(), String> {
 /// A finding on a variable of istiod that no flag is read from. Its value is not told, for it may
 /// be a secret.
 fn variable(name: &str, value: &str) -> Option<Finding> {
-    if !PREFIXES.iter().any(|prefix| name.starts_with(prefix)) || is_service_link(name) {
+    let is_istiods =
+        NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    if !is_istiods || is_service_link(name) {
         return None;
     }
     let as_it_is = AS_IT_IS.iter().find(|(known, _)| *known == name);
@@ -278,6 +310,10 @@ fn variable(name: &str, value: &str) -> Option<Finding> {
                 format!("The variable has no effect: things are as if it was {first}"),
             )
         }
+        None if THAT_MATTER.contains(&name) => (
+            Severity::Warning,
+            "The variable has no effect on who is trusted, or on what is refused".to_owned(),
+        ),
         None => (Severity::Info, "The variable has no effect".to_owned()),
     };
     let object = ObjectRef {

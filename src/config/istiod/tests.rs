@@ -153,11 +153,27 @@ fn what_must_not_be_ignored_is_refused() {
     for (name, value) in [
         ("PILOT_CERT_PROVIDER", "kubernetes"),
         ("EXTERNAL_CA", "ISTIOD_RA_KUBERNETES_API"),
+        ("USE_CACERTS_FOR_SELF_SIGNED_CA", "true"),
     ] {
         let error = serve(&["discovery"], &[(name, value)]).unwrap_err();
         assert!(error.contains(name), "{error}");
     }
     assert!(serve(&["discovery"], &[("EXTERNAL_CA", "")]).is_ok());
+}
+
+#[test]
+fn variables_that_change_who_is_trusted_are_warned_about() {
+    let given = [("JWT_RULE", "{}"), ("GRPC_KEEPALIVE_TIMEOUT", "1s"), ("HOME", "/")];
+    let (_, args) = serve(&["discovery"], &given).unwrap();
+    let told = told(&args);
+    let expected = [
+        ("GRPC_KEEPALIVE_TIMEOUT", Severity::Info),
+        ("JWT_RULE", Severity::Warning),
+    ];
+    for it in expected {
+        assert!(told.contains(&it), "{told:?}");
+    }
+    assert!(!told.iter().any(|(name, _)| *name == "HOME"));
 }
 
 #[test]
