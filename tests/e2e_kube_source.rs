@@ -131,7 +131,7 @@ impl Sink {
         look(&self.state.lock().unwrap())
     }
 
-    async fn until(&self, claim: &str, holds: impl Fn(&State) -> bool) -> anyhow::Result<Duration> {
+    async fn until(&self, claim: &str, holds: impl Fn(&State) -> bool) -> anyhow::Result<()> {
         let began = Instant::now();
         wait::until(claim, SOON, || {
             let holds = self.look(&holds);
@@ -142,7 +142,7 @@ impl Sink {
         })
         .await?;
         println!("{claim}: after {:?}", began.elapsed());
-        Ok(began.elapsed())
+        Ok(())
     }
 
     /// The number of snapshots once no more of them come.
@@ -253,8 +253,7 @@ async fn kinds_come_and_go(cluster: &Cluster, sink: &Sink) -> anyhow::Result<()>
     cluster.apply(policy)?;
     cluster.apply(filter)?;
     let seen = |state: &State| state.has(Kind::AuthorizationPolicy, "default", "late");
-    let took = sink.until("a kind that is new", seen).await?;
-    ensure!(took < Duration::from_secs(10), "it took {took:?}");
+    sink.until("a kind that is new", seen).await?;
     let told = |state: &State| {
         let mut all = state.findings.iter();
         all.any(|finding| {
@@ -413,7 +412,7 @@ rules:
   resources: ['*']
   verbs: [get, list, watch]
 - apiGroups: [networking.istio.io]
-  resources: [serviceentries, workloadentries, virtualservices]
+  resources: [serviceentries, workloadentries]
   verbs: [get, list, watch]
 ---
 apiVersion: rbac.authorization.k8s.io/v1
@@ -436,8 +435,8 @@ async fn what_may_not_be_read_is_told(cluster: &Cluster, admin: &str) -> anyhow:
     };
     let both = |state: &State| refused(state, "Node") && refused(state, "DestinationRule");
     sink.until("both findings", both).await?;
-    let waiting = |state: &State| -> Vec<Kind> { state.pipeline.waiting().collect() };
-    let needed = vec![Kind::DestinationRule];
+    let waiting = |state: &State| -> BTreeSet<Kind> { state.pipeline.waiting().collect() };
+    let needed = BTreeSet::from([Kind::VirtualService, Kind::DestinationRule]);
     sink.until("all that may be read", |state| waiting(state) == needed)
         .await?;
     let grant = r#"[{"op": "add", "path": "/rules/-", "value": {"apiGroups": ["networking.istio.io"],

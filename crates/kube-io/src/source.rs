@@ -29,6 +29,7 @@ mod failure;
 mod findings;
 mod mesh;
 mod metrics;
+mod nesting;
 mod raw;
 mod rows;
 mod target;

@@ -12,7 +12,6 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::APIGroup;
 use kube::Client;
 use kube::core::ApiResource;
-use model::Kind;
 use model::finding::Severity;
 use model::object::Input;
 use tokio::sync::{Notify, watch as channel};

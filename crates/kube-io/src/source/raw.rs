@@ -12,6 +12,8 @@ use serde_json::Value;
 
 use crate::ObservedStatus;
 
+use super::nesting;
+
 /// Any JSON value: what is wrong with an object must not end the watch of the others.
 #[derive(Clone)]
 pub(super) struct RawObject {
@@ -31,7 +33,7 @@ impl fmt::Debug for RawObject {
 
 impl<'de> Deserialize<'de> for RawObject {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(deserializer)?;
+        let value = nesting::read(deserializer)?;
         let text = |key: &str| {
             let text = value.get("metadata")?.get(key)?.as_str()?;
             Some(text.to_owned())

@@ -29,6 +29,8 @@ use crate::{Health, KindState, Observed};
 
 use super::{SourceConfig, run};
 
+mod doubts;
+
 type Chunk = <Body as HttpBody>::Data;
 
 /// What a scripted server answers.
@@ -245,7 +247,11 @@ async fn respond(reply: Reply) -> Result<Response<ScriptedBody>, BoxError> {
     let (code, chunks, ends) = match reply {
         Reply::Json(code, value) => (code, vec![value.to_string()], true),
         Reply::Lines(lines) => {
-            let line = |value: &Value| format!("{value}\n");
+            // The type stands first, as a real server has it.
+            let line = |event: &Value| {
+                let (kind, object) = (&event["type"], &event["object"]);
+                format!("{{\"type\":{kind},\"object\":{object}}}\n")
+            };
             (200, lines.iter().map(line).collect(), false)
         }
         Reply::Refused => return Err("connection refused".into()),
