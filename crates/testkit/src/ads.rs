@@ -98,7 +98,7 @@ impl DeltaClient {
         let mut client = AggregatedDiscoveryServiceClient::new(target.channel().await?)
             .max_decoding_message_size(MESSAGE_BYTES_MAX);
         let responses = client
-            .delta_aggregated_resources(ReceiverStream::new(outbound))
+            .delta_aggregated_resources(target.request(ReceiverStream::new(outbound))?)
             .await
             .context("opening the delta stream")?
             .into_inner();
@@ -237,7 +237,7 @@ impl SotwClient {
         let mut client = AggregatedDiscoveryServiceClient::new(target.channel().await?)
             .max_decoding_message_size(MESSAGE_BYTES_MAX);
         let responses = client
-            .stream_aggregated_resources(ReceiverStream::new(outbound))
+            .stream_aggregated_resources(target.request(ReceiverStream::new(outbound))?)
             .await
             .context("opening the stream")?
             .into_inner();

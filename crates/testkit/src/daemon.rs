@@ -345,6 +345,7 @@ impl Daemon {
             addr: self.addrs.xds,
             server_name: SERVER_NAME.to_owned(),
             root_pem: self.ca()?.root_pem().to_owned(),
+            token: None,
         })
     }
 

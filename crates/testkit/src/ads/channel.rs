@@ -42,6 +42,8 @@ pub enum XdsTarget {
         server_name: String,
         /// The root that the server's certificate must chain to, PEM.
         root_pem: String,
+        /// The bearer token that streams show, if any.
+        token: Option<String>,
     },
 }
 
@@ -80,6 +82,20 @@ impl XdsTarget {
         match self {
             Self::Plain(addr) | Self::Tls { addr, .. } | Self::Anonymous { addr, .. } => *addr,
         }
+    }
+
+    /// A message with the bearer token, if there is one.
+    pub(super) fn request<T>(&self, message: T) -> anyhow::Result<tonic::Request<T>> {
+        let mut request = tonic::Request::new(message);
+        if let Self::Anonymous {
+            token: Some(token), ..
+        } = self
+        {
+            let value = format!("Bearer {token}").parse();
+            let value = value.context("a token that no header can hold")?;
+            request.metadata_mut().insert("authorization", value);
+        }
+        Ok(request)
     }
 
     async fn dial(self) -> anyhow::Result<TokioIo<Box<dyn Io>>> {

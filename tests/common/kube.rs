@@ -1,0 +1,174 @@
+//! ambientd in a test cluster as its manifests have it, and what the API server saw of it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+use testkit::ads::XdsTarget;
+use testkit::cluster::{Cluster, Options};
+
+/// More than anything needs, even on a busy machine.
+pub(crate) const SOON: Duration = Duration::from_secs(60);
+/// Where ambientd is.
+pub(crate) const SYSTEM: &str = "istio-system";
+/// The account of ambientd.
+pub(crate) const ACCOUNT: &str = "system:serviceaccount:istio-system:istiod";
+
+/// A directory or file of the manifests.
+pub(crate) fn manifest(path: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("manifests")
+        .join(path);
+    path.to_str().unwrap().to_owned()
+}
+
+/// A cluster whose image `ambientd` is the binary under test.
+pub(crate) async fn cluster(
+    nodes: usize,
+    images: impl IntoIterator<Item = (String, String)>,
+) -> anyhow::Result<Cluster> {
+    let own = env!("CARGO_BIN_EXE_ambientd").to_owned();
+    let mut all = BTreeMap::from([("ambientd".to_owned(), own)]);
+    all.extend(images);
+    let options = Options {
+        nodes,
+        images: all,
+        ..Options::default()
+    };
+    Cluster::start(options).await
+}
+
+/// Installs the definitions and ambientd, and waits until it is ready.
+pub(crate) fn install(cluster: &Cluster) -> anyhow::Result<()> {
+    apply_manifests(cluster)?;
+    rolled_out(cluster, SYSTEM, "deployment/istiod")
+}
+
+/// The same without waiting.
+pub(crate) fn apply_manifests(cluster: &Cluster) -> anyhow::Result<()> {
+    cluster.kubectl(&["apply", "--server-side", "-k", &manifest("crds")])?;
+    let established = ["wait", "--for=condition=Established", "crd", "--all"];
+    cluster.kubectl(&[&established[..], &["--timeout=60s"]].concat())?;
+    cluster.kubectl(&["apply", "-k", &manifest("overlays/test")])?;
+    Ok(())
+}
+
+/// Waits until all replicas are there and ready.
+pub(crate) fn rolled_out(cluster: &Cluster, ns: &str, what: &str) -> anyhow::Result<()> {
+    let args = ["-n", ns, "rollout", "status", what, "--timeout=90s"];
+    let Err(error) = cluster.kubectl(&args) else {
+        return Ok(());
+    };
+    let pods = cluster.kubectl(&["-n", ns, "describe", "pods"]);
+    let logs = cluster.kubectl(&["-n", ns, "logs", what, "--tail=40"]);
+    Err(error.context(format!(
+        "{}\n{}",
+        pods.unwrap_or_default(),
+        logs.unwrap_or_default()
+    )))
+}
+
+/// An object, or a list of them, as JSON.
+pub(crate) fn get(cluster: &Cluster, ns: &str, args: &[&str]) -> anyhow::Result<Value> {
+    let args = [&["get", "-o", "json", "-n", ns], args].concat();
+    Ok(serde_json::from_str(&cluster.kubectl(&args)?)?)
+}
+
+/// `type=status/reason` of each condition, sorted.
+pub(crate) fn conditions(object: &Value) -> Vec<String> {
+    let text = |it: &Value, field: &str| it[field].as_str().unwrap_or_default().to_owned();
+    let list = object["status"]["conditions"].as_array();
+    let one = |it: &Value| {
+        let (name, status) = (text(it, "type"), text(it, "status"));
+        format!("{name}={status}/{}", text(it, "reason"))
+    };
+    let mut all: Vec<String> = list.into_iter().flatten().map(one).collect();
+    all.sort();
+    all
+}
+
+/// A token of an account, for the control plane.
+pub(crate) fn token(cluster: &Cluster, ns: &str, account: &str) -> anyhow::Result<String> {
+    let args = ["create", "token", account, "-n", ns, "--audience=istio-ca"];
+    Ok(cluster.kubectl(&args)?.trim().to_owned())
+}
+
+/// Where istiod serves xDS, for who shows this token.
+pub(crate) fn xds(cluster: &Cluster, addr: SocketAddr, token: String) -> anyhow::Result<XdsTarget> {
+    let map = get(cluster, SYSTEM, &["configmap", "istio-ca-root-cert"])?;
+    let root = map["data"]["root-cert.pem"].as_str().context("no root")?;
+    Ok(XdsTarget::Anonymous {
+        addr,
+        server_name: "istiod.istio-system.svc".to_owned(),
+        root_pem: root.to_owned(),
+        token: Some(token),
+    })
+}
+
+/// A port of a Service's own address.
+pub(crate) fn service(
+    cluster: &Cluster,
+    ns: &str,
+    name: &str,
+    port: u16,
+) -> anyhow::Result<SocketAddr> {
+    let found = get(cluster, ns, &["service", name])?;
+    let ip = found["spec"]["clusterIP"].as_str().context("no address")?;
+    Ok(SocketAddr::new(ip.parse()?, port))
+}
+
+/// A request as the API server saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Asked {
+    pub(crate) verb: String,
+    pub(crate) group: String,
+    /// With its subresource, as rules name it.
+    pub(crate) resource: String,
+    pub(crate) ns: String,
+    pub(crate) name: String,
+    pub(crate) code: u64,
+    pub(crate) message: String,
+}
+
+/// Everything that a user asked for so far.
+pub(crate) fn asked(cluster: &Cluster, user: &str) -> anyhow::Result<Vec<Asked>> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let of = |event: Value| {
+        let object = &event["objectRef"];
+        let mut resource = text(&object["resource"]);
+        if let Some(sub) = object["subresource"].as_str() {
+            resource = format!("{resource}/{sub}");
+        }
+        Asked {
+            verb: text(&event["verb"]),
+            group: text(&object["apiGroup"]),
+            resource,
+            ns: text(&object["namespace"]),
+            name: text(&object["name"]),
+            code: event["responseStatus"]["code"].as_u64().unwrap_or(0),
+            message: text(&event["responseStatus"]["message"]),
+        }
+    };
+    let events = cluster.audit()?;
+    Ok(events
+        .filter(|event| event["user"]["username"] == user)
+        .map(of)
+        .collect())
+}
+
+/// That the API server refused nothing of what ambientd asked for; what it refuses to everybody
+/// in a namespace that ends is no matter of rights.
+pub(crate) fn nothing_was_refused(cluster: &Cluster) -> anyhow::Result<()> {
+    let all = asked(cluster, ACCOUNT)?;
+    ensure!(!all.is_empty(), "the audit log holds nothing of {ACCOUNT}");
+    let refused: Vec<_> = all
+        .iter()
+        .filter(|it| matches!(it.code, 401 | 403))
+        .filter(|it| !it.message.contains("because it is being terminated"))
+        .collect();
+    ensure!(refused.is_empty(), "refused: {refused:#?}");
+    Ok(())
+}
