@@ -57,7 +57,8 @@ impl Failure {
             404 => Self::NotServed,
             410 => Self::Stale,
             _ if matches!(error, kube::Error::SerdeError(_)) => Self::Garbled(text(error)),
-            0 => Self::Away(text(error)),
+            // Too many requests: a list would be one more, and a large one.
+            0 | 429 => Self::Away(text(error)),
             _ => Self::WatchDenied(text(error)),
         }
     }

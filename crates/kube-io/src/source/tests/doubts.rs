@@ -132,6 +132,9 @@ async fn a_watch_that_is_never_let_go_on_is_listed_anew() {
         let is_old = path.contains("resourceVersion=10");
         match path {
             path if is_pods(path) && is_watch(path) && is_old => status(504),
+            path if path.starts_with("/api/v1/nodes?") && is_watch(path) && before < 8 => {
+                status(429)
+            }
             path if is_services(path) && is_watch(path) && is_old => {
                 Reply::Lines(vec![ended.clone()])
             }
@@ -159,6 +162,16 @@ async fn a_watch_that_is_never_let_go_on_is_listed_anew() {
         })
         .await;
     assert_eq!(world.resyncs(Kind::Pod), 2);
+    world
+        .until("that nodes are watched", |world| {
+            world.calls("/api/v1/nodes?&watch=true") > 8
+        })
+        .await;
+    assert_eq!(
+        world.resyncs(Kind::Node),
+        1,
+        "too many requests are no reason"
+    );
 }
 
 #[tokio::test(start_paused = true)]
