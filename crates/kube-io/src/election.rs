@@ -22,6 +22,10 @@ use crate::{Reports, Term};
 
 /// Longest lease of another holder that is believed.
 const LEASE_MAX: Duration = Duration::from_secs(3600);
+/// Shortest attempt to renew, and the wait after one that took too long.
+const ATTEMPT_MIN: Duration = Duration::from_millis(250);
+/// How often a release is tried: once more than a renewal that was under way can get in its way.
+const RELEASES_MAX: u32 = 2;
 /// How long a release may take.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -57,6 +61,8 @@ struct Election {
     leases: Api<Lease>,
     config: ElectionConfig,
     record: Option<Record>,
+    /// A write of the lease is under way, or was dropped while it was.
+    is_asking: bool,
 }
 
 /// What an attempt came to.
@@ -82,8 +88,15 @@ pub async fn run(
         () = election.take_part(&terms) => {}
     }
     let held = terms.send_replace(None);
-    if held.is_some() {
-        election.release().await;
+    // An answer that we did not wait for may have made the lease ours.
+    if held.is_some() || election.is_asking {
+        let release = tokio::time::timeout(RELEASE_TIMEOUT, election.release());
+        match release.await {
+            Ok(Ok(true)) => info!(lease = %election.config.name, "lease released"),
+            Ok(Ok(false)) => {}
+            Ok(Err(error)) => warn!(lease = %election.config.name, %error, "lease not released"),
+            Err(_) => warn!(lease = %election.config.name, "lease not released in time"),
+        }
     }
 }
 
@@ -116,6 +129,7 @@ impl Election {
             leases: Api::namespaced(client, &config.namespace),
             config,
             record: None,
+            is_asking: false,
         }
     }
 
@@ -139,7 +153,6 @@ impl Election {
             let deadline = Instant::now() + self.config.renew_deadline;
             let wait = match timeout_at(deadline, self.attempt()).await {
                 Ok(Ok(Attempt::Held(term))) if Instant::now() < term.until => return term,
-                Ok(Ok(Attempt::Held(_))) => Duration::ZERO,
                 Ok(Ok(Attempt::Other(until))) => {
                     is_failing = false;
                     // Just past the end, so that the next look finds it over.
@@ -150,7 +163,7 @@ impl Election {
                     self.tell(&mut is_failing, &error);
                     retry
                 }
-                Err(_) => Duration::ZERO,
+                Ok(Ok(Attempt::Held(_))) | Err(_) => Duration::ZERO,
             };
             tokio::time::sleep(wait).await;
         }
@@ -163,8 +176,20 @@ impl Election {
         loop {
             let next = Instant::now() + wait;
             tokio::time::sleep_until(next.min(term.until)).await;
-            match timeout_at(term.until, self.attempt()).await {
-                Err(_) => return,
+            let now = Instant::now();
+            let left = term.until.saturating_duration_since(now);
+            if left.is_zero() {
+                return;
+            }
+            // One request that hangs must leave time for another.
+            let most = self.config.retry.min(left * 2 / 3).max(ATTEMPT_MIN);
+            match timeout_at(term.until.min(now + most), self.attempt()).await {
+                Err(_) => {
+                    debug!(lease = %self.config.name, "lease not renewed in time");
+                    // Whether it was written is not known: read it again.
+                    self.record = None;
+                    wait = ATTEMPT_MIN;
+                }
                 Ok(Ok(Attempt::Other(_))) => return,
                 Ok(Ok(Attempt::Held(renewed))) => {
                     is_failing = false;
@@ -217,12 +242,7 @@ impl Election {
             return Ok(Attempt::Other(free_at));
         }
         let lease = self.claim(&record.lease);
-        let params = PostParams::default();
-        match self
-            .leases
-            .replace(&self.config.name, &params, &lease)
-            .await
-        {
+        match self.replace(&lease).await {
             Ok(lease) => Ok(self.held(lease, begun)),
             Err(error) => {
                 // Whether it was written is not known: read it again.
@@ -246,8 +266,18 @@ impl Election {
             spec: None,
         };
         let lease = self.claim(&empty);
-        let lease = self.leases.create(&PostParams::default(), &lease).await?;
-        Ok(self.held(lease, begun))
+        self.is_asking = true;
+        let lease = self.leases.create(&PostParams::default(), &lease).await;
+        self.is_asking = false;
+        Ok(self.held(lease?, begun))
+    }
+
+    async fn replace(&mut self, lease: &Lease) -> Result<Lease, Error> {
+        self.is_asking = true;
+        let params = PostParams::default();
+        let answer = self.leases.replace(&self.config.name, &params, lease).await;
+        self.is_asking = false;
+        answer
     }
 
     fn held(&mut self, lease: Lease, begun: Instant) -> Attempt {
@@ -316,25 +346,31 @@ impl Election {
         }
     }
 
-    /// Lets the next one have the lease at once.
-    async fn release(&mut self) {
-        let Some(record) = self.record.take() else {
-            return;
-        };
-        if holder(&record.lease) != self.config.identity {
-            return;
-        }
-        let mut lease = self.claim(&record.lease);
-        if let Some(spec) = &mut lease.spec {
-            spec.holder_identity = Some(String::new());
-            spec.lease_duration_seconds = Some(1);
-        }
-        let params = PostParams::default();
-        let request = self.leases.replace(&self.config.name, &params, &lease);
-        match tokio::time::timeout(RELEASE_TIMEOUT, request).await {
-            Ok(Ok(_)) => info!(lease = %self.config.name, "lease released"),
-            Ok(Err(error)) => warn!(lease = %self.config.name, %error, "lease not released"),
-            Err(_) => warn!(lease = %self.config.name, "lease not released in time"),
+    /// Lets the next one have the lease at once. Returns whether it was ours.
+    async fn release(&mut self) -> Result<bool, Error> {
+        let mut known = self.record.take().map(|record| record.lease);
+        known.take_if(|lease| holder(lease) != self.config.identity);
+        let mut tries = 0;
+        loop {
+            let lease = match known.take() {
+                Some(lease) => Some(lease),
+                None => self.leases.get_opt(&self.config.name).await?,
+            };
+            let Some(lease) = lease.filter(|lease| holder(lease) == self.config.identity) else {
+                return Ok(false);
+            };
+            let mut lease = self.claim(&lease);
+            if let Some(spec) = &mut lease.spec {
+                spec.holder_identity = Some(String::new());
+                spec.lease_duration_seconds = Some(1);
+            }
+            tries += 1;
+            match self.replace(&lease).await {
+                Ok(_) => return Ok(true),
+                // A renewal of ours was written that we did not hear of.
+                Err(Error::Api(status)) if status.code == 409 && tries < RELEASES_MAX => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 }

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::jitter::Bucket;
+use crate::kinds::has_status;
 use crate::queue::due;
 use crate::status::{api, camel_case, cut, find_kind, resource, sentences};
 use crate::write::{Failure, REQUEST_TIMEOUT};
@@ -146,7 +147,10 @@ fn identity(finding: &Finding) -> u64 {
 /// Whether an Event can be about it: it is an object of the API server.
 fn is_told(finding: &Finding) -> bool {
     let kind = find_kind(&finding.object.kind);
-    finding.severity == Severity::Error && kind.is_some_and(|kind| kind != Kind::MeshConfig)
+    let is_one =
+        kind.is_some_and(|kind| kind != Kind::MeshConfig && !kind.api_version().is_empty());
+    // `*` stands for a kind as a whole.
+    finding.severity == Severity::Error && is_one && *finding.object.key.name != *"*"
 }
 
 // === impl Tracker ===
@@ -354,6 +358,8 @@ impl Sender {
         let seen = self.config.observed.get(object);
         let (version, uid) = match seen {
             Some(seen) if !seen.uid.is_empty() => (seen.api_version.clone(), seen.uid.clone()),
+            // Had it been there, the watch would have told.
+            None if find_kind(&object.kind).is_some_and(has_status) => return Ok(None),
             _ => {
                 let version = find_kind(&object.kind).map(Kind::api_version);
                 let version = version.unwrap_or_default();

@@ -7,8 +7,13 @@
 //! - A kind that is not there (no CRD yet) is an empty list, and is picked up when it appears.
 //! - A list that is delivered again is a `Resync`: who reads it compares, so the restart of an
 //!   API server changes nothing.
-//! - Whatever is written is compared with what was observed first, is written under the
-//!   [`Leadership`] of now, and names the version of the object that it was judged by.
+//! - Statuses, ConfigMaps of roots and webhook configurations are compared with what was observed
+//!   first, are written under the [`Leadership`] of now, and a change names the version of the
+//!   object that it was judged by. What differs:
+//!   - Events are written under the leadership too, but name no version: their names say what
+//!     they tell, so that a second one is the same one counted up.
+//!   - The Secret of the root is every replica's, leading or not: it is created once and replaced
+//!     only at the version that was read. The Lease, which leadership comes from, likewise.
 //! - The API server being away stops no serving: [`Health`] says so, and everything is retried
 //!   with backoff.
 
@@ -20,6 +25,7 @@ mod jitter;
 pub mod kinds;
 mod leadership;
 mod observed;
+mod parked;
 mod queue;
 pub mod review;
 pub mod root_store;

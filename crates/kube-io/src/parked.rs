@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use model::ObjectRef;
 
-/// Wait before what is refused is tried again; doubles.
-const WAIT: Duration = Duration::from_secs(30);
+/// Wait before what is refused is tried again; doubles. Short, since an API server that has just
+/// started refuses for a moment what its roles allow.
+const WAIT: Duration = Duration::from_secs(1);
 /// Longest wait before that.
 const WAIT_MAX: Duration = Duration::from_secs(600);
 

@@ -6,10 +6,12 @@
 
 mod table;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use futures::stream::{BoxStream, StreamExt as _, select_all};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::api::{Api, Patch, PatchParams, PostParams};
@@ -27,8 +29,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::jitter::{Bucket, backoff, jittered};
+use crate::parked::Parked;
 use crate::queue::{Queue, due};
-use crate::write::{ATTEMPTS_MAX, BACKOFF, BACKOFF_MAX, Failure, PAUSE, REQUEST_TIMEOUT};
+use crate::write::{
+    ATTEMPTS_MAX, BACKOFF, BACKOFF_MAX, Failure, PAUSE, REQUEST_TIMEOUT, watch_refused,
+};
 use crate::{Leadership, Reports, WriteMetrics};
 
 use table::Listed;
@@ -36,6 +41,8 @@ use table::Listed;
 /// Requests, as reports of refusals call them.
 const WATCH_PLACES: &str = "watch namespaces";
 const WATCH_MAPS: &str = "watch configmaps";
+const CREATE: &str = "create configmaps";
+const PATCH: &str = "patch configmaps";
 /// Namespaces that never get one.
 const SKIPPED: [&str; 3] = ["kube-public", "kube-node-lease", "local-path-storage"];
 /// Key of the roots.
@@ -95,6 +102,8 @@ pub struct RootWriter {
 
 /// What matters of a namespace.
 struct Place {
+    /// A namespace that was made anew has another.
+    uid: String,
     labels: Labels,
     is_ending: bool,
 }
@@ -116,12 +125,14 @@ enum Change {
 
 /// A write that is due.
 enum Write {
-    Create(ConfigMap),
+    Create(Box<ConfigMap>),
     Patch(serde_json::Value),
 }
 
 struct Done {
     object: ObjectRef,
+    /// What was asked for, as reports call it.
+    what: &'static str,
     result: Result<(), Option<Failure>>,
 }
 
@@ -133,8 +144,10 @@ struct Term<'a> {
     maps: BTreeMap<Str, Listed<Seen>>,
     selectors: Option<Vec<LabelSelector>>,
     queue: Queue,
-    /// Written, and no event of it seen since.
-    written: HashSet<ObjectRef>,
+    /// Written, and no event of it seen since; with the `uid` of the namespace then.
+    written: HashMap<ObjectRef, String>,
+    /// By what is refused.
+    parked: Parked<&'static str>,
     failures: HashMap<ObjectRef, u32>,
     bucket: Bucket,
 }
@@ -175,9 +188,10 @@ async fn lead(config: &RootWriter) {
     let mut tasks: JoinSet<Done> = JoinSet::new();
     let mut term = Term::new(config);
     loop {
-        let next = match tasks.len() < CONCURRENCY {
-            true => term.queue.next_due(),
-            false => None,
+        let next = if tasks.len() < CONCURRENCY {
+            term.queue.next_due()
+        } else {
+            None
         };
         tokio::select! {
             Some(change) = changes.next() => term.follow(change),
@@ -250,6 +264,7 @@ impl Place {
     fn of(namespace: &PartialObjectMeta<Namespace>) -> Self {
         let labels = namespace.labels().iter();
         Self {
+            uid: namespace.uid().unwrap_or_default(),
             labels: labels
                 .map(|(key, value)| (Str::from(key.as_str()), Str::from(value.as_str())))
                 .collect(),
@@ -289,7 +304,8 @@ impl<'a> Term<'a> {
                 .collect(),
             selectors: None,
             queue: Queue::default(),
-            written: HashSet::new(),
+            written: HashMap::new(),
+            parked: Parked::default(),
             failures: HashMap::new(),
             bucket: Bucket::new(INTERVAL, BURST),
         }
@@ -365,11 +381,8 @@ impl<'a> Term<'a> {
                 changed
             }
             Change::Failed(what, error) => {
-                if let watcher::Error::InitialListFailed(kube::Error::Api(status))
-                | watcher::Error::WatchStartFailed(kube::Error::Api(status)) = &error
-                    && status.code == 403
-                {
-                    let _ = self.config.reports.refused(what, &status.message);
+                if let Some(message) = watch_refused(&error) {
+                    let _ = self.config.reports.refused(what, message);
                 }
                 debug!(what, %error, "watch of roots fails");
                 return;
@@ -403,12 +416,12 @@ impl<'a> Term<'a> {
     /// What is to be written now, if anything.
     fn judge(&self, object: &ObjectRef) -> Option<Write> {
         let ObjectKey { ns, name } = &object.key;
-        if !self.is_ours(ns) || self.written.contains(object) {
+        if !self.is_ours(ns) {
             return None;
         }
         let (key, value) = self.wanted(name)?;
         let Some(seen) = self.maps.get(name)?.get(ns) else {
-            return Some(Write::Create(created(&object.key, key, value)));
+            return Some(Write::Create(Box::new(created(&object.key, key, value))));
         };
         if seen.value == Some(hash(&value)) {
             return None;
@@ -434,11 +447,24 @@ impl<'a> Term<'a> {
             let Some(object) = self.queue.pop(now) else {
                 return;
             };
-            let Some(write) = self.judge(&object) else {
+            let uid = self.places.get(&object.key.ns).map(|place| &place.uid);
+            let uid = uid.cloned().unwrap_or_default();
+            if self.written.get(&object) == Some(&uid) {
+                continue;
+            }
+            let write = self.judge(&object);
+            let what = write.as_ref().map(Write::what);
+            for probe in self.parked.skip(&object, what.as_ref()) {
+                self.queue.push(probe, now);
+            }
+            let (Some(write), Some(what)) = (write, what) else {
                 continue;
             };
+            if self.parked.holds(&what, &object) {
+                continue;
+            }
             // Until the watch tells of it, or it fails.
-            self.written.insert(object.clone());
+            self.written.insert(object.clone(), uid);
             let turn = self.bucket.take();
             let client = self.config.client.clone();
             let leadership = self.config.leadership.clone();
@@ -446,10 +472,17 @@ impl<'a> Term<'a> {
             let reports = self.config.reports.clone();
             tasks.spawn(async move {
                 tokio::time::sleep_until(turn).await;
-                let result = send(client, &leadership, &object, write, &reports).await;
+                let sending = send(client, &leadership, &object, write, &reports);
+                let result = AssertUnwindSafe(sending).catch_unwind().await;
+                let result = result
+                    .unwrap_or_else(|_| Err(Some(Failure::Other("the write panicked".to_owned()))));
                 count(&metrics, &result);
                 let result = result.map(|_| ());
-                Done { object, result }
+                Done {
+                    object,
+                    what,
+                    result,
+                }
             });
         }
         if !self.is_ready() {
@@ -461,8 +494,26 @@ impl<'a> Term<'a> {
     fn finish(&mut self, done: Done) {
         let object = done.object;
         let failure = match done.result {
-            Ok(()) | Err(Some(Failure::Gone)) => {
+            Ok(()) => {
                 self.failures.remove(&object);
+                for parked in self.parked.allow(&done.what) {
+                    self.queue.push(parked, Instant::now());
+                }
+                return;
+            }
+            Err(Some(Failure::Gone)) => {
+                // Events tell when its namespace, or it, is there again.
+                self.written.remove(&object);
+                self.failures.remove(&object);
+                return;
+            }
+            Err(Some(Failure::Refused(message))) => {
+                self.written.remove(&object);
+                self.failures.remove(&object);
+                debug!(object = %object.key, message, "root refused");
+                if let Some(wait) = self.parked.refuse(done.what, &object) {
+                    self.queue.push(object, Instant::now() + jittered(wait));
+                }
                 return;
             }
             Err(None) => Failure::Other("no longer leading".to_owned()),
@@ -471,7 +522,7 @@ impl<'a> Term<'a> {
         self.written.remove(&object);
         let failures = self.failures.entry(object.clone()).or_default();
         *failures += 1;
-        let wait = if *failures < ATTEMPTS_MAX && !matches!(failure, Failure::Refused(_)) {
+        let wait = if *failures < ATTEMPTS_MAX {
             debug!(object = %object.key, ?failure, "root not written");
             backoff(BACKOFF, BACKOFF_MAX, *failures)
         } else {
@@ -480,6 +531,18 @@ impl<'a> Term<'a> {
             jittered(PAUSE)
         };
         self.queue.push(object, Instant::now() + wait);
+    }
+}
+
+// === impl Write ===
+
+impl Write {
+    /// What is asked for, as reports call it.
+    fn what(&self) -> &'static str {
+        match self {
+            Self::Create(_) => CREATE,
+            Self::Patch(_) => PATCH,
+        }
     }
 }
 
@@ -507,15 +570,16 @@ async fn send(
     };
     let maps = Api::<ConfigMap>::namespaced(client, &object.key.ns);
     let deadline = term.until.min(Instant::now() + REQUEST_TIMEOUT);
-    let (what, result) = match &write {
+    let what = write.what();
+    let (done, result) = match &write {
         Write::Create(map) => {
             let params = PostParams {
                 field_manager: Some(MANAGER.to_owned()),
                 ..PostParams::default()
             };
-            let request = maps.create(&params, map);
+            let request = maps.create(&params, map.as_ref());
             let answer = tokio::time::timeout_at(deadline, request).await;
-            (("create configmaps", "created"), answer)
+            ("created", answer)
         }
         Write::Patch(patch) => {
             let params = PatchParams {
@@ -525,18 +589,18 @@ async fn send(
             let patch = Patch::Merge(patch);
             let request = maps.patch(&object.key.name, &params, &patch);
             let answer = tokio::time::timeout_at(deadline, request).await;
-            (("patch configmaps", "updated"), answer)
+            ("updated", answer)
         }
     };
     match result {
         Ok(Ok(_)) => {
-            reports.allowed(what.0);
-            Ok(what.1)
+            reports.allowed(what);
+            Ok(done)
         }
         Ok(Err(error)) => {
             let failure = Failure::of(&error, &object.key.name);
             Err(Some(match failure {
-                Failure::Refused(message) => reports.refused(what.0, &message),
+                Failure::Refused(message) => reports.refused(what, &message),
                 failure => failure,
             }))
         }

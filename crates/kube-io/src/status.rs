@@ -16,6 +16,7 @@
 mod apply;
 mod findings;
 mod plan;
+mod repeat;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -34,24 +35,22 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use crate::jitter::{Bucket, backoff, jittered};
+use crate::parked::Parked;
 use crate::queue::{Queue, due};
 use crate::write::{ATTEMPTS_MAX, BACKOFF, BACKOFF_MAX, Failure, PAUSE};
-use crate::{Leadership, Observed, ObservedStatus, Reports, WriteMetrics};
+use crate::{Leadership, Observed, Reports, WriteMetrics};
 
 use apply::{Done, Job, Shared};
 pub(crate) use apply::{api, resource};
 pub(crate) use findings::{camel_case, cut, sentences};
 use plan::Form;
 pub(crate) use plan::find as find_kind;
+use repeat::{Repeats, Verdict};
 
 /// For how long a change that the watch tells of waits, so that the pipeline has seen it too.
 const SETTLE: Duration = Duration::from_secs(1);
 /// Objects judged at once before others get their turn.
 const JUDGED_MAX: usize = 1_000;
-/// Wait before a kind that we may not write is tried again; doubles.
-const REFUSED_WAIT: Duration = Duration::from_secs(30);
-/// Longest wait before that.
-const REFUSED_WAIT_MAX: Duration = Duration::from_secs(600);
 
 /// How much is written at once.
 #[derive(Clone, Copy, Debug)]
@@ -94,14 +93,6 @@ struct Written {
 /// What the managers say of one object.
 type Rows = Vec<(&'static str, Arc<StatusRow>)>;
 
-/// A kind that we may not write.
-struct Refused {
-    wait: Duration,
-    /// The object that is tried next.
-    probe: ObjectRef,
-    parked: HashSet<ObjectRef>,
-}
-
 struct Writer {
     shared: Arc<Shared>,
     observed: Observed,
@@ -112,7 +103,9 @@ struct Writer {
     running: HashSet<ObjectRef>,
     failures: HashMap<ObjectRef, u32>,
     written: HashMap<ObjectRef, Written>,
-    refused: BTreeMap<Str, Refused>,
+    repeats: Repeats,
+    /// By kind.
+    parked: Parked<Str>,
     forms: BTreeMap<Str, Form>,
 }
 
@@ -129,9 +122,10 @@ pub async fn run(config: StatusWriter, stop: CancellationToken) {
     let mut is_settled = Instant::now();
     let mut is_seen_due = false;
     loop {
-        let next = match is_leading && tasks.len() < writer.limits.concurrency {
-            true => writer.queue.next_due(),
-            false => None,
+        let next = if is_leading && tasks.len() < writer.limits.concurrency {
+            writer.queue.next_due()
+        } else {
+            None
         };
         tokio::select! {
             () = stop.cancelled() => break,
@@ -207,7 +201,8 @@ impl Writer {
             running: HashSet::new(),
             failures: HashMap::new(),
             written: HashMap::new(),
-            refused: BTreeMap::new(),
+            repeats: Repeats::default(),
+            parked: Parked::default(),
             forms: BTreeMap::new(),
         }
     }
@@ -218,7 +213,8 @@ impl Writer {
         self.running.clear();
         self.failures.clear();
         self.written.clear();
-        self.refused.clear();
+        self.repeats.clear();
+        self.parked.clear();
     }
 
     /// Judges everything anew.
@@ -280,7 +276,7 @@ impl Writer {
     }
 
     /// What the managers say of an object as it was seen.
-    fn rows(&self, object: &ObjectRef, seen: &ObservedStatus) -> Rows {
+    fn rows(&self, object: &ObjectRef) -> Rows {
         let Some(snapshot) = &self.snapshot else {
             return Rows::new();
         };
@@ -295,10 +291,8 @@ impl Writer {
             .map(|(key, row)| (key.manager, Arc::clone(row)))
             .collect();
         if findings::has_conditions(&object.kind) {
-            let mut row = self.findings.get(object).cloned().unwrap_or_default();
-            for condition in &mut Arc::make_mut(&mut row).conditions {
-                condition.observed_generation = Some(seen.generation).filter(|at| *at != 0);
-            }
+            // Without a generation: which one they were found in, no snapshot says.
+            let row = self.findings.get(object).cloned().unwrap_or_default();
             rows.push((MANAGER_FINDINGS, row));
         }
         rows
@@ -331,13 +325,14 @@ impl Writer {
         }
         let Some(seen) = self.observed.get(object) else {
             self.written.remove(object);
+            self.repeats.remove(object);
             self.failures.remove(object);
             self.skip_probe(object);
             return None;
         };
         let form = self.forms.get(&object.kind).copied();
         let form = form.unwrap_or_else(|| Form::of(&object.kind));
-        let rows = self.rows(object, &seen);
+        let rows = self.rows(object);
         let is_due = |(manager, row): &(&str, Arc<StatusRow>)| {
             // Before the pipeline has seen an edit, what it says is of no use.
             let is_old = row.conditions.iter().any(|condition| {
@@ -347,7 +342,21 @@ impl Writer {
             });
             !is_old && plan::is_due(manager, row, &seen, form)
         };
-        let due: Rows = rows.into_iter().filter(is_due).collect();
+        let mut wait = None;
+        let mut due: Rows = rows.into_iter().filter(is_due).collect();
+        due.retain(
+            |(manager, row)| match self.repeats.judge(object, (manager, row), &seen) {
+                Verdict::Now => true,
+                Verdict::Never => false,
+                Verdict::After(until) => {
+                    wait = Some(wait.map_or(until, |wait: Instant| wait.min(until)));
+                    false
+                }
+            },
+        );
+        if let Some(until) = wait {
+            self.queue.push(object.clone(), until);
+        }
         if due.is_empty() {
             self.failures.remove(object);
             self.skip_probe(object);
@@ -359,10 +368,7 @@ impl Writer {
         {
             return None;
         }
-        if let Some(refused) = self.refused.get_mut(&object.kind)
-            && refused.probe != *object
-        {
-            refused.parked.insert(object.clone());
+        if self.parked.holds(&object.kind, object) {
             return None;
         }
         Some(Job {
@@ -375,22 +381,8 @@ impl Writer {
 
     /// Another object is to show whether its kind may be written, since this one needs nothing.
     fn skip_probe(&mut self, object: &ObjectRef) {
-        let Some(refused) = self.refused.get_mut(&object.kind) else {
-            return;
-        };
-        if refused.probe != *object {
-            return;
-        }
-        let next = refused.parked.iter().next().cloned();
-        match next {
-            Some(next) => {
-                refused.parked.remove(&next);
-                refused.probe = next.clone();
-                self.queue.push(next, Instant::now());
-            }
-            None => {
-                self.refused.remove(&object.kind);
-            }
+        for probe in self.parked.skip(object, None) {
+            self.queue.push(probe, Instant::now());
         }
     }
 
@@ -398,6 +390,11 @@ impl Writer {
     fn finish(&mut self, done: Done) {
         let object = done.job.object;
         self.running.remove(&object);
+        for (manager, row, became) in done.sent {
+            if self.repeats.note(&object, (manager, &row), became) {
+                warn!(kind = %object.kind, object = %object.key, manager, "another one writes this status too; ours is repeated seldom");
+            }
+        }
         if let Some(form) = done.form {
             self.forms.insert(object.kind.clone(), form);
         }
@@ -405,10 +402,8 @@ impl Writer {
         match done.result {
             Ok(is_unchanged) => {
                 self.failures.remove(&object);
-                if let Some(refused) = self.refused.remove(&object.kind) {
-                    for parked in refused.parked {
-                        self.queue.push(parked, now);
-                    }
+                for parked in self.parked.allow(&object.kind) {
+                    self.queue.push(parked, now);
                 }
                 let written = Written {
                     judged: done.job.seen.resource_version.clone(),
@@ -422,29 +417,13 @@ impl Writer {
             Err(Some(Failure::Gone)) => {
                 self.failures.remove(&object);
             }
-            Err(Some(Failure::Refused(_))) => self.refuse(object),
+            Err(Some(Failure::Refused(_))) => {
+                if let Some(wait) = self.parked.refuse(object.kind.clone(), &object) {
+                    self.queue.push(object, now + jittered(wait));
+                }
+            }
             Err(Some(failure)) => self.retry(object, &failure),
         }
-    }
-
-    /// Nothing of this kind is tried for a while, and then this object.
-    fn refuse(&mut self, object: ObjectRef) {
-        let wait = match self.refused.get(&object.kind) {
-            Some(refused) => (refused.wait * 2).min(REFUSED_WAIT_MAX),
-            None => REFUSED_WAIT,
-        };
-        let old = self.refused.remove(&object.kind);
-        let mut parked = old.map(|refused| refused.parked).unwrap_or_default();
-        parked.remove(&object);
-        self.queue
-            .push(object.clone(), Instant::now() + jittered(wait));
-        let kind = object.kind.clone();
-        let refused = Refused {
-            wait,
-            probe: object,
-            parked,
-        };
-        self.refused.insert(kind, refused);
     }
 
     fn retry(&mut self, object: ObjectRef, failure: &Failure) {
@@ -464,8 +443,9 @@ impl Writer {
 
 fn changed_key<'a, V>(change: DiffItem<'a, 'a, StatusKey, V>) -> &'a StatusKey {
     match change {
-        DiffItem::Add(key, _) | DiffItem::Remove(key, _) => key,
-        DiffItem::Update { new: (key, _), .. } => key,
+        DiffItem::Add(key, _)
+        | DiffItem::Remove(key, _)
+        | DiffItem::Update { new: (key, _), .. } => key,
     }
 }
 

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use kube::core::ApiResource;
+use kube::runtime::watcher;
 use model::object::Input;
 use model::{Finding, ObjectKey, ObjectRef, Severity, Str};
 use parking_lot::Mutex;
@@ -128,13 +130,40 @@ impl Reports {
                 "Add a rule with {what} to the ClusterRole of ambientd, or to its Role for leases"
             ),
         );
+        self.tell(what, message, finding)
+    }
+
+    /// A resource is not there although objects of its kind are: the kind has no such subresource.
+    /// That too is doubted at first.
+    pub(crate) fn not_served(&self, what: &str, of: &ApiResource, message: &str) {
+        if self.doubts(what) {
+            return;
+        }
+        let name = format!("{}.{}", of.plural, of.group);
+        let finding = Finding::new(
+            "kube-status-not-served",
+            Severity::Warning,
+            ObjectRef {
+                kind: Str::from("CustomResourceDefinition"),
+                key: ObjectKey::cluster(name.trim_end_matches('.')),
+            },
+            format!(
+                "Version {} of {} has no status subresource; statuses are not written, everything else works",
+                of.version, of.kind
+            ),
+            "Install the CRD as it is published, with subresources.status",
+        );
+        self.tell(what, message, finding);
+    }
+
+    fn tell(&self, what: &str, message: &str, finding: Finding) -> Failure {
         let is_news = self
             .refused
             .lock()
             .insert(what.to_owned(), finding)
             .is_none();
         if is_news {
-            warn!(what, message, "not allowed to write");
+            warn!(what, message, "the API server does not let us write");
             self.send();
         }
         Failure::Refused(message.to_owned())
@@ -200,6 +229,18 @@ impl Failure {
             _ => Self::Other(message),
         }
     }
+}
+
+/// What the API server says of a watch, or the list before it, that it refuses.
+pub(crate) fn watch_refused(error: &watcher::Error) -> Option<&str> {
+    let (watcher::Error::InitialListFailed(kube::Error::Api(status))
+    | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+    | watcher::Error::WatchFailed(kube::Error::Api(status))
+    | watcher::Error::WatchError(status)) = error
+    else {
+        return None;
+    };
+    (status.code == 403).then_some(status.message.as_str())
 }
 
 /// Who was refused: the account that the API server names.

@@ -21,6 +21,8 @@ struct State {
     lease: Option<Value>,
     version: u64,
     is_down: bool,
+    /// Writes that are taken, of which no answer comes.
+    unanswered: u32,
     writes: Vec<String>,
 }
 
@@ -40,8 +42,16 @@ impl Server {
         if self.0.lock().is_down {
             return Err(std::io::Error::other("connection refused"));
         }
-        let mut state = self.0.lock();
-        let (code, answer) = state.judge(&parts.method, serde_json::from_slice(&bytes).ok());
+        let (code, answer, is_answered) = {
+            let mut state = self.0.lock();
+            let (code, answer) = state.judge(&parts.method, serde_json::from_slice(&bytes).ok());
+            let is_lost = parts.method != Method::GET && state.unanswered > 0;
+            state.unanswered -= u32::from(is_lost);
+            (code, answer, !is_lost)
+        };
+        if !is_answered {
+            std::future::pending::<()>().await;
+        }
         let bytes = serde_json::to_vec(&answer).unwrap();
         let answer = Response::builder().status(code).body(Body::from(bytes));
         Ok(answer.unwrap())
@@ -240,4 +250,42 @@ fn leases_are_named_by_revision() {
     assert_eq!(name(""), "istio-status-leader");
     assert_eq!(name("default"), "istio-status-leader");
     assert_eq!(name("canary"), "istio-status-leader-canary");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_nobody_answers_costs_no_term() {
+    let server = Server::default();
+    let a = server.candidate("a");
+    pass(1).await;
+    for _ in 0..10 {
+        server.0.lock().unanswered = 1;
+        for _ in 0..200 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert!(a.leads());
+        }
+        assert_eq!(server.0.lock().unanswered, 0);
+    }
+    assert_eq!(a.transitions(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_is_released_also_when_a_renewal_was_under_way() {
+    let server = Server::default();
+    let a = server.candidate("a");
+    pass(1).await;
+    server.0.lock().unanswered = 1;
+    while server.0.lock().unanswered > 0 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    a.stop.cancel();
+    a.task.await.unwrap();
+    assert_eq!(server.holder(), "");
+    // So is one that was being taken.
+    server.0.lock().unanswered = 1;
+    let b = server.candidate("b");
+    pass(1).await;
+    assert_eq!((server.holder().as_str(), b.leads()), ("b", false));
+    b.stop.cancel();
+    b.task.await.unwrap();
+    assert_eq!(server.holder(), "");
 }

@@ -9,7 +9,7 @@ use model::Str;
 pub(super) struct Listed<V> {
     rows: BTreeMap<Str, V>,
     fresh: BTreeMap<Str, V>,
-    is_listed: bool,
+    is_complete: bool,
 }
 
 impl<V> Default for Listed<V> {
@@ -17,7 +17,7 @@ impl<V> Default for Listed<V> {
         Self {
             rows: BTreeMap::new(),
             fresh: BTreeMap::new(),
-            is_listed: false,
+            is_complete: false,
         }
     }
 }
@@ -27,7 +27,7 @@ impl<V> Default for Listed<V> {
 impl<V> Listed<V> {
     /// Whether a first list is complete.
     pub(super) fn is_listed(&self) -> bool {
-        self.is_listed
+        self.is_complete
     }
 
     pub(super) fn get(&self, ns: &Str) -> Option<&V> {
@@ -72,7 +72,7 @@ impl<V> Listed<V> {
             }
             Event::InitDone => {
                 let old = std::mem::replace(&mut self.rows, std::mem::take(&mut self.fresh));
-                self.is_listed = true;
+                self.is_complete = true;
                 let gone = old.into_keys().filter(|ns| !self.rows.contains_key(ns));
                 let gone: Vec<Str> = gone.collect();
                 self.rows.keys().cloned().chain(gone).collect()

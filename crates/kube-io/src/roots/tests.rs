@@ -179,9 +179,13 @@ async fn only_own_keys_are_written_and_only_where_they_differ() {
     let patch = r#"patch shop/istio-ca-root-cert {"data":{"root-cert.pem":"ROOT"},"metadata":{"resourceVersion":"5"}}"#;
     assert_eq!(due_now(&mut term), [patch]);
     // Once written, nothing more until the watch tells of it.
-    term.written.insert(at(ROOT, "shop"));
+    let mut tasks = JoinSet::new();
     term.mark_all();
-    assert!(due_now(&mut term).is_empty());
+    term.start(&mut tasks);
+    assert_eq!(tasks.len(), 1);
+    term.mark_all();
+    term.start(&mut tasks);
+    assert_eq!(tasks.len(), 1);
     let gone = json!({"metadata": {"name": ROOT, "namespace": "shop"}});
     let gone = serde_json::from_value(gone).unwrap();
     term.follow(Change::Map(Str::from(ROOT), Event::Delete(gone)));
@@ -198,6 +202,7 @@ async fn attempts_are_bounded_and_what_is_gone_is_not_tried() {
     let mut term = Term::new(&config);
     let failed = |failure| Done {
         object: at(ROOT, "shop"),
+        what: CREATE,
         result: Err(Some(failure)),
     };
     let mut waits = Vec::new();
@@ -213,4 +218,73 @@ async fn attempts_are_bounded_and_what_is_gone_is_not_tried() {
     );
     term.finish(failed(Failure::Gone));
     assert!(term.queue.next_due().is_none());
+}
+
+/// How many writes begin now.
+fn started(term: &mut Term<'_>) -> usize {
+    let mut tasks = JoinSet::new();
+    term.start(&mut tasks);
+    tasks.len()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_that_is_made_anew_gets_its_root() {
+    let (config, _bundles) = writer(None);
+    let mut term = Term::new(&config);
+    term.select(Some(&snapshot(Vec::new())));
+    list(&mut term);
+    term.follow(place("shop", &[], false));
+    assert_eq!(started(&mut term), 1);
+    // It ends while we write, and is made again: by the answer alone,
+    term.finish(Done {
+        object: at(ROOT, "shop"),
+        what: CREATE,
+        result: Err(Some(Failure::Gone)),
+    });
+    term.follow(place("shop", &[], true));
+    assert_eq!(started(&mut term), 0);
+    term.follow(place("shop", &[], false));
+    assert_eq!(started(&mut term), 1);
+    // and where the answer was good and the ConfigMap has gone before the watch told of it.
+    term.follow(place("shop", &[], false));
+    assert_eq!(started(&mut term), 0);
+    let anew = json!({
+        "apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
+        "metadata": {"name": "shop", "uid": "another"},
+    });
+    let anew = serde_json::from_value(anew).unwrap();
+    term.follow(Change::Place(Event::Apply(anew)));
+    assert_eq!(started(&mut term), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_creating_is_refused_one_namespace_shows_when_it_no_longer_is() {
+    let (config, _bundles) = writer(None);
+    let mut term = Term::new(&config);
+    term.select(Some(&snapshot(Vec::new())));
+    list(&mut term);
+    for name in ["a", "b", "c", "d"] {
+        term.follow(place(name, &[], false));
+    }
+    assert_eq!(started(&mut term), 4);
+    for name in ["a", "b", "c", "d"] {
+        term.finish(Done {
+            object: at(ROOT, name),
+            what: CREATE,
+            result: Err(Some(Failure::Refused("no".to_owned()))),
+        });
+    }
+    term.follow(place("e", &[], false));
+    assert_eq!(started(&mut term), 0);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(started(&mut term), 1);
+    // What needs another right does not wait.
+    term.follow(map(ROOT, "b", json!({"root-cert.pem": "EDITED"})));
+    assert_eq!(started(&mut term), 1);
+    term.finish(Done {
+        object: at(ROOT, "a"),
+        what: CREATE,
+        result: Ok(()),
+    });
+    assert_eq!(started(&mut term), 3);
 }

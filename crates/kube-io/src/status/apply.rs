@@ -1,18 +1,22 @@
 //! One object's writes.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures::FutureExt as _;
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::core::ApiResource;
 use model::ObjectRef;
+use model::status::StatusRow;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::time::Instant;
 
 use super::Rows;
 use super::plan::{self, Form};
+use super::repeat::Became;
 use crate::jitter::Bucket;
 use crate::write::{Failure, REQUEST_TIMEOUT};
 use crate::{Leadership, ObservedStatus, Reports, WriteMetrics};
@@ -39,21 +43,39 @@ pub(super) struct Done {
     pub(super) job: Job,
     /// How conditions of this kind merge, where that showed.
     pub(super) form: Option<Form>,
+    /// What was written, and what the API server made of it unless that is what was meant.
+    pub(super) sent: Vec<SentRow>,
     /// Whether the object stayed as it was; `Err(None)` when the right to write has ended.
     pub(super) result: Result<bool, Option<Failure>>,
 }
 
+/// A row that a manager wrote.
+pub(super) type SentRow = (&'static str, Arc<StatusRow>, Option<Became>);
+
 /// Writes what each manager says, one after the other.
 pub(super) async fn write(shared: &Shared, job: Job) -> Done {
-    let mut form = None;
-    let result = write_rows(shared, &job, &mut form).await;
-    Done { job, form, result }
+    let (mut form, mut sent) = (None, Vec::new());
+    let writing = write_rows(shared, &job, &mut form, &mut sent);
+    // One object that breaks us must not be taken for one that is being written for ever.
+    let result = AssertUnwindSafe(writing).catch_unwind().await;
+    let result = result.unwrap_or_else(|_| {
+        let manager = job.rows.first().map_or("", |(manager, _)| manager);
+        shared.count(manager, "error");
+        Err(Some(Failure::Other("the write panicked".to_owned())))
+    });
+    Done {
+        job,
+        form,
+        sent,
+        result,
+    }
 }
 
 async fn write_rows(
     shared: &Shared,
     job: &Job,
     learned: &mut Option<Form>,
+    sent: &mut Vec<SentRow>,
 ) -> Result<bool, Option<Failure>> {
     let mut seen = Arc::clone(&job.seen);
     for (manager, row) in &job.rows {
@@ -71,6 +93,10 @@ async fn write_rows(
             let (answer, _) = apply(shared, job, (manager, row), &seen, Form::Map).await?;
             seen = Arc::new(answer);
         }
+        let form = learned.unwrap_or(job.form);
+        let is_kept = !plan::is_due(manager, row, &seen, form);
+        let became = (!is_kept).then(|| Became::of(manager, &seen));
+        sent.push((manager, Arc::clone(row), became));
     }
     Ok(seen.resource_version == job.seen.resource_version)
 }
@@ -78,7 +104,7 @@ async fn write_rows(
 async fn apply(
     shared: &Shared,
     job: &Job,
-    (manager, row): (&str, &model::status::StatusRow),
+    (manager, row): (&str, &StatusRow),
     seen: &ObservedStatus,
     form: Form,
 ) -> Result<(ObservedStatus, Option<Form>), Option<Failure>> {
@@ -104,7 +130,14 @@ async fn apply(
             let answer = serde_json::to_value(&answer).unwrap_or(Value::Null);
             return Ok(plan::answered(&answer, manager));
         }
-        Ok(Err(error)) => Failure::of(&error, &object.key.name),
+        Ok(Err(error)) => match Failure::of(&error, &object.key.name) {
+            Failure::Other(message) if is_not_found(&error) => {
+                shared.count(manager, "error");
+                shared.reports.not_served(what, &resource, &message);
+                return Err(Some(Failure::Refused(message)));
+            }
+            failure => failure,
+        },
         Err(_) if shared.leadership.term().is_none() => return Err(None),
         Err(_) => Failure::Other("no answer in time".to_owned()),
     };
@@ -114,9 +147,18 @@ async fn apply(
         Failure::Refused(_) | Failure::Other(_) => shared.count(manager, "error"),
     }
     Err(Some(match failure {
-        Failure::Refused(message) => shared.reports.refused(what, &message),
+        // Whether it is believed or not, others of the kind wait.
+        Failure::Refused(message) => {
+            let _ = shared.reports.refused(what, &message);
+            Failure::Refused(message)
+        }
         failure => failure,
     }))
+}
+
+/// Whether the resource itself is not there, given that it is not the object.
+fn is_not_found(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
 /// How the API server calls the kind of an object.

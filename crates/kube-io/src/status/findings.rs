@@ -1,6 +1,7 @@
 //! Findings as a condition of their object. Pure.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use model::status::{Condition, ConditionStatus, StatusRow, TYPE_FINDINGS};
@@ -56,7 +57,7 @@ fn row(mut findings: Vec<&Finding>) -> StatusRow {
         let is_full = number == LISTED_MAX || message.len() + line.len() > MESSAGE_BYTES_MAX;
         if is_full {
             let left = findings.len() - number;
-            message.push_str(&format!("{left} more"));
+            let _ = write!(message, "{left} more");
             break;
         }
         message.push_str(&line);

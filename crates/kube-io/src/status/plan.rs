@@ -99,6 +99,24 @@ fn ty(condition: &Value) -> &str {
         .unwrap_or_default()
 }
 
+/// What of a status is a manager's to say, without the times of conditions.
+pub(super) fn own(manager: &str, seen: &ObservedStatus) -> Value {
+    let own = owned(manager).unwrap_or_default();
+    let listed = conditions(seen).iter();
+    let listed = listed.filter(|condition| own.contains(&ty(condition)));
+    let listed = listed.cloned().map(|mut condition| {
+        if let Some(fields) = condition.as_object_mut() {
+            fields.remove("lastTransitionTime");
+        }
+        condition
+    });
+    let conditions: Vec<Value> = listed.collect();
+    match manager {
+        MANAGER_ALLOCATION => json!([conditions, seen.status.get("addresses")]),
+        _ => Value::Array(conditions),
+    }
+}
+
 /// Whether a condition as seen says what is wanted; when it came to be does not matter.
 fn says(seen: &Value, wanted: &Condition) -> bool {
     let is = |field: &str, text: &str| {
@@ -226,12 +244,13 @@ pub(crate) fn answered(answer: &Value, manager: &str) -> (ObservedStatus, Option
         let status = entry.get("fieldsV1")?.get("f:status")?;
         status.get("f:conditions")?.as_object()
     });
-    let form = lists
-        .next()
-        .map(|list| match list.keys().any(|key| key.starts_with("k:")) {
-            true => Form::Map,
-            false => Form::Atomic,
-        });
+    let form = lists.next().map(|list| {
+        if list.keys().any(|key| key.starts_with("k:")) {
+            Form::Map
+        } else {
+            Form::Atomic
+        }
+    });
     let generation = metadata.and_then(|metadata| metadata.get("generation"));
     let seen = ObservedStatus {
         resource_version: text("resourceVersion"),

@@ -94,9 +94,10 @@ impl Repeats {
         if sent.became.as_ref() == Some(&Became::of(manager, seen)) {
             return Verdict::Never;
         }
-        match sent.until > Instant::now() {
-            true => Verdict::After(sent.until),
-            false => Verdict::Now,
+        if sent.until > Instant::now() {
+            Verdict::After(sent.until)
+        } else {
+            Verdict::Now
         }
     }
 

@@ -7,6 +7,8 @@
     clippy::panic
 )]
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use http::{Request, Response};
 use kube::client::Body;
 use model::object::Input;
@@ -19,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::Term;
+use crate::{ObservedStatus, Term};
 
 const BOUND: &str = "istio.io/WaypointBound";
 const OLD: &str = "2020-01-01T00:00:00Z";
@@ -276,6 +278,8 @@ struct World {
     requests: Arc<Mutex<Vec<(String, Value)>>>,
     findings: mpsc::Receiver<Vec<Input>>,
     generation: u64,
+    /// The API server keeps no `observedGeneration`.
+    drops: Arc<AtomicBool>,
 }
 
 /// A writer that leads, and an API server that applies what it is sent unless a script answers.
@@ -283,9 +287,12 @@ fn world(script: Script) -> World {
     let requests: Arc<Mutex<Vec<(String, Value)>>> = Arc::default();
     let observed = Observed::default();
     let (log, seen_by_watch) = (Arc::clone(&requests), observed.clone());
+    let drops = Arc::new(AtomicBool::new(false));
+    let is_dropping = Arc::clone(&drops);
     let service = tower::service_fn(move |request: Request<Body>| {
         let (log, observed, script) =
             (Arc::clone(&log), seen_by_watch.clone(), Arc::clone(&script));
+        let drops = is_dropping.load(Ordering::Relaxed);
         async move {
             let (parts, body) = request.into_parts();
             let bytes = body.collect_bytes().await.unwrap();
@@ -298,7 +305,7 @@ fn world(script: Script) -> World {
                     u16::try_from(status["code"].as_u64().unwrap()).unwrap(),
                     status,
                 ),
-                None => (200, apply_to(&observed, body)),
+                None => (200, apply_to(&observed, body, drops)),
             };
             let bytes = serde_json::to_vec(&answer).unwrap();
             let answer = Response::builder()
@@ -332,11 +339,19 @@ fn world(script: Script) -> World {
         requests,
         findings,
         generation: 0,
+        drops,
     }
 }
 
 /// Puts a status where it belongs, and lets the watch tell of it.
-fn apply_to(observed: &Observed, mut body: Value) -> Value {
+fn apply_to(observed: &Observed, mut body: Value, drops: bool) -> Value {
+    let list = body["status"]["conditions"].as_array_mut();
+    for condition in list.into_iter().flatten().filter(|_| drops) {
+        condition
+            .as_object_mut()
+            .unwrap()
+            .remove("observedGeneration");
+    }
     let kind = plan::find(body["kind"].as_str().unwrap()).unwrap();
     let object = object(kind, body["metadata"]["name"].as_str().unwrap());
     let old = observed.get(&object).unwrap();
@@ -498,8 +513,34 @@ async fn a_kind_that_may_not_be_written_is_told_once_and_tried_by_one_object() {
 
 #[tokio::test(start_paused = true)]
 async fn what_the_api_server_does_not_keep_is_not_written_again_and_again() {
-    let script = |_: &str, _: u64| None;
-    let mut world = world(Arc::new(script));
+    let mut world = world(Arc::new(|_, _| None));
+    world.drops.store(true, Ordering::Relaxed);
+    let service = object(Kind::Service, "a");
+    let wanted = |message| {
+        let mut row = row(&[(BOUND, message)]);
+        row.conditions[0].observed_generation = Some(3);
+        row
+    };
+    world
+        .observed
+        .set(service.clone(), Some(seen(1, json!({}))));
+    world.publish(&[("a", wanted("m"))]);
+    pass(600).await;
+    assert_eq!(world.sent(), 1);
+    world.publish(&[("a", wanted("n"))]);
+    pass(600).await;
+    assert_eq!(world.sent(), 2);
+    // What is gone altogether is written again.
+    world
+        .observed
+        .set(service.clone(), Some(seen(50, json!({}))));
+    pass(600).await;
+    assert_eq!(world.sent(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_lead_writes_nothing() {
+    let mut world = world(Arc::new(|_, _| None));
     let service = object(Kind::Service, "a");
     world
         .observed
@@ -514,4 +555,62 @@ async fn what_the_api_server_does_not_keep_is_not_written_again_and_again() {
     world.publish(&[("a", row(&[(BOUND, "other")]))]);
     pass(100).await;
     assert_eq!(world.sent(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_two_disagree_ours_is_repeated_ever_more_seldom() {
+    let mut world = world(Arc::new(|_, _| None));
+    let service = object(Kind::Service, "a");
+    world
+        .observed
+        .set(service.clone(), Some(seen(1, json!({}))));
+    world.publish(&[("a", row(&[(BOUND, "ours")]))]);
+    let theirs = json!({"conditions": [written(BOUND, "theirs")]});
+    let mut version = 1_000;
+    for _ in 0..3_600 {
+        pass(1).await;
+        let there = world.observed.get(&service).unwrap();
+        if there.status != theirs {
+            version += 1_000;
+            let edited = seen(version, theirs.clone());
+            world.observed.set(service.clone(), Some(edited));
+        }
+    }
+    let sent = world.sent();
+    assert!((6..=15).contains(&sent), "{sent}");
+    // What is new is written at once.
+    world.publish(&[("a", row(&[(BOUND, "new")]))]);
+    pass(3).await;
+    assert!(world.sent() > sent);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kind_without_status_subresource_is_told_once_and_tried_by_one_object() {
+    let script = |_: &str, _: u64| {
+        Some(
+            json!({"kind": "Status", "code": 404, "reason": "NotFound", "details": {},
+            "message": "the server could not find the requested resource"}),
+        )
+    };
+    let mut world = world(Arc::new(script));
+    let names: Vec<String> = (0..50).map(|number| format!("s{number}")).collect();
+    for name in &names {
+        world
+            .observed
+            .set(object(Kind::Service, name), Some(seen(1, json!({}))));
+    }
+    let rows: Vec<(&str, StatusRow)> = names
+        .iter()
+        .map(|name| (name.as_str(), row(&[(BOUND, "m")])))
+        .collect();
+    world.publish(&rows);
+    pass(60).await;
+    let sent = world.sent();
+    pass(1_200).await;
+    assert!(world.sent() - sent <= 6, "{} {sent}", world.sent());
+    let told = world.findings.recv().await.unwrap();
+    assert!(
+        matches!(&told[..], [Input::SourceFindings(_, all)] if all[0].code == "kube-status-not-served")
+    );
+    assert!(world.findings.try_recv().is_err());
 }
