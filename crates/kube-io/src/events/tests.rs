@@ -220,3 +220,32 @@ async fn a_new_leader_repeats_nothing_and_what_appears_again_is_counted() {
     stop.cancel();
     task.await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_object_gets_no_event_and_what_no_watch_has_seen_no_request() {
+    let mut tracker = Tracker::default();
+    let kind = finding("kube-forbidden", Kind::Service, "*");
+    tracker.follow(&Arc::from([kind]));
+    assert!(tracker.pending.is_empty());
+    let server = Server::default();
+    let scripted = server.clone();
+    let service = tower::service_fn(move |request| scripted.clone().answer(request));
+    let sender = Sender {
+        counts: HashMap::new(),
+        bucket: Bucket::new(INTERVAL, BURST),
+        config: EventWriter {
+            client: Client::new(service, "default"),
+            leadership: Leadership::new(watch::channel(None).1),
+            snapshots: watch::channel(None).1,
+            observed: Observed::default(),
+            identity: "pod".to_owned(),
+            metrics: WriteMetrics::register(&prometheus::Registry::new()).unwrap(),
+            reports: Reports::default(),
+        },
+    };
+    let of = |kind| finding("x", kind, "a").object;
+    assert_eq!(sender.about(&of(Kind::Service)).await, Ok(None));
+    assert!(server.log.lock().is_empty());
+    assert_eq!(sender.about(&of(Kind::Pod)).await, Ok(None));
+    assert_eq!(server.log.lock().len(), 1);
+}

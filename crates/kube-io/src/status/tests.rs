@@ -614,3 +614,41 @@ async fn a_kind_without_status_subresource_is_told_once_and_tried_by_one_object(
     );
     assert!(world.findings.try_recv().is_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_write_that_panics_is_tried_again() {
+    let script = |_: &str, count: u64| {
+        assert!(count > 1, "the first write panics on purpose");
+        None
+    };
+    let mut world = world(Arc::new(script));
+    world
+        .observed
+        .set(object(Kind::Service, "a"), Some(seen(1, json!({}))));
+    world.publish(&[("a", row(&[(BOUND, "m")]))]);
+    pass(30).await;
+    assert_eq!(world.sent(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn findings_name_no_generation_that_they_may_not_be_of() {
+    let world = world(Arc::new(|_, _| None));
+    let service = object(Kind::Service, "a");
+    world
+        .observed
+        .set(service.clone(), Some(seen(1, json!({}))));
+    let finding = Finding::new("wp-missing", Severity::Error, service, "m", "f");
+    let snapshot = Snapshot {
+        findings: [finding].into_iter().collect(),
+        ..Snapshot::default()
+    };
+    world.snapshots.send_replace(Some(Arc::new(snapshot)));
+    pass(30).await;
+    let requests = world.requests.lock();
+    let condition = &requests[0].1["status"]["conditions"][0];
+    assert_eq!(
+        (requests.len(), &condition["type"]),
+        (1, &json!(TYPE_FINDINGS))
+    );
+    assert!(condition.get("observedGeneration").is_none());
+}
