@@ -31,6 +31,7 @@ pub(super) struct Cluster {
     observed: Observed,
     leadership: Leadership,
     terms: watch::Sender<Option<kube_io::Term>>,
+    reports: Reports,
 }
 
 // === impl Cluster ===
@@ -56,6 +57,7 @@ impl Cluster {
             observed: Observed::default(),
             leadership: Leadership::new(receiver),
             terms,
+            reports: Reports::new(wires.inputs.clone()),
         };
         let _ = wires.late.cluster.set(ClusterView {
             health: health.clone(),
@@ -92,6 +94,7 @@ impl Cluster {
         let ns = &args.mesh.system_namespace;
         let runtime = tokio::runtime::Handle::current();
         let store = SecretStore::new(self.client.clone(), ns, runtime);
+        let store = store.with_reports(self.reports.clone());
         let source = ca::Source::select_or(
             Some(&args.root_ca_dir),
             args.enable_ca_crl,
@@ -135,7 +138,7 @@ impl Cluster {
         authority: &Arc<Authority>,
     ) -> anyhow::Result<()> {
         let metrics = WriteMetrics::register(&wires.registry)?;
-        let reports = Reports::new(wires.inputs.clone());
+        let reports = self.reports.clone();
         let name = replica_name(args);
         let ns = &args.mesh.system_namespace;
         let config = ElectionConfig {

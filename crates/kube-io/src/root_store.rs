@@ -29,6 +29,9 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 use zeroize::Zeroizing;
 
+use crate::Reports;
+use crate::write::Failure;
+
 /// Name of the Secret.
 pub const SECRET_NAME: &str = "istio-ca-secret";
 /// Its type.
@@ -59,6 +62,7 @@ pub struct SecretStore {
     secrets: Api<Secret>,
     namespace: String,
     runtime: Handle,
+    reports: Option<Reports>,
 }
 
 impl std::fmt::Debug for SecretStore {
@@ -79,6 +83,32 @@ impl SecretStore {
             secrets: Api::namespaced(client, namespace),
             namespace: namespace.to_owned(),
             runtime,
+            reports: None,
+        }
+    }
+
+    /// The same, which tells when the API server refuses.
+    #[must_use]
+    pub fn with_reports(self, reports: Reports) -> Self {
+        Self {
+            reports: Some(reports),
+            ..self
+        }
+    }
+
+    /// Tells what became of a request.
+    fn tell<T>(&self, verb: &str, answer: &kube::Result<T>) {
+        let Some(reports) = &self.reports else {
+            return;
+        };
+        let what = format!("{verb} secrets/{SECRET_NAME}");
+        match answer {
+            Ok(_) => reports.allowed(&what),
+            Err(error) => {
+                if let Failure::Refused(message) = Failure::of(error, SECRET_NAME) {
+                    let _ = reports.refused(&what, &message);
+                }
+            }
         }
     }
 
@@ -99,8 +129,18 @@ impl SecretStore {
     }
 
     /// Waits for a request.
-    fn ask<T>(&self, request: impl Future<Output = kube::Result<T>>) -> Result<T, Refusal> {
-        let asked = async { timeout(TIMEOUT, request).await };
+    fn ask<T>(
+        &self,
+        verb: &str,
+        request: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, Refusal> {
+        let asked = async {
+            let answer = timeout(TIMEOUT, request).await;
+            if let Ok(answer) = &answer {
+                self.tell(verb, answer);
+            }
+            answer
+        };
         match self.runtime.block_on(asked) {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => Err(Refusal::Conflict),
@@ -123,7 +163,7 @@ impl SecretStore {
     }
 
     fn get(&self) -> Result<Option<Secret>, CaError> {
-        match self.ask(self.secrets.get(SECRET_NAME)) {
+        match self.ask("get", self.secrets.get(SECRET_NAME)) {
             Ok(secret) => Ok(Some(secret)),
             Err(Refusal::Gone) => Ok(None),
             Err(Refusal::Conflict) => Err(CaError::Conflict),
@@ -232,7 +272,10 @@ impl RootStore for SecretStore {
             data: Some(data),
             ..Secret::default()
         };
-        match self.ask(self.secrets.create(&PostParams::default(), &secret)) {
+        match self.ask(
+            "create",
+            self.secrets.create(&PostParams::default(), &secret),
+        ) {
             Ok(_) => Ok(Created::Ours),
             Err(Refusal::Conflict) => Ok(Created::Theirs),
             Err(Refusal::Gone) => Err(self.unavailable("there is no such namespace")),
@@ -251,7 +294,7 @@ impl RootStore for SecretStore {
         // With the resourceVersion that was read, so that nobody's change is lost.
         let parameters = PostParams::default();
         let replaced = self.secrets.replace(SECRET_NAME, &parameters, &secret);
-        match self.ask(replaced) {
+        match self.ask("update", replaced) {
             Ok(_) => Ok(()),
             Err(Refusal::Conflict | Refusal::Gone) => Err(CaError::Conflict),
             Err(Refusal::Other(error)) => Err(error),
