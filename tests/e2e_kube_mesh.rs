@@ -20,7 +20,7 @@ mod load;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use proto::workload::{TunnelProtocol, WorkloadStatus};
 use serde_json::Value;
 use testkit::ads::ztunnel_node;

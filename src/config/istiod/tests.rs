@@ -163,7 +163,11 @@ fn what_must_not_be_ignored_is_refused() {
 
 #[test]
 fn variables_that_change_who_is_trusted_are_warned_about() {
-    let given = [("JWT_RULE", "{}"), ("GRPC_KEEPALIVE_TIMEOUT", "1s"), ("HOME", "/")];
+    let given = [
+        ("JWT_RULE", "{}"),
+        ("GRPC_KEEPALIVE_TIMEOUT", "1s"),
+        ("HOME", "/"),
+    ];
     let (_, args) = serve(&["discovery"], &given).unwrap();
     let told = told(&args);
     let expected = [
