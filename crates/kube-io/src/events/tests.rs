@@ -156,6 +156,7 @@ async fn pass(seconds: u64) {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
 }
 
+#[allow(clippy::unnecessary_wraps)]
 fn snapshot(findings: &[Finding]) -> Option<Arc<Snapshot>> {
     Some(Arc::new(Snapshot {
         findings: findings.iter().cloned().collect(),
@@ -176,7 +177,7 @@ async fn a_new_leader_repeats_nothing_and_what_appears_again_is_counted() {
         ..ObservedStatus::default()
     };
     observed.set(a.object.clone(), Some(status));
-    let (snapshots, receiver) = watch::channel(snapshot(&[a.clone()]));
+    let (snapshots, receiver) = watch::channel(snapshot(std::slice::from_ref(&a)));
     let term = |transitions| {
         Some(Term {
             transitions,
@@ -202,7 +203,7 @@ async fn a_new_leader_repeats_nothing_and_what_appears_again_is_counted() {
     assert_eq!(server.counts(), [1]);
     snapshots.send_replace(snapshot(&[]));
     pass(1).await;
-    snapshots.send_replace(snapshot(&[a.clone()]));
+    snapshots.send_replace(snapshot(std::slice::from_ref(&a)));
     pass(10).await;
     assert_eq!(server.counts(), [2]);
     // Leadership goes and comes: the Event is there already.

@@ -20,6 +20,9 @@ fn store() -> SecretStore {
     SecretStore::new(client, "istio-system", Handle::current())
 }
 
+/// What it is called, what the Secret holds, which key is named.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a [u8])], &'a str);
+
 #[tokio::test]
 async fn what_does_not_read_is_an_error_and_repeats_nothing() {
     let secret = |data: &[(&str, &[u8])]| Secret {
@@ -30,7 +33,7 @@ async fn what_does_not_read_is_an_error_and_repeats_nothing() {
         ),
         ..Secret::default()
     };
-    let cases: [(&str, &[(&str, &[u8])], &str); 5] = [
+    let cases: [Case<'_>; 5] = [
         ("nothing", &[], "ca-cert.pem"),
         ("empty", &[(CERT, b"")], "ca-cert.pem"),
         ("bytes", &[(CERT, b"\xff")], "ca-cert.pem"),

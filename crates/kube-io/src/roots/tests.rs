@@ -84,7 +84,7 @@ fn due_now(term: &mut Term<'_>) -> Vec<String> {
     while let Some(object) = term.queue.pop(Instant::now()) {
         match term.judge(&object) {
             Some(Write::Create(map)) => {
-                all.push(format!("create {} {:?}", object.key, map.data.unwrap()))
+                all.push(format!("create {} {:?}", object.key, map.data.unwrap()));
             }
             Some(Write::Patch(patch)) => all.push(format!("patch {} {patch}", object.key)),
             None => {}
