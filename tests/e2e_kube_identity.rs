@@ -576,6 +576,7 @@ async fn kubectl_is_told_by_the_webhook() {
         system_namespace: SYSTEM.to_owned(),
         fail_closed: true,
         roots,
+        reports: None,
     };
     tokio::spawn(kube_io::webhooks::run(patcher, stop.clone()));
     let look = "jsonpath={.webhooks[0].failurePolicy}";

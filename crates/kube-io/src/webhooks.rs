@@ -20,10 +20,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::Leadership;
+use crate::write::Failure;
+use crate::{Leadership, Reports};
 
 /// Label of the control plane that a configuration belongs to.
 const REVISION: &str = "istio.io/rev";
+/// How rules of roles name them.
+const RESOURCE: &str = "validatingwebhookconfigurations";
 /// How long one request may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a failure or a self-test that did not pass, doubled up to [`PAUSE_MAX`].
@@ -48,6 +51,8 @@ pub struct WebhookPatcher {
     pub fail_closed: bool,
     /// The trust bundle, PEM; empty until there is one.
     pub roots: watch::Receiver<String>,
+    /// Who is told that the API server refuses, if anybody.
+    pub reports: Option<Reports>,
 }
 
 type Configurations = BTreeMap<String, ValidatingWebhookConfiguration>;
@@ -65,7 +70,10 @@ pub async fn run(mut patcher: WebhookPatcher, cancel: CancellationToken) {
     loop {
         let is_due = tokio::select! {
             () = cancel.cancelled() => return,
-            Some(event) = events.next() => observe(event, &mut seen, &mut listed, &mut is_complete),
+            Some(event) = events.next() => {
+                patcher.tell_watch(event.as_ref().err());
+                observe(event, &mut seen, &mut listed, &mut is_complete)
+            }
             Ok(()) = patcher.roots.changed() => true,
             true = leadership.changed() => true,
             () = sleep_until(next) => true,
@@ -110,7 +118,7 @@ fn observe(
         Ok(Event::Delete(found)) => {
             seen.remove(&found.name_any());
         }
-        Err(error) => tracing::warn!(%error, "webhook configurations are not watched"),
+        Err(error) => tracing::debug!(%error, "webhook configurations are not watched"),
     }
     false
 }
@@ -161,6 +169,37 @@ impl WebhookPatcher {
         settled
     }
 
+    /// Says that a request failed: to whom refusals are told if it is one, else in the log.
+    fn tell(&self, what: &str, error: &kube::Error, name: &str) {
+        match (&self.reports, Failure::of(error, name)) {
+            (Some(reports), Failure::Refused(message)) => {
+                let _ = reports.refused(&format!("{what} {RESOURCE}"), &message);
+            }
+            _ => tracing::warn!(what, name, %error, "webhook configurations are out of reach"),
+        }
+    }
+
+    fn allowed(&self, what: &str) {
+        if let Some(reports) = &self.reports {
+            reports.allowed(&format!("{what} {RESOURCE}"));
+        }
+    }
+
+    /// The same of the watch, which fails or goes on.
+    fn tell_watch(&self, error: Option<&watcher::Error>) {
+        match error {
+            Some(watcher::Error::InitialListFailed(error)) => self.tell("list", error, ""),
+            Some(watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error)) => {
+                self.tell("watch", error, "");
+            }
+            Some(error) => tracing::debug!(%error, "watch of webhook configurations"),
+            None => {
+                self.allowed("list");
+                self.allowed("watch");
+            }
+        }
+    }
+
     /// Writes a configuration as `change` makes it, by the version that was seen.
     async fn write(
         &self,
@@ -180,13 +219,14 @@ impl WebhookPatcher {
         match replaced {
             Ok(Ok(now)) => {
                 tracing::info!(name, "webhook configuration written");
+                self.allowed("update");
                 *current = now;
                 true
             }
             // Its new version is on its way, or it is gone.
             Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => true,
             Ok(Err(error)) => {
-                tracing::warn!(name, %error, "webhook configuration not written");
+                self.tell("update", &error, &name);
                 false
             }
             Err(_) => {
