@@ -192,7 +192,7 @@ impl Cluster {
                 crl: args.crl_config_map.clone(),
             },
             metrics,
-            reports,
+            reports: reports.clone(),
         };
         let stop = tasks.stopping.clone();
         tasks.spawn_finishing(writers.track_future(async move {
@@ -207,6 +207,7 @@ impl Cluster {
             // As istiod: once it is seen that our answers arrive.
             fail_closed: args.webhook_addr.is_some(),
             roots: root_pem(tasks, bundles),
+            reports: Some(reports.clone()),
         };
         let stop = tasks.stopping.clone();
         tasks.spawn_finishing(writers.track_future(async move {

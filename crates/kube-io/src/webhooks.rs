@@ -171,11 +171,11 @@ impl WebhookPatcher {
 
     /// Says that a request failed: to whom refusals are told if it is one, else in the log.
     fn tell(&self, what: &str, error: &kube::Error, name: &str) {
-        match (&self.reports, Failure::of(error, name)) {
-            (Some(reports), Failure::Refused(message)) => {
-                let _ = reports.refused(&format!("{what} {RESOURCE}"), &message);
-            }
-            _ => tracing::warn!(what, name, %error, "webhook configurations are out of reach"),
+        let failure = Failure::of(error, name);
+        if let (Some(reports), Failure::Refused(message)) = (&self.reports, failure) {
+            let _ = reports.refused(&format!("{what} {RESOURCE}"), &message);
+        } else {
+            tracing::warn!(what, name, %error, "webhook configurations are out of reach");
         }
     }
 
