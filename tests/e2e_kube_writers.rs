@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 /// More than anything needs, even on a busy machine.
 const SOON: Duration = Duration::from_secs(60);
 
-const OBJECTS: &str = r#"
+const OBJECTS: &str = r"
 apiVersion: v1
 kind: Namespace
 metadata: {name: istio-system}
@@ -58,7 +58,7 @@ apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {name: allow, namespace: shop}
 spec: {rules: [{from: [{source: {namespaces: [shop]}}]}]}
-"#;
+";
 
 /// What another tool says of the policy.
 const FOREIGN: &str = r#"
@@ -305,7 +305,11 @@ async fn one_replica_writes_each_thing_once_and_the_next_goes_on() -> anyhow::Re
     cluster.kubectl_with(&foreign, FOREIGN)?;
 
     let a = Replica::start(&cluster, "a").await?;
-    until("a leads", || Ok(ensure!(a.leads(), "not yet"))).await?;
+    until("a leads", || {
+        ensure!(a.leads(), "not yet");
+        Ok(())
+    })
+    .await?;
     let b = Replica::start(&cluster, "b").await?;
 
     until("the service says that its waypoint is missing", || {
