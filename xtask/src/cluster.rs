@@ -168,6 +168,9 @@ fn explain(state: &Path) -> Result<()> {
          export KUBECONFIG={kubeconfig}\n  \
          alias kubectl='{binary} kubectl'\n  \
          kubectl get nodes\n\n\
+         Next, to put ambientd and a sample into it:\n\n  \
+         cargo xtask kind-up --only-kubectl --kubeconfig {kubeconfig} --kubectl '{binary} kubectl'\n  \
+         kubectl apply -k manifests/ztunnel    # where `up` was given --image ztunnel=PATH\n\n\
          Logs are in {}. `cargo xtask cluster down` stops it.",
         text("podCIDR"),
         text("serviceCIDR"),
@@ -233,8 +236,10 @@ fn status() -> Result<()> {
     }
     explain(&state)?;
     println!();
-    for entry in fs::read_dir(state.join("pids"))? {
-        let path = entry?.path();
+    let entries = fs::read_dir(state.join("pids"))?.collect::<Result<Vec<_>, _>>()?;
+    let mut paths: Vec<PathBuf> = entries.iter().map(fs::DirEntry::path).collect();
+    paths.sort();
+    for path in paths {
         let id = fs::read_to_string(&path).unwrap_or_default();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         println!("{name} runs as process {}", id.trim());
