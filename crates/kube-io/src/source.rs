@@ -38,7 +38,6 @@ mod tests;
 mod unsupported;
 mod watch;
 
-pub use mesh::mesh_config_once;
 pub use metrics::SourceMetrics;
 
 use catalogue::{Catalogue, Poke};
@@ -103,9 +102,6 @@ pub enum SourceError {
     /// A task ended that should not, which is a defect.
     #[error("a watch ended by itself")]
     Ended,
-    /// Mesh config cannot be read from the API server.
-    #[error("cannot read mesh config")]
-    MeshConfig(#[source] kube::Error),
 }
 
 /// Delivers a `Resync` of every kind when its first list is complete, then what changes, until it

@@ -4,12 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::ConfigMap;
 use kube::core::ApiResource;
-use kube::{Api, Client};
 use model::defaults::ROOT_NAMESPACE;
 use model::finding::{Finding, Severity};
-use model::input::MeshConfig;
 use model::object::{Input, Meta, Object};
 use model::parse::{Recognised, mesh_config, recognise};
 use model::{Kind, ObjectKey, Str};
@@ -18,13 +15,13 @@ use tokio::sync::watch as channel;
 
 use crate::KindState;
 
+use super::SourceError;
 use super::catalogue::Catalogue;
 use super::context::Context;
 use super::findings::SourceFindings;
 use super::raw::RawObject;
 use super::target::Target;
 use super::watch::{Driver, Sink};
-use super::{SourceConfig, SourceError};
 
 /// How often a mounted file is looked at.
 const FILE_PERIOD: Duration = Duration::from_secs(2);
@@ -65,31 +62,6 @@ pub(super) async fn run(
             Driver::new(context, target, sink).run(catalogue).await
         }
     }
-}
-
-/// Mesh config as it is now, for what has to be known before anything is watched, such as the
-/// trust domain. `None` when there is none that can be read, so that defaults are in force.
-///
-/// # Errors
-/// When the API server does not say.
-pub async fn mesh_config_once(
-    client: &Client,
-    config: &SourceConfig,
-) -> Result<Option<MeshConfig>, SourceError> {
-    let object = match &config.mesh_config_file {
-        Some(path) if path.exists() => Some(from_text(read(path).await)),
-        _ => {
-            let api: Api<ConfigMap> = Api::namespaced(client.clone(), &config.system_namespace);
-            let name = config_map_name(&config.revision);
-            let found = api.get_opt(&name).await.map_err(SourceError::MeshConfig)?;
-            let data = found.and_then(|found| found.data?.remove("mesh"));
-            data.map(|yaml| from_text(Ok(yaml)))
-        }
-    };
-    Ok(object.and_then(|object| match object {
-        Object::MeshConfig(row) => row.ok().cloned(),
-        _ => None,
-    }))
 }
 
 async fn read(path: &Path) -> Result<String, String> {
