@@ -111,7 +111,8 @@ fn build(binary: &Path) -> Result<()> {
         .env("CGO_ENABLED", "0")
         .env("GOTOOLCHAIN", "local")
         .env("GOFLAGS", "-mod=readonly")
-        .args(["build", "-trimpath", "-ldflags", &link_flags(), "-o"])
+        .args(["build", "-buildvcs=false", "-trimpath"])
+        .args(["-ldflags", &link_flags(), "-o"])
         .arg(binary)
         .arg(".");
     steps::run(&mut command)?;
