@@ -395,3 +395,21 @@ proptest! {
         model.settle();
     }
 }
+
+/// The last part of a rejected response holds up nothing behind it.
+#[test]
+fn what_follows_a_told_apart_response_does_not_wait_for_another_request() {
+    let none = [0; 4];
+    let contents = [none, none, [1, 1, 0, 0], none, none, none];
+    let mut model = Model::new();
+    for op in [
+        Op::Publish(contents, true),
+        Op::Subscribe(2, 0),
+        Op::Answer(2, false),
+        Op::Subscribe(3, 0),
+        Op::Answer(2, false),
+        Op::Stale(0),
+    ] {
+        model.apply(&op);
+    }
+}

@@ -105,7 +105,14 @@ impl Session {
                 let is_whole = next.is_whole;
                 let response = self.commit(now_ms, *ty, next, requested);
                 effects.push(Effect::Send(response));
-                if !is_whole {
+                // What was told apart after a rejection may have been the last of it.
+                let was_suspect = self
+                    .subscriptions
+                    .get(ty)
+                    .is_some_and(|sub| !sub.verdicts.is_clean());
+                let has_more =
+                    !is_whole && !(was_suspect && self.step(now_ms, *ty, *part, snapshot).is_ok());
+                if has_more {
                     break;
                 }
             }
