@@ -110,9 +110,7 @@ impl Session {
                     .subscriptions
                     .get(ty)
                     .is_some_and(|sub| !sub.verdicts.is_clean());
-                let has_more =
-                    !is_whole && !(was_suspect && self.step(now_ms, *ty, *part, snapshot).is_ok());
-                if has_more {
+                if !is_whole && (!was_suspect || self.step(now_ms, *ty, *part, snapshot).is_err()) {
                     break;
                 }
             }
