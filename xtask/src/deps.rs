@@ -16,10 +16,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("model", &["proto"]),
     ("snapshot", &["model", "proto"]),
     ("ambient", &["flow", "model", "proto"]),
-    ("envoy", &["flow", "model", "proto"]),
+    ("gateway", &["ambient", "flow", "model"]),
+    ("envoy", &["flow", "gateway", "model", "proto"]),
     (
         "pipeline",
-        &["ambient", "envoy", "flow", "model", "proto", "snapshot"],
+        &[
+            "ambient", "envoy", "flow", "gateway", "model", "proto", "snapshot",
+        ],
     ),
     ("authn", &["model"]),
     ("ca", &["authn", "model", "proto"]),
@@ -31,15 +34,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "ambientd",
         &[
-            "agent", "ambient", "authn", "ca", "envoy", "flow", "jwks", "kube-io", "model",
-            "pipeline", "proto", "snapshot", "source", "xds",
+            "agent", "ambient", "authn", "ca", "envoy", "flow", "gateway", "jwks", "kube-io",
+            "model", "pipeline", "proto", "snapshot", "source", "xds",
         ],
     ),
     (
         "testkit",
         &[
-            "agent", "ambient", "ambientd", "authn", "ca", "envoy", "flow", "jwks", "kube-io",
-            "model", "pipeline", "proto", "snapshot", "source", "xds",
+            "agent", "ambient", "ambientd", "authn", "ca", "envoy", "flow", "gateway", "jwks",
+            "kube-io", "model", "pipeline", "proto", "snapshot", "source", "xds",
         ],
     ),
     ("xtask", &[]),
@@ -47,7 +50,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 
 /// Crates that do no I/O and read no clock or environment.
 const PURE: &[&str] = &[
-    "ambient", "envoy", "flow", "model", "pipeline", "proto", "snapshot",
+    "ambient", "envoy", "flow", "gateway", "model", "pipeline", "proto", "snapshot",
 ];
 
 /// What a pure crate must not name, nor anything that starts with it and `-`.

@@ -4,7 +4,6 @@
 
 pub mod grants;
 pub mod materials;
-mod pem;
 
 use flow::Index;
 use model::ObjectKey;

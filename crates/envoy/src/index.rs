@@ -4,10 +4,11 @@
 //! programming error.
 
 use flow::Index;
+pub use gateway::index::GrantByNamespace;
 use model::census::CensusKey;
 use model::input::{
-    AuthorizationPolicy, Destination, DestinationRule, HttpRoute, L4Route, ReferenceGrant,
-    RequestAuthentication, TargetRef, VirtualService,
+    AuthorizationPolicy, Destination, DestinationRule, HttpRoute, L4Route, RequestAuthentication,
+    TargetRef, VirtualService,
 };
 use model::labels::LABEL_GATEWAY_NAME;
 use model::{
@@ -286,16 +287,6 @@ pub struct VirtualServiceByNamespace;
 impl Index<ObjectKey, Parsed<VirtualService>> for VirtualServiceByNamespace {
     type At = str;
     fn keys(key: &ObjectKey, _: &Parsed<VirtualService>, emit: &mut dyn FnMut(&str)) {
-        emit(&key.ns);
-    }
-}
-
-/// Grants by their namespace. For the table of ReferenceGrants.
-pub struct GrantByNamespace;
-
-impl Index<ObjectKey, Parsed<ReferenceGrant>> for GrantByNamespace {
-    type At = str;
-    fn keys(key: &ObjectKey, _: &Parsed<ReferenceGrant>, emit: &mut dyn FnMut(&str)) {
         emit(&key.ns);
     }
 }

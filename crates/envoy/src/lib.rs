@@ -35,7 +35,6 @@ pub mod ir;
 pub mod listeners;
 pub mod local_endpoints;
 pub mod node;
-mod reference_grant;
 mod regex;
 pub mod route_configs;
 mod routes;

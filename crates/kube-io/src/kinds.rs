@@ -63,8 +63,8 @@ pub(crate) const fn field_selector(kind: Kind) -> Option<&'static str> {
 /// Required is what decides who may talk to whom: the policies; what workloads, services and
 /// waypoints there are, since a policy of a waypoint is enforced by nobody when the waypoint is
 /// not known; routes and VirtualServices, since one of them closes every path of its host that it
-/// does not match; DestinationRule, which says which connections are encrypted; and mesh config,
-/// which holds the trust domain. Without the others less is reachable.
+/// does not match; DestinationRule and BackendTLSPolicy, which say which connections are encrypted; and mesh
+/// config, which holds the trust domain. Without the others less is reachable.
 pub const fn need(kind: Kind) -> Need {
     match kind {
         Kind::Namespace
@@ -73,6 +73,7 @@ pub const fn need(kind: Kind) -> Need {
         | Kind::EndpointSlice
         | Kind::Gateway
         | Kind::GatewayClass
+        | Kind::BackendTlsPolicy
         | Kind::AuthorizationPolicy
         | Kind::PeerAuthentication
         | Kind::RequestAuthentication
@@ -85,7 +86,9 @@ pub const fn need(kind: Kind) -> Need {
         | Kind::TlsRoute
         | Kind::VirtualService
         | Kind::MeshConfig => Need::Required,
-        Kind::Node | Kind::ReferenceGrant | Kind::Secret | Kind::ConfigMap => Need::Optional,
+        Kind::Node | Kind::ListenerSet | Kind::ReferenceGrant | Kind::Secret | Kind::ConfigMap => {
+            Need::Optional
+        }
     }
 }
 
@@ -141,6 +144,7 @@ mod tests {
         let optional = optional.filter(|kind| need(*kind) == Need::Optional);
         let expected = [
             Kind::Node,
+            Kind::ListenerSet,
             Kind::ReferenceGrant,
             Kind::Secret,
             Kind::ConfigMap,

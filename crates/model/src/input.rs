@@ -9,14 +9,18 @@ use std::net::IpAddr;
 use crate::Str;
 use crate::object::Labels;
 
+mod backend_tls_policy;
 mod destination_rule;
+mod gateway;
 mod listener;
 mod provider;
 mod request_authentication;
 mod route;
 mod virtual_service;
 
+pub use backend_tls_policy::*;
 pub use destination_rule::*;
+pub use gateway::*;
 pub use provider::*;
 pub use request_authentication::*;
 pub use route::*;
@@ -109,6 +113,11 @@ pub struct Service {
     pub internal_local: bool,
     /// `trafficDistribution`.
     pub traffic_distribution: Option<Str>,
+    /// `spec.type` is `LoadBalancer`.
+    pub load_balancer: bool,
+    /// Where it is reached from outside: addresses and host names of
+    /// `status.loadBalancer.ingress`, then `spec.externalIPs`.
+    pub external: Vec<Str>,
 }
 
 /// An endpoint of an EndpointSlice.
@@ -197,105 +206,6 @@ impl LabelSelector {
 pub fn is_selected(selectors: &[LabelSelector], labels: Option<&Labels>) -> bool {
     let matches = |labels| selectors.iter().any(|selector| selector.matches(labels));
     selectors.is_empty() || labels.is_some_and(matches)
-}
-
-/// A listener of a Gateway.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Listener {
-    /// Name.
-    pub name: Str,
-    /// Port.
-    pub port: u16,
-    /// Protocol as written.
-    pub protocol: Str,
-    /// Hostname, `None` for every host.
-    pub hostname: Option<Str>,
-    /// `allowedRoutes.namespaces`.
-    pub allowed: AllowedNamespaces,
-    /// `allowedRoutes.kinds`: group (default applied) and kind; empty when nothing is said.
-    pub kinds: Vec<(Str, Str)>,
-    /// `tls`.
-    pub tls: Option<ListenerTls>,
-}
-
-/// `tls` of a listener.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ListenerTls {
-    /// `mode` is `Passthrough`.
-    pub passthrough: bool,
-    /// `certificateRefs`.
-    pub certificates: Vec<CertificateRef>,
-    /// `options`.
-    pub options: Labels,
-}
-
-/// A reference of a Gateway to an object that holds certificates.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CertificateRef {
-    /// API group, the default applied.
-    pub group: Str,
-    /// Kind, the default applied.
-    pub kind: Str,
-    /// Namespace, the Gateway's own when unset.
-    pub ns: Option<Str>,
-    /// Name.
-    pub name: Str,
-}
-
-/// `tls.frontend` of a Gateway: who vouches for the certificates of its clients.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FrontendTls {
-    /// `default.validation.caCertificateRefs`.
-    pub default: Vec<CertificateRef>,
-    /// `perPort`: those of a port instead; empty where it asks for no certificates.
-    pub per_port: BTreeMap<u16, Vec<CertificateRef>>,
-}
-
-/// Type of a Gateway status address.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum GatewayStatusAddress {
-    /// `Hostname`.
-    Hostname(Str),
-    /// `IPAddress`.
-    Ip(IpAddr),
-}
-
-/// gateway.networking.k8s.io Gateway, with the status that the source gives.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Gateway {
-    /// `gatewayClassName`.
-    pub class: Str,
-    /// Listeners.
-    pub listeners: Vec<Listener>,
-    /// `status.addresses`; unparsable and untyped ones are left out (and noted).
-    pub addresses: Vec<GatewayStatusAddress>,
-    /// Whether `status.addresses` has any entry, readable or not: the readiness test.
-    pub has_address: bool,
-    /// `tls.frontend`.
-    pub frontend: FrontendTls,
-    /// Whether a controller deploys its instances, as `spec.addresses` tells.
-    /// Source: spec/gateway-api.md §2.9.
-    pub is_managed: bool,
-    /// `spec.addresses`: type (empty when unset) and value.
-    pub requested: Vec<(Str, Str)>,
-    /// `tls.backend.clientCertificateRef` is given.
-    pub has_client_certificate: bool,
-}
-
-/// gateway.networking.k8s.io GatewayClass.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GatewayClass {
-    /// `spec.controllerName`.
-    pub controller: Str,
-}
-
-/// gateway.networking.k8s.io ReferenceGrant: every `from` × every `to` counts.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ReferenceGrant {
-    /// Group, kind, namespace.
-    pub from: Vec<(Str, Str, Str)>,
-    /// Group, kind, name (`None` = every one).
-    pub to: Vec<(Str, Str, Option<Str>)>,
 }
 
 /// Action of an AuthorizationPolicy.

@@ -16,6 +16,7 @@ pub mod census;
 pub mod defaults;
 pub mod derived;
 pub mod finding;
+pub mod gateway;
 pub mod input;
 pub mod jwks;
 pub mod labels;
@@ -32,6 +33,7 @@ pub use derived::{
     AuthorizationRow, GatewayAddress, MeshRow, PodFact, ServiceRow, WaypointRow, WorkloadRow,
 };
 pub use finding::{Finding, ObjectRef, Severity};
+pub use gateway::{GatewayController, GatewayRow, ListenerRow};
 pub use names::{Kind, NamespacedHostname, ObjectKey, SpiffeId, WorkloadUid};
 pub use object::{Labels, Meta, Object, Parsed};
 pub use proxy::{ProxyClass, ProxyRole};

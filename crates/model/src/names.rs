@@ -24,6 +24,10 @@ pub enum Kind {
     Gateway,
     /// gateway.networking.k8s.io GatewayClass.
     GatewayClass,
+    /// gateway.networking.k8s.io ListenerSet.
+    ListenerSet,
+    /// gateway.networking.k8s.io BackendTLSPolicy.
+    BackendTlsPolicy,
     /// gateway.networking.k8s.io HTTPRoute.
     HttpRoute,
     /// gateway.networking.k8s.io GRPCRoute.
@@ -59,12 +63,13 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order in which a consistent batch is applied.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::MeshConfig,
         Self::Namespace,
         Self::Node,
         Self::GatewayClass,
         Self::Gateway,
+        Self::ListenerSet,
         Self::ReferenceGrant,
         Self::Secret,
         Self::ConfigMap,
@@ -82,6 +87,7 @@ impl Kind {
         Self::GrpcRoute,
         Self::TcpRoute,
         Self::TlsRoute,
+        Self::BackendTlsPolicy,
     ];
 
     /// The kind as it stands in YAML.
@@ -94,6 +100,8 @@ impl Kind {
             Self::EndpointSlice => "EndpointSlice",
             Self::Gateway => "Gateway",
             Self::GatewayClass => "GatewayClass",
+            Self::ListenerSet => "ListenerSet",
+            Self::BackendTlsPolicy => "BackendTLSPolicy",
             Self::HttpRoute => "HTTPRoute",
             Self::GrpcRoute => "GRPCRoute",
             Self::TcpRoute => "TCPRoute",
@@ -125,6 +133,8 @@ impl Kind {
             Self::EndpointSlice => "discovery.k8s.io",
             Self::Gateway
             | Self::GatewayClass
+            | Self::ListenerSet
+            | Self::BackendTlsPolicy
             | Self::HttpRoute
             | Self::GrpcRoute
             | Self::TcpRoute

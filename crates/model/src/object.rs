@@ -6,10 +6,10 @@ use std::sync::Arc;
 use crate::Str;
 use crate::finding::{Finding, ObjectRef};
 use crate::input::{
-    AuthorizationPolicy, DestinationRule, EndpointSlice, Gateway, GatewayClass, GrpcRoute,
-    HttpRoute, MeshConfig, Namespace, Node, PeerAuthentication, Pod, ReferenceGrant,
-    RequestAuthentication, Service, ServiceEntry, TargetRef, TcpRoute, TlsRoute, VirtualService,
-    WorkloadEntry,
+    AuthorizationPolicy, BackendTlsPolicy, DestinationRule, EndpointSlice, Gateway, GatewayClass,
+    GrpcRoute, HttpRoute, ListenerSet, MeshConfig, Namespace, Node, PeerAuthentication, Pod,
+    ReferenceGrant, RequestAuthentication, Service, ServiceEntry, TargetRef, TcpRoute, TlsRoute,
+    VirtualService, WorkloadEntry,
 };
 use crate::jwks::Jwks;
 use crate::names::{Kind, ObjectKey};
@@ -139,6 +139,8 @@ objects! {
     EndpointSlice(EndpointSlice),
     Gateway(Gateway),
     GatewayClass(GatewayClass),
+    ListenerSet(ListenerSet),
+    BackendTlsPolicy(BackendTlsPolicy),
     HttpRoute(HttpRoute),
     GrpcRoute(GrpcRoute),
     TcpRoute(TcpRoute),

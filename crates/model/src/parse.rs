@@ -4,6 +4,7 @@
 //! becomes a row, also when its body is bad; everything else says in a finding
 //! why it is no input. Nothing here panics, whatever the document holds.
 
+mod backend_tls_policy;
 mod core;
 mod destination_rule;
 pub(crate) mod duration;
@@ -197,6 +198,10 @@ fn object(
         Kind::EndpointSlice => Object::EndpointSlice(core::endpoint_slice(doc)),
         Kind::Gateway => Object::Gateway(gateway::gateway(doc)),
         Kind::GatewayClass => Object::GatewayClass(gateway::gateway_class(doc)),
+        Kind::ListenerSet => Object::ListenerSet(gateway::listener_set(doc)),
+        Kind::BackendTlsPolicy => {
+            Object::BackendTlsPolicy(backend_tls_policy::backend_tls_policy(doc))
+        }
         Kind::ReferenceGrant => Object::ReferenceGrant(gateway::reference_grant(doc)),
         Kind::HttpRoute => Object::HttpRoute(http_route::http_route(doc)),
         Kind::GrpcRoute => Object::GrpcRoute(grpc_route::grpc_route(doc)),

@@ -30,6 +30,16 @@ pub const SECRET_KEYS: [&str; 9] = [
 /// Keys of a ConfigMap that are kept.
 pub const CONFIG_MAP_KEYS: [&str; 4] = ["cacert", "crl", "ca.crt", "ca.crl"];
 
+/// Keys of a ConfigMap that customise what is created for a Gateway, kept as text.
+/// Source: spec/gateway-api.md §2.7.
+pub const OVERLAY_KEYS: [&str; 5] = [
+    "deployment",
+    "service",
+    "serviceAccount",
+    "horizontalPodAutoscaler",
+    "podDisruptionBudget",
+];
+
 /// Bytes that nobody prints: wiped when dropped, `[redacted]` where something is formatted, and
 /// without a way to be serialised.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -77,6 +87,11 @@ pub struct Secret {
 pub struct ConfigMap {
     /// Values of [`CONFIG_MAP_KEYS`]; empty ones are left out.
     pub data: SecretData,
+    /// Values of [`OVERLAY_KEYS`], YAML as it is written.
+    pub overlays: BTreeMap<&'static str, Str>,
+    /// The first key, shortened, that is none of [`OVERLAY_KEYS`]: one who takes the object for
+    /// overlays refuses it.
+    pub other_key: Option<Str>,
 }
 
 /// Where served certificates and keys come from.

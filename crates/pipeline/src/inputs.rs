@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use flow::{Changes, Table, Touched};
 use model::input::{
-    AuthorizationPolicy, DestinationRule, EndpointSlice, Gateway, GatewayClass, GrpcRoute,
-    HttpRoute, MeshConfig, Namespace, Node, PeerAuthentication, Pod, ReferenceGrant,
-    RequestAuthentication, Service, ServiceEntry, TcpRoute, TlsRoute, VirtualService,
-    WorkloadEntry,
+    AuthorizationPolicy, BackendTlsPolicy, DestinationRule, EndpointSlice, Gateway, GatewayClass,
+    GrpcRoute, HttpRoute, ListenerSet, MeshConfig, Namespace, Node, PeerAuthentication, Pod,
+    ReferenceGrant, RequestAuthentication, Service, ServiceEntry, TcpRoute, TlsRoute,
+    VirtualService, WorkloadEntry,
 };
 use model::jwks::Jwks;
 use model::object::Input;
@@ -165,6 +165,9 @@ inputs! {
     nodes: Node(Node) = Table::new("nodes"),
     gateway_classes: GatewayClass(GatewayClass) = Table::new("gateway_classes"),
     gateways: Gateway(Gateway) = Table::new("gateways"),
+    listener_sets: ListenerSet(ListenerSet) = Table::new("listener_sets")
+        .with_index::<gateway::index::ListenerSetByParent>(),
+    backend_tls_policies: BackendTlsPolicy(BackendTlsPolicy) = Table::new("backend_tls_policies"),
     reference_grants: ReferenceGrant(ReferenceGrant) = Table::new("reference_grants")
         .with_index::<envoy::index::GrantByNamespace>(),
     secrets: Secret(Secret) = Table::new("secrets"),

@@ -7,7 +7,7 @@ use model::input::{CertificateRef, Gateway, GatewayClass, Listener, ListenerTls,
 use model::secret::{CA_SUFFIX, ConfigMap, CredentialGrants, Secret};
 use model::{Finding, Kind, ObjectKey, ObjectRef, Parsed, Severity};
 
-use crate::reference_grant::is_granted;
+use gateway::reference_grant::is_granted;
 
 /// Most certificates of a listener: one of each kind of key. Source: spec/gateway-api.md §3.7.
 const CERTIFICATES_MAX: usize = 2;
@@ -117,11 +117,13 @@ impl Walk<'_, '_> {
         if tls.certificates.is_empty() {
             return;
         }
-        let (authorities, at) = match gateway.frontend.per_port.get(&listener.port) {
-            Some(own) => (own, "spec.tls.frontend.perPort"),
-            None => (&gateway.frontend.default, "spec.tls.frontend.default"),
+        let at = match gateway.frontend.per_port.get(&listener.port) {
+            Some(_) => "spec.tls.frontend.perPort",
+            None => "spec.tls.frontend.default",
         };
-        self.authorities(at, authorities);
+        if let Some(wanted) = gateway.frontend.of_port(listener.port) {
+            self.authorities(at, &wanted.authorities);
+        }
     }
 
     /// The Secret of a certificate reference, granted.

@@ -7,12 +7,13 @@
 use std::sync::Arc;
 
 use flow::{Output, Reads, View};
+use gateway::pem::{self, Unusable};
 use model::secret::{
     CA_SUFFIX, ConfigMap, CredentialGrants, Material, MaterialKey, Secret, SecretData,
 };
 use model::{Finding, ObjectKey, Parsed, SecretBytes, Severity};
 
-use super::{GrantByAuthority, GrantByCertificate, GrantByConfigMap, pem};
+use super::{GrantByAuthority, GrantByCertificate, GrantByConfigMap};
 use crate::emit;
 
 /// Type of Secrets that are meant for TLS.
@@ -71,7 +72,7 @@ fn of_secret(
         notes.push(finding(
             primary,
             "secret-unusable",
-            format!("{reason}, so no proxy is given this certificate and TLS with it fails"),
+            format!("It cannot be used: {reason}. No proxy is given this certificate and TLS with it fails"),
             "Give it a certificate and its private key in PEM, as tls.crt and tls.key",
         ));
     }
@@ -81,7 +82,7 @@ fn of_secret(
         Err(reason) if for_authority || is_tls => notes.push(finding(
             primary,
             "secret-ca-unusable",
-            format!("{reason}, so no proxy is given these authorities and refuses who needs them"),
+            format!("It cannot be used: {reason}. No proxy is given these authorities and refuses who needs them"),
             "Give it certificates in PEM as ca.crt, and a revocation list only where it is one",
         )),
         _ => {}
@@ -122,7 +123,9 @@ fn of_config_map(
         Err(reason) if is_referenced => Some(finding(
             primary,
             "secret-ca-unusable",
-            format!("{reason}, so no proxy is given these authorities and refuses who needs them"),
+            format!(
+                "It cannot be used: {reason}. No proxy is given these authorities and refuses who needs them"
+            ),
             "Give it certificates in PEM as ca.crt, and a revocation list only where it is one",
         )),
         _ => None,
@@ -138,61 +141,17 @@ fn finding(at: &MaterialKey, code: &'static str, message: String, fix: &'static 
     Finding::new(code, Severity::Error, at.object_ref(), message, fix).at("data")
 }
 
-/// Why something cannot be served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Unusable {
-    /// There is nothing; what there could be.
-    Absent(&'static str),
-    /// A key and what is wrong with it.
-    Key(&'static str, &'static str),
-    /// Another key does not fit this one.
-    Mismatch(&'static str, &'static str),
-}
-
-impl std::fmt::Display for Unusable {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Absent(what) => write!(f, "There is neither {what}"),
-            Self::Key(key, reason) => write!(f, "{key} {reason}"),
-            Self::Mismatch(key, cert) => write!(f, "{key} is not the key of {cert}"),
-        }
-    }
-}
-
 /// The pair that counts, and when it ends. Source: spec/envoy-config.md §7.2.
 fn certificate(data: &SecretData) -> Result<(SecretBytes, i64), Unusable> {
-    let pairs = [("cert", "key"), ("tls.crt", "tls.key")];
-    let found = pairs.into_iter().find_map(|(cert, key)| {
-        let values = (data.get(cert)?, data.get(key)?);
-        Some((cert, key, values))
-    });
-    let (cert_name, key_name, (cert, key)) =
-        found.ok_or(Unusable::Absent("tls.crt with tls.key nor cert with key"))?;
-    let chain = pem::certificates(cert.expose()).map_err(|why| Unusable::Key(cert_name, why))?;
-    let (key, public_key) =
-        pem::private_key(key.expose()).map_err(|why| Unusable::Key(key_name, why))?;
-    if public_key != chain.public_key {
-        return Err(Unusable::Mismatch(key_name, cert_name));
-    }
+    let pair = pem::key_pair(data)?;
     let staple = data.get("tls.ocsp-staple").map(SecretBytes::expose);
-    let body = emit::certificate(&chain.pem, &key, staple);
-    Ok((body, chain.expires_s))
+    let body = emit::certificate(&pair.chain.pem, &pair.key, staple);
+    Ok((body, pair.chain.expires_s))
 }
 
-/// The authorities that count. A revocation list that cannot be read voids them: what it
-/// revokes would be trusted.
+/// The authorities that count.
 fn authority(data: &SecretData) -> Result<SecretBytes, Unusable> {
-    let first = |names: [&'static str; 2]| {
-        let mut found = names.into_iter();
-        found.find_map(|name| data.get(name).map(|value| (name, value.expose())))
-    };
-    let (name, value) = first(["cacert", "ca.crt"]).ok_or(Unusable::Absent("ca.crt nor cacert"))?;
-    let certificates = pem::certificates(value).map_err(|why| Unusable::Key(name, why))?;
-    let revoked = match first(["crl", "ca.crl"]) {
-        None => None,
-        Some((name, value)) => {
-            Some(pem::revocations(value).map_err(|why| Unusable::Key(name, why))?)
-        }
-    };
-    Ok(emit::authority(&certificates.pem, revoked.as_deref()))
+    let found = pem::authorities(data)?;
+    let revoked = found.revocations.as_deref();
+    Ok(emit::authority(&found.certificates.pem, revoked))
 }

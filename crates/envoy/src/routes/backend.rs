@@ -11,8 +11,8 @@ use super::RouteTables;
 use crate::attachment::{inbound_name, outbound_name, port_chains, waypoints_of};
 use crate::index::ServiceByHostname;
 use crate::ir::Outbound;
-use crate::reference_grant::is_granted;
 use crate::traffic::is_visible;
+use gateway::reference_grant::is_granted;
 
 /// The cluster that never exists: its share of requests answers 500, of connections is closed.
 pub(crate) const UNKNOWN: Str = arcstr::literal!("UnknownService");

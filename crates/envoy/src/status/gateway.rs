@@ -89,7 +89,7 @@ fn status(
         programmed.condition(PROGRAMMED, generation),
     ];
     // Whether a certificate for backends can be had is not looked at yet.
-    if !gateway.has_client_certificate {
+    if gateway.client_certificate.is_none() {
         let message = "The Gateway refers to nothing that is missing";
         conditions.push(Condition::new(
             RESOLVED_REFS,

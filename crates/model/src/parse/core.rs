@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
-    Container, PodSpec, PodStatus, ServicePort as WirePort, ServiceSpec,
+    Container, PodSpec, PodStatus, ServicePort as WirePort, ServiceSpec, ServiceStatus,
 };
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -20,6 +20,9 @@ use crate::labels::LABEL_SERVICE_NAME;
 use crate::object::{Invalid, Parsed};
 
 use super::read::{Doc, invalid, ip, labels, port, strs};
+
+/// Most addresses of a Service from outside.
+const EXTERNAL_COUNT_MAX: usize = 64;
 
 pub(super) fn namespace(doc: Doc<'_>) -> Arc<Parsed<Namespace>> {
     doc.row(|_| Ok(Namespace { implicit: false }))
@@ -118,7 +121,10 @@ pub(super) fn service(doc: Doc<'_>) -> Arc<Parsed<Service>> {
     doc.row(|doc| {
         let spec: ServiceSpec = doc.part("spec")?;
         let ports = spec.ports.iter().flatten().enumerate();
+        let status: ServiceStatus = doc.part("status").unwrap_or_default();
         Ok(Service {
+            load_balancer: spec.type_.as_deref() == Some("LoadBalancer"),
+            external: external(&spec, status),
             external_name: spec.type_.as_deref() == Some("ExternalName"),
             cluster_ips: cluster_ips(&spec)?,
             selector: labels(spec.selector.iter().flatten()),
@@ -134,6 +140,16 @@ pub(super) fn service(doc: Doc<'_>) -> Arc<Parsed<Service>> {
                 .map(Str::from),
         })
     })
+}
+
+/// The status is for others to write, so what cannot be read of it is not there.
+fn external(spec: &ServiceSpec, status: ServiceStatus) -> Vec<Str> {
+    let ingress = status.load_balancer.and_then(|balancer| balancer.ingress);
+    let ingress = ingress.into_iter().flatten();
+    let ingress = ingress.flat_map(|one| [one.ip, one.hostname]).flatten();
+    let listed = spec.external_ips.iter().flatten().cloned();
+    let all = ingress.chain(listed).filter(|text| !text.is_empty());
+    all.take(EXTERNAL_COUNT_MAX).map(Str::from).collect()
 }
 
 fn cluster_ips(spec: &ServiceSpec) -> Result<Vec<std::net::IpAddr>, Invalid> {

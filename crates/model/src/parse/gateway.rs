@@ -1,41 +1,46 @@
 //! Gateway API kinds except routes, through the published types.
 
+mod listeners;
+mod wire;
+
 use std::sync::Arc;
 
 use gateway_api::apis::standard::gatewayclasses::GatewayClassSpec;
-use gateway_api::apis::standard::gateways::{
-    GatewayListeners, GatewayListenersAllowedRoutesNamespaces,
-    GatewayListenersAllowedRoutesNamespacesFrom as From, GatewayListenersTls,
-    GatewayListenersTlsMode, GatewaySpec, GatewayStatusAddresses, GatewayTls,
-};
+use gateway_api::apis::standard::gateways::GatewayStatusAddresses;
 use gateway_api::apis::standard::referencegrants::ReferenceGrantSpec;
 
 use crate::Str;
 use crate::finding::Severity;
+use crate::gateway::GatewayController;
 use crate::input::{
-    AllowedNamespaces, CertificateRef, FrontendTls, Gateway, GatewayClass, GatewayStatusAddress,
-    LabelSelector, Listener, ListenerTls, ReferenceGrant,
+    FrontendTls, FrontendValidation, Gateway, GatewayClass, GatewayStatusAddress, Infrastructure,
+    ListenerSet, ParametersRef, ReferenceGrant,
 };
+use crate::names::ObjectKey;
 use crate::object::{Invalid, Parsed};
 
-use super::read::{Doc, at_most, ip, labels, port, strs};
+use super::read::{Doc, at_most, ip, labels, port};
+
+pub(super) use listeners::certificate;
+pub(super) use wire::Reference;
 
 /// Group of Gateway API, the default of parent references.
 pub(super) const GROUP: &str = "gateway.networking.k8s.io";
 
-/// Class of gateways that somebody else runs.
-const REMOTE_CLASS: &str = "istio-remote";
-
-const LISTENERS_COUNT_MAX: usize = 64;
 const ADDRESSES_COUNT_MAX: usize = 16;
-const ROUTE_KINDS_COUNT_MAX: usize = 8;
+const AUTHORITIES_COUNT_MAX: usize = 8;
 
 const GATEWAY_FIELDS: &[&str] = &[
     "addresses",
     "allowedListeners",
     "allowedRoutes",
     "annotations",
+    "backend",
+    "caCertificateRefs",
     "certificateRefs",
+    "clientCertificateRef",
+    "default",
+    "defaultScope",
     "from",
     "frontend",
     "gatewayClassName",
@@ -51,43 +56,63 @@ const GATEWAY_FIELDS: &[&str] = &[
     "namespaces",
     "options",
     "parametersRef",
+    "perPort",
     "port",
     "protocol",
     "selector",
     "tls",
     "type",
+    "validation",
     "value",
 ];
 
 pub(super) fn gateway(doc: Doc<'_>) -> Arc<Parsed<Gateway>> {
     doc.row(|doc| {
-        let spec: GatewaySpec = doc.spec(GATEWAY_FIELDS, |_| false)?;
+        let spec: wire::GatewaySpec = doc.spec(GATEWAY_FIELDS, |_| false)?;
         let mut status: Vec<GatewayStatusAddresses> = doc.inner("status", "addresses")?;
         let mut place = "status.addresses";
-        if status.is_empty() && spec.gateway_class_name == REMOTE_CLASS {
+        // The class may have an object that says otherwise; nobody reads the addresses then.
+        let class = GatewayController::built_in(&spec.gateway_class_name);
+        if status.is_empty() && class == Some(GatewayController::Remote) {
             status = requested(&spec);
             place = "spec.addresses";
         }
-        at_most(&spec.listeners, LISTENERS_COUNT_MAX, "spec.listeners")?;
         let is_managed = is_managed(&spec);
         let requested: Vec<_> = spec.addresses.into_iter().flatten().collect();
         at_most(&requested, ADDRESSES_COUNT_MAX, "spec.addresses")?;
-        let backend = spec.tls.as_ref().and_then(|tls| tls.backend.as_ref());
-        let has_client_certificate =
-            backend.is_some_and(|backend| backend.client_certificate_ref.is_some());
-        let frontend = frontend(spec.tls)?;
+        if spec.default_scope.is_some_and(|scope| scope != "None") {
+            doc.not_applied(
+                "spec.defaultScope",
+                "routes that name no Gateway attach to none",
+            );
+        }
+        let (frontend_tls, backend) = match spec.tls {
+            Some(tls) => (tls.frontend, tls.backend),
+            None => (None, None),
+        };
+        let client_certificate = backend.and_then(|backend| backend.client_certificate_ref);
+        if client_certificate.is_some() {
+            doc.not_applied(
+                "spec.tls.backend.clientCertificateRef",
+                "connections to backends present no certificate of the Gateway",
+            );
+        }
+        let allowed = spec
+            .allowed_listeners
+            .and_then(|allowed| allowed.namespaces);
+        let at = "spec.allowedListeners.namespaces";
         Ok(Gateway {
             class: Str::from(spec.gateway_class_name),
-            listeners: spec
-                .listeners
-                .into_iter()
-                .enumerate()
-                .map(listener)
-                .collect::<Result<_, _>>()?,
+            listeners: listeners::listeners(doc, spec.listeners, false)?,
             has_address: !status.is_empty(),
-            frontend,
+            frontend: frontend(doc, frontend_tls)?,
             is_managed,
-            has_client_certificate,
+            client_certificate: client_certificate.map(certificate),
+            // Here nothing said means nobody.
+            allowed_listeners: allowed
+                .filter(|wire| wire.from.is_some())
+                .map(|wire| listeners::namespaces(doc, at, wire)),
+            infrastructure: infrastructure(spec.infrastructure),
             requested: requested
                 .into_iter()
                 .map(|wire| {
@@ -108,7 +133,7 @@ pub(super) fn gateway(doc: Doc<'_>) -> Arc<Parsed<Gateway>> {
 
 /// The addresses of a Gateway that nobody deploys: its status is a copy of them, and files are
 /// read before anybody copied. Source: spec/gateway-api.md §4.4, §5.8.
-fn requested(spec: &GatewaySpec) -> Vec<GatewayStatusAddresses> {
+fn requested(spec: &wire::GatewaySpec) -> Vec<GatewayStatusAddresses> {
     let requested = spec.addresses.iter().flatten();
     requested
         .map(|wire| GatewayStatusAddresses {
@@ -144,84 +169,71 @@ fn address(
     found
 }
 
-fn listener((i, wire): (usize, GatewayListeners)) -> Result<Listener, Invalid> {
-    let routes = wire.allowed_routes.unwrap_or_default();
-    let kinds = routes.kinds.unwrap_or_default();
-    at_most(
-        &kinds,
-        ROUTE_KINDS_COUNT_MAX,
-        &format!("spec.listeners[{i}].allowedRoutes.kinds"),
-    )?;
-    let kinds = kinds.into_iter().map(|wire| {
-        let group = wire.group.as_deref().unwrap_or(GROUP);
-        (Str::from(group), Str::from(wire.kind))
-    });
-    Ok(Listener {
-        name: Str::from(wire.name),
-        port: port(wire.port, || format!("spec.listeners[{i}].port"))?,
-        protocol: Str::from(wire.protocol),
-        hostname: wire.hostname.filter(|host| !host.is_empty()).map(Str::from),
-        kinds: kinds.collect(),
-        allowed: allowed(routes.namespaces),
-        tls: wire.tls.map(listener_tls),
-    })
-}
-
-fn listener_tls(wire: GatewayListenersTls) -> ListenerTls {
-    let certificates = wire.certificate_refs.into_iter().flatten();
-    ListenerTls {
-        passthrough: matches!(wire.mode, Some(GatewayListenersTlsMode::Passthrough)),
-        certificates: certificates
-            .map(|c| certificate(c.group, c.kind, c.namespace, c.name))
-            .collect(),
-        options: labels(wire.options.into_iter().flatten()),
-    }
-}
-
-fn certificate(
-    group: Option<String>,
-    kind: Option<String>,
-    ns: Option<String>,
-    name: String,
-) -> CertificateRef {
-    CertificateRef {
-        group: Str::from(group.unwrap_or_default()),
-        kind: Str::from(kind.unwrap_or_else(|| "Secret".to_owned())),
-        ns: ns.filter(|ns| !ns.is_empty()).map(Str::from),
-        name: Str::from(name),
-    }
-}
-
-fn frontend(wire: Option<GatewayTls>) -> Result<FrontendTls, Invalid> {
-    let Some(wire) = wire.and_then(|tls| tls.frontend) else {
+fn frontend(doc: &mut Doc<'_>, wire: Option<wire::Frontend>) -> Result<FrontendTls, Invalid> {
+    let Some(wire) = wire else {
         return Ok(FrontendTls::default());
     };
-    let of_default = wire.default.validation.map(|v| v.ca_certificate_refs);
     let mut out = FrontendTls {
-        default: of_default
-            .into_iter()
-            .flatten()
-            .map(|c| certificate(Some(c.group), Some(c.kind), c.namespace, c.name))
-            .collect(),
+        default: validation(doc, "spec.tls.frontend.default", wire.default)?,
         ..FrontendTls::default()
     };
     for (i, of_port) in wire.per_port.into_iter().flatten().enumerate() {
-        let at = port(of_port.port, || {
-            format!("spec.tls.frontend.perPort[{i}].port")
-        })?;
-        let refs = of_port.tls.validation.map(|v| v.ca_certificate_refs);
-        let refs = refs
-            .into_iter()
-            .flatten()
-            .map(|c| certificate(Some(c.group), Some(c.kind), c.namespace, c.name))
-            .collect();
-        out.per_port.insert(at, refs);
+        let place = format!("spec.tls.frontend.perPort[{i}]");
+        let at = port(of_port.port, || format!("{place}.port"))?;
+        let found = validation(doc, &format!("{place}.tls"), of_port.tls)?;
+        out.per_port.insert(at, found);
     }
     Ok(out)
 }
 
+fn validation(
+    doc: &mut Doc<'_>,
+    at: &str,
+    wire: Option<wire::FrontendTls>,
+) -> Result<Option<FrontendValidation>, Invalid> {
+    let Some(wire) = wire.and_then(|tls| tls.validation) else {
+        return Ok(None);
+    };
+    let refs = wire.ca_certificate_refs;
+    let place = format!("{at}.validation.caCertificateRefs");
+    at_most(&refs, AUTHORITIES_COUNT_MAX, &place)?;
+    let accepts_untrusted = match wire.mode.as_deref() {
+        None | Some("" | "AllowValidOnly") => false,
+        Some("AllowInsecureFallback") => true,
+        Some(_) => {
+            doc.note(
+                "gw-frontend-mode-unknown",
+                Severity::Error,
+                arcstr::format!("{at}.validation.mode"),
+                "There is no such word, so clients must show a valid certificate",
+                "Write AllowValidOnly or AllowInsecureFallback",
+            );
+            false
+        }
+    };
+    Ok(Some(FrontendValidation {
+        authorities: refs.into_iter().map(certificate).collect(),
+        accepts_untrusted,
+    }))
+}
+
+fn infrastructure(wire: Option<wire::Infrastructure>) -> Infrastructure {
+    let Some(wire) = wire else {
+        return Infrastructure::default();
+    };
+    Infrastructure {
+        labels: wire.labels.map(labels),
+        annotations: wire.annotations.map(labels),
+        parameters: wire.parameters_ref.map(|wire| ParametersRef {
+            group: Str::from(wire.group),
+            kind: Str::from(wire.kind),
+            name: Str::from(wire.name),
+        }),
+    }
+}
+
 /// Source: spec/gateway-api.md §2.9.
-fn is_managed(spec: &GatewaySpec) -> bool {
+fn is_managed(spec: &wire::GatewaySpec) -> bool {
     let mut addresses = spec.addresses.iter().flatten();
     match (addresses.next(), addresses.next()) {
         (None, _) => true,
@@ -230,30 +242,50 @@ fn is_managed(spec: &GatewaySpec) -> bool {
     }
 }
 
-fn allowed(wire: Option<GatewayListenersAllowedRoutesNamespaces>) -> AllowedNamespaces {
-    let Some(wire) = wire else {
-        return AllowedNamespaces::Same;
-    };
-    match (wire.from, wire.selector) {
-        (None | Some(From::Same), _) => AllowedNamespaces::Same,
-        (Some(From::All), _) => AllowedNamespaces::All,
-        (Some(From::Selector), None) => AllowedNamespaces::None,
-        (Some(From::Selector), Some(selector)) => {
-            let expressions = selector.match_expressions.into_iter().flatten();
-            AllowedNamespaces::Selector(LabelSelector {
-                match_labels: labels(selector.match_labels.into_iter().flatten()),
-                match_expressions: expressions
-                    .map(|e| {
-                        (
-                            Str::from(e.key),
-                            Str::from(e.operator),
-                            strs(e.values.unwrap_or_default()),
-                        )
-                    })
-                    .collect(),
-            })
+pub(super) fn listener_set(doc: Doc<'_>) -> Arc<Parsed<ListenerSet>> {
+    const FIELDS: &[&str] = &[
+        "allowedRoutes",
+        "certificateRefs",
+        "from",
+        "group",
+        "hostname",
+        "kind",
+        "kinds",
+        "listeners",
+        "matchExpressions",
+        "matchLabels",
+        "mode",
+        "name",
+        "namespace",
+        "namespaces",
+        "options",
+        "parentRef",
+        "port",
+        "protocol",
+        "selector",
+        "tls",
+    ];
+    doc.row(|doc| {
+        let spec: wire::ListenerSetSpec = doc.spec(FIELDS, |_| false)?;
+        let parent = spec.parent_ref;
+        let is_gateway = parent.group.as_deref().is_none_or(|group| group == GROUP)
+            && parent.kind.as_deref().is_none_or(|kind| kind == "Gateway");
+        if !is_gateway {
+            doc.note(
+                "listener-set-parent",
+                Severity::Error,
+                "spec.parentRef",
+                "Its parent is no Gateway, so its listeners are not added to anything",
+                "Name a Gateway",
+            );
         }
-    }
+        let ns = parent.namespace.filter(|ns| !ns.is_empty()).map(Str::from);
+        let ns = ns.unwrap_or_else(|| doc.meta.key.ns.clone());
+        Ok(ListenerSet {
+            parent: is_gateway.then(|| ObjectKey::new(ns, parent.name)),
+            listeners: listeners::listeners(doc, spec.listeners, true)?,
+        })
+    })
 }
 
 pub(super) fn gateway_class(doc: Doc<'_>) -> Arc<Parsed<GatewayClass>> {

@@ -37,6 +37,9 @@ pub fn versions(kind: Kind) -> &'static [&'static str] {
     if matches!(kind, Kind::TcpRoute | Kind::TlsRoute) {
         return L4_VERSIONS;
     }
+    if matches!(kind, Kind::ListenerSet | Kind::BackendTlsPolicy) {
+        return V1;
+    }
     match kind.group() {
         GATEWAY => GATEWAY_VERSIONS,
         SECURITY => SECURITY_VERSIONS,
@@ -47,18 +50,6 @@ pub fn versions(kind: Kind) -> &'static [&'static str] {
 
 /// Kinds of groups that ambientd reads, which it knows but does not apply.
 const NOT_SUPPORTED: &[(&str, &str, Severity, &str)] = &[
-    (
-        GATEWAY,
-        "BackendTLSPolicy",
-        Severity::Warning,
-        "connections to its backends stay as they are",
-    ),
-    (
-        GATEWAY,
-        "ListenerSet",
-        Severity::Warning,
-        "its listeners are not added",
-    ),
     (
         GATEWAY,
         "UDPRoute",

@@ -1,6 +1,7 @@
 //! Secret and ConfigMap. No message of this module may show a value, and serde's messages do, so
 //! they are read by hand.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -11,7 +12,8 @@ use zeroize::Zeroizing;
 use crate::Str;
 use crate::object::{Invalid, Labels, Parsed};
 use crate::secret::{
-    CONFIG_MAP_KEYS, ConfigMap, SECRET_BYTES_MAX, SECRET_KEYS, Secret, SecretBytes, SecretData,
+    CONFIG_MAP_KEYS, ConfigMap, OVERLAY_KEYS, SECRET_BYTES_MAX, SECRET_KEYS, Secret, SecretBytes,
+    SecretData,
 };
 
 use super::clip;
@@ -39,10 +41,40 @@ pub(super) fn config_map(mut doc: Doc<'_>) -> Arc<Parsed<ConfigMap>> {
     doc.meta.annotations = Labels::new();
     doc.row(|doc| {
         let data = values(doc, "data", &CONFIG_MAP_KEYS, plain)?;
+        let (overlays, other_key) = overlays(doc)?;
+        let bytes: usize = overlays.values().map(|text| text.len()).sum();
+        if bytes > SECRET_BYTES_MAX {
+            return Err(too_large("data"));
+        }
         Ok(ConfigMap {
             data: bounded(data)?,
+            overlays,
+            other_key,
         })
     })
+}
+
+/// The texts of overlays, and the first key that is none. A value of one that is no text costs
+/// only itself: what else the object holds may be meant for somebody else.
+fn overlays(doc: &Doc<'_>) -> Result<(BTreeMap<&'static str, Str>, Option<Str>), Invalid> {
+    let map = match doc.top("data") {
+        None | Some(Value::Null) => return Ok(Default::default()),
+        Some(Value::Object(map)) => map,
+        Some(_) => return Err(invalid("data", "expected a mapping of strings")),
+    };
+    let mut out = BTreeMap::new();
+    let mut other: Option<&String> = None;
+    for (key, value) in map {
+        match OVERLAY_KEYS.into_iter().find(|known| known == key) {
+            Some(known) => {
+                let text = value.as_str().unwrap_or_default();
+                out.insert(known, Str::from(text));
+            }
+            None if other.is_none_or(|first| key < first) => other = Some(key),
+            None => {}
+        }
+    }
+    Ok((out, other.map(|key| clip(key))))
 }
 
 /// The known keys of a part; the others are never looked at.

@@ -8,7 +8,7 @@ use crate::index::GrantByNamespace;
 
 /// Whether a grant in the namespace of the target lets objects of a kind and namespace refer to
 /// it. Who is in the same namespace need not ask.
-pub(crate) fn is_granted(
+pub fn is_granted(
     grants: View<'_, ObjectKey, Parsed<ReferenceGrant>>,
     reads: &mut Reads,
     (from_kind, from_ns): (Kind, &Str),

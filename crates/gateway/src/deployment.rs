@@ -1,0 +1,1 @@
+//! What a managed Gateway consists of.

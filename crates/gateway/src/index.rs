@@ -1,0 +1,67 @@
+//! Index markers: how the stages of this crate look into tables.
+//!
+//! The owner of a table registers the markers named for it; a view without its index is a
+//! programming error.
+
+use flow::Index;
+use model::gateway::RouteParents;
+use model::input::{ListenerSet, ReferenceGrant};
+use model::{GatewayRow, Kind, ObjectKey, ObjectRef, Parsed, Str};
+
+/// Grants by their namespace. For the table of ReferenceGrants.
+pub struct GrantByNamespace;
+
+impl Index<ObjectKey, Parsed<ReferenceGrant>> for GrantByNamespace {
+    type At = str;
+    fn keys(key: &ObjectKey, _: &Parsed<ReferenceGrant>, emit: &mut dyn FnMut(&str)) {
+        emit(&key.ns);
+    }
+}
+
+/// ListenerSets by the Gateway that they add to. For the table of ListenerSets.
+pub struct ListenerSetByParent;
+
+impl Index<ObjectKey, Parsed<ListenerSet>> for ListenerSetByParent {
+    type At = ObjectKey;
+    fn keys(_: &ObjectKey, row: &Parsed<ListenerSet>, emit: &mut dyn FnMut(&ObjectKey)) {
+        let parent = row.ok().and_then(|set| set.parent.as_ref());
+        parent.into_iter().for_each(emit);
+    }
+}
+
+/// Gateways by ListenerSets that name them, admitted or not. For the table of [`GatewayRow`].
+pub struct GatewayByListenerSet;
+
+impl Index<ObjectKey, GatewayRow> for GatewayByListenerSet {
+    type At = ObjectKey;
+    fn keys(_: &ObjectKey, row: &GatewayRow, emit: &mut dyn FnMut(&ObjectKey)) {
+        row.listener_sets.iter().for_each(|set| emit(&set.key));
+    }
+}
+
+/// A listener: the Gateway or ListenerSet that it is of, and its name.
+pub type ListenerId = (ObjectRef, Str);
+
+/// Routes by the listeners that take them. For the table of [`RouteParents`].
+pub struct RouteByListener;
+
+impl Index<(Kind, ObjectKey), RouteParents> for RouteByListener {
+    type At = ListenerId;
+    fn keys(_: &(Kind, ObjectKey), row: &RouteParents, emit: &mut dyn FnMut(&ListenerId)) {
+        for taken in row.parents.iter().flat_map(|parent| &parent.taken) {
+            emit(&(taken.owner.clone(), taken.listener.clone()));
+        }
+    }
+}
+
+/// Routes by the Gateway whose listeners, its own or those of ListenerSets, take them. For the
+/// table of [`RouteParents`].
+pub struct RouteByGateway;
+
+impl Index<(Kind, ObjectKey), RouteParents> for RouteByGateway {
+    type At = ObjectKey;
+    fn keys(_: &(Kind, ObjectKey), row: &RouteParents, emit: &mut dyn FnMut(&ObjectKey)) {
+        let taken = row.parents.iter().filter(|parent| !parent.taken.is_empty());
+        taken.for_each(|parent| emit(&parent.gateway));
+    }
+}

@@ -1,0 +1,17 @@
+//! Gateways of Gateway API: what is made of them, by whom, and what is said of it.
+//!
+//! In: rows of Gateways, GatewayClasses, ListenerSets, routes and what they refer to.
+//! Out: [`model::GatewayRow`] (stage [`gateways`]) and [`model::gateway::RouteParents`] (stage
+//! [`route_parents`]), which translation to Envoy reads; the status of GatewayClasses, Gateways
+//! and ListenerSets ([`status`]); the objects that a managed Gateway consists of ([`deployment`]).
+//!
+//! **Invariants**
+//! - No I/O, no clock; every read of a table is recorded.
+//! - Whether a listener may have a Secret is decided once, in [`gateways`]: the same walk fills
+//!   the conditions, the names that translation uses and the grants that serving asks.
+//! - Bad input costs its own listener. When in doubt nothing is let in, and it is said.
+
+pub mod deployment;
+pub mod index;
+pub mod pem;
+pub mod reference_grant;
