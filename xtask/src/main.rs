@@ -10,7 +10,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 
+mod built;
 mod cluster;
+mod conformance;
 mod demo;
 mod deny;
 mod deps;
@@ -67,6 +69,8 @@ enum Command {
         #[command(subcommand)]
         action: cluster::Action,
     },
+    /// Run the Gateway API's conformance suite against a test cluster; needs root
+    Conformance(conformance::Conformance),
     /// A kind cluster with ambientd in istiod's place; needs kind, docker, helm and kubectl
     KindUp(kind_up::KindUp),
     /// Check licences, banned duplicates and sources
@@ -101,6 +105,7 @@ fn run(command: Command) -> Result<()> {
         Command::Gen { check } => generate::run(check),
         Command::Envoy => envoy::ensure().map(|path| println!("{}", path.display())),
         Command::Cluster { action } => cluster::run(&action),
+        Command::Conformance(flags) => conformance::run(&flags),
         Command::KindUp(flags) => kind_up::run(&flags),
         Command::Deny { advisories } => deny::run(advisories),
         Command::CheckDeps => deps::run(),

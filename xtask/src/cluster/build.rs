@@ -1,51 +1,34 @@
 //! Builds the cluster's binary, once per state of its sources.
 
-use std::fs;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 
-use crate::wheel::discard;
-use crate::{golang, steps};
+use crate::built::Built;
+use crate::steps;
 
 /// The Kubernetes that is built; `go.mod` requires the same.
 const VERSION: (&str, &str, &str) = ("1", "35", "1.35.4");
 
-const PREFIX: &str = "cluster-";
-
-/// How long a build may be in use after another has taken its place.
-const IN_USE: Duration = Duration::from_secs(3600);
+const BINARY: &str = "cluster";
 
 /// The path of the binary, built if its sources are new.
 ///
 /// # Errors
 /// When there is no Go, or the build fails.
 pub(crate) fn ensure() -> Result<PathBuf> {
-    let home = steps::tools().join(format!("{PREFIX}{:016x}", fingerprint()?));
-    let binary = home.join("cluster");
-    if binary.is_file() {
-        return Ok(binary);
-    }
-    let scratch = steps::tools().join(format!("{PREFIX}build.{}", std::process::id()));
-    discard(&scratch)?;
-    let placed = build(&scratch.join("cluster")).and_then(|()| {
-        if binary.is_file() {
-            return Ok(()); // Another run was faster.
-        }
-        fs::rename(&scratch, &home).with_context(|| format!("cannot create {}", home.display()))
-    });
-    let discarded = discard(&scratch);
-    placed.context("cannot build the test cluster")?;
-    discarded?;
-    remove_older(&home)?;
-    Ok(binary)
-}
-
-fn sources() -> PathBuf {
-    steps::root().join("tests").join("cluster")
+    let module = Built {
+        name: "cluster",
+        module: "cluster",
+        with_tests: false,
+        salt: link_flags(),
+        proof: BINARY,
+    };
+    let home = module
+        .ensure(|scratch| build(&module, &scratch.join(BINARY)))
+        .context("cannot build the test cluster")?;
+    Ok(home.join(BINARY))
 }
 
 /// Flags of the linker: small, and a version that clients believe.
@@ -66,71 +49,19 @@ fn link_flags() -> String {
     .concat()
 }
 
-/// One number for everything that the binary is made of, besides Go itself.
-fn fingerprint() -> Result<u64> {
-    let mut files = Vec::new();
-    list(&sources(), &mut files)?;
-    files.sort();
-    let mut hasher = DefaultHasher::new();
-    link_flags().hash(&mut hasher);
-    for file in files {
-        file.strip_prefix(sources())?.hash(&mut hasher);
-        fs::read(&file)
-            .with_context(|| format!("cannot read {}", file.display()))?
-            .hash(&mut hasher);
-    }
-    Ok(hasher.finish())
-}
-
-/// The files that Go reads, tests aside.
-fn list(directory: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
-    let entries =
-        fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?;
-    for entry in entries {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if path.is_dir() {
-            list(&path, found)?;
-        } else if !name.ends_with("_test.go") {
-            found.push(path);
-        }
-    }
-    Ok(())
-}
-
-fn build(binary: &Path) -> Result<()> {
-    let go = golang::ensure()?;
+fn build(module: &Built, binary: &Path) -> Result<()> {
+    let mut command = module.go()?;
     println!(
         "building Kubernetes {} (5 minutes when the cache is cold) ...",
         VERSION.2
     );
     let began = Instant::now();
-    let mut command = Command::new(go);
     command
-        .current_dir(sources())
-        .env("CGO_ENABLED", "0")
-        .env("GOTOOLCHAIN", "local")
-        .env("GOFLAGS", "-mod=readonly")
         .args(["build", "-buildvcs=false", "-trimpath"])
         .args(["-ldflags", &link_flags(), "-o"])
         .arg(binary)
         .arg(".");
     steps::run(&mut command)?;
     println!("built it in {:.0} s", began.elapsed().as_secs_f64());
-    Ok(())
-}
-
-/// Removes builds of earlier sources, for each is more than 100 MB; but none that a test
-/// which still runs may have been given.
-fn remove_older(home: &Path) -> Result<()> {
-    for entry in fs::read_dir(steps::tools())? {
-        let entry = entry?;
-        let path = entry.path();
-        let age = entry.metadata()?.modified()?.elapsed().unwrap_or_default();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if path != home && name.starts_with(PREFIX) && age > IN_USE {
-            discard(&path)?;
-        }
-    }
     Ok(())
 }
