@@ -11,7 +11,13 @@
 //!   the conditions, the names that translation uses and the grants that serving asks.
 //! - Bad input costs its own listener. When in doubt nothing is let in, and it is said.
 
+pub mod admission;
 pub mod deployment;
+pub mod gateways;
+pub mod grants;
+pub mod hostnames;
 pub mod index;
 pub mod pem;
 pub mod reference_grant;
+pub mod route_parents;
+pub mod waypoint_routes;

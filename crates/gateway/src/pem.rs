@@ -30,7 +30,7 @@ pub enum Unusable {
 impl fmt::Display for Unusable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Absent(what) => write!(f, "there is neither {what}"),
+            Self::Absent(what) => write!(f, "There is neither {what}"),
             Self::Key(key, reason) => write!(f, "{key} {reason}"),
             Self::Mismatch(key, cert) => write!(f, "{key} is not the key of {cert}"),
         }

@@ -72,7 +72,7 @@ fn of_secret(
         notes.push(finding(
             primary,
             "secret-unusable",
-            format!("It cannot be used: {reason}. No proxy is given this certificate and TLS with it fails"),
+            format!("{reason}, so no proxy is given this certificate and TLS with it fails"),
             "Give it a certificate and its private key in PEM, as tls.crt and tls.key",
         ));
     }
@@ -82,7 +82,7 @@ fn of_secret(
         Err(reason) if for_authority || is_tls => notes.push(finding(
             primary,
             "secret-ca-unusable",
-            format!("It cannot be used: {reason}. No proxy is given these authorities and refuses who needs them"),
+            format!("{reason}, so no proxy is given these authorities and refuses who needs them"),
             "Give it certificates in PEM as ca.crt, and a revocation list only where it is one",
         )),
         _ => {}
@@ -124,7 +124,7 @@ fn of_config_map(
             primary,
             "secret-ca-unusable",
             format!(
-                "It cannot be used: {reason}. No proxy is given these authorities and refuses who needs them"
+                "{reason}, so no proxy is given these authorities and refuses who needs them"
             ),
             "Give it certificates in PEM as ca.crt, and a revocation list only where it is one",
         )),
