@@ -64,9 +64,10 @@ func run(t *testing.T, options suite.ConformanceOptions, chosen []suite.Conforma
 		t.Fatal(err)
 	}
 	t.Logf("%d tests, features %v", len(chosen), options.SupportedFeatures)
-	// After all tests, also those that run at the same time.
-	t.Cleanup(func() { writeReport(t, s, options.ReportOutputPath) })
 	s.Setup(t, chosen)
+	// After all tests, also those that run at the same time; a base that could not be
+	// set up says nothing of any test and leaves the last report as it is.
+	t.Cleanup(func() { writeReport(t, s, options.ReportOutputPath) })
 	if err := s.Run(t, chosen); err != nil {
 		t.Fatal(err)
 	}

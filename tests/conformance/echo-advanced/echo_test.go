@@ -67,6 +67,18 @@ func TestTheSuiteUnderstandsAnAnswerOverGRPC(t *testing.T) {
 	}
 }
 
+func TestTheProgramIsTheClientByItsName(t *testing.T) {
+	server := httptest.NewServer(httpServer("8080").Handler)
+	defer server.Close()
+	// It ends once it is answered.
+	if err := run([]string{"/usr/bin/client", server.URL}); err != nil {
+		t.Error(err)
+	}
+	if err := run([]string{"client", "http://127.0.0.1:1/"}); err == nil {
+		t.Error("nobody answered, and that was no failure")
+	}
+}
+
 func TestAnOrderIsReadAsTheSuiteWritesIt(t *testing.T) {
 	o := orderOf(t, "http://echo:80/x", "--method=GET", "-H", "a:b:c", "-H", "d:", "--count=500")
 	if o.target.Host != "echo:80" || o.count != 500 || strings.Join(o.headers, "|") != "a:b:c|d:" {

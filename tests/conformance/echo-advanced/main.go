@@ -23,22 +23,22 @@ import (
 const clientPath = "/usr/local/bin/client"
 
 func main() {
-	if filepath.Base(os.Args[0]) == filepath.Base(clientPath) {
-		exit(client(os.Args[1:]))
-	}
-	if len(os.Args) > 1 && os.Args[1] == "idle" {
-		// Stands for an image that only has to be there.
-		wait()
-		return
-	}
-	exit(serve(os.Args[1:]))
-}
-
-func exit(err error) {
-	if err != nil {
+	if err := run(os.Args); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+}
+
+func run(args []string) error {
+	switch {
+	case filepath.Base(args[0]) == filepath.Base(clientPath):
+		return client(args[1:])
+	case len(args) > 1 && args[1] == "idle":
+		// Stands for an image that only has to be there.
+		wait()
+		return nil
+	}
+	return serve(args[1:])
 }
 
 // wait returns when the process is told to end.
