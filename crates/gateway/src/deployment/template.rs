@@ -78,19 +78,6 @@ impl<'a> Template<'a> {
         container::ignored(self)
     }
 
-    /// `apiVersion`, `kind`, `metadata` and, if any, `spec`.
-    fn whole(&self, kind: OverlayKind, metadata: Value, spec: Option<Value>) -> Value {
-        let mut object = json!({
-            "apiVersion": kind.api_version(),
-            "kind": kind.kind(),
-            "metadata": metadata,
-        });
-        if let (Some(spec), Some(fields)) = (spec, object.as_object_mut()) {
-            fields.insert("spec".to_owned(), spec);
-        }
-        object
-    }
-
     fn service_account(&self) -> Value {
         let name = &self.subject.row.service_account;
         let mut metadata = self.metadata.of_object(self.subject, name);
@@ -100,7 +87,7 @@ impl<'a> Template<'a> {
         {
             fields.remove("ownerReferences");
         }
-        self.whole(OverlayKind::ServiceAccount, metadata, None)
+        whole(OverlayKind::ServiceAccount, metadata, None)
     }
 
     fn deployment(&self) -> Value {
@@ -110,7 +97,7 @@ impl<'a> Template<'a> {
             "template": pod::template(self),
         });
         let metadata = self.metadata.of_object(self.subject, name);
-        self.whole(OverlayKind::Deployment, metadata, Some(spec))
+        whole(OverlayKind::Deployment, metadata, Some(spec))
     }
 
     fn autoscaler(&self) -> Value {
@@ -124,14 +111,14 @@ impl<'a> Template<'a> {
             "maxReplicas": 1,
         });
         let metadata = self.metadata.of_object(self.subject, name);
-        self.whole(OverlayKind::HorizontalPodAutoscaler, metadata, Some(spec))
+        whole(OverlayKind::HorizontalPodAutoscaler, metadata, Some(spec))
     }
 
     fn budget(&self) -> Value {
         let name = &self.subject.row.deployment;
         let spec = json!({"selector": {"matchLabels": self.selector()}});
         let metadata = self.metadata.of_object(self.subject, name);
-        self.whole(OverlayKind::PodDisruptionBudget, metadata, Some(spec))
+        whole(OverlayKind::PodDisruptionBudget, metadata, Some(spec))
     }
 
     /// The label that the pods of a Gateway, and nobody else's, have.
@@ -154,6 +141,17 @@ fn is_waypoint(controller: GatewayController) -> bool {
         controller,
         GatewayController::Waypoint | GatewayController::EastWest
     )
+}
+
+/// `apiVersion`, `kind`, `metadata` and, if any, `spec`.
+fn whole(kind: OverlayKind, metadata: Value, spec: Option<Value>) -> Value {
+    let mut object = json!({
+        "apiVersion": kind.api_version(),
+        "kind": kind.kind(),
+        "metadata": metadata,
+    });
+    insert_some(&mut object, "spec", spec);
+    object
 }
 
 /// Adds a field where there is a value for it.

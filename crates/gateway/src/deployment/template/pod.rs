@@ -44,7 +44,7 @@ pub(super) fn template(template: &Template<'_>) -> Value {
         .iter()
         .map(|name| json!({"name": name.as_str()}))
         .collect();
-    let secrets = (!secrets.is_empty()).then(|| Value::Array(secrets));
+    let secrets = (!secrets.is_empty()).then_some(Value::Array(secrets));
     insert_some(&mut spec, "imagePullSecrets", secrets);
     json!({
         "metadata": template.metadata.of_pods(template.subject, settings),

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use model::gateway::ANNOTATION_SERVICE_TYPE;
 
 use super::super::OverlayKind;
-use super::{Template, insert_some};
+use super::{Template, insert_some, whole};
 
 /// Port of readiness.
 const STATUS_PORT: u16 = 15021;
@@ -36,7 +36,7 @@ pub(super) fn service(template: &Template<'_>) -> Value {
     insert_some(&mut spec, "loadBalancerIP", address);
     let name = &subject.row.deployment;
     let metadata = template.metadata.of_service(subject, name);
-    template.whole(OverlayKind::Service, metadata, Some(spec))
+    whole(OverlayKind::Service, metadata, Some(spec))
 }
 
 /// That of readiness, then one for each port of the listeners.
