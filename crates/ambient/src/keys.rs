@@ -23,10 +23,6 @@ pub(crate) const CANONICAL_REVISION: [&str; 3] = [
     "app.kubernetes.io/version",
     "version",
 ];
-/// Controller of waypoint classes.
-pub(crate) const MESH_CONTROLLER: &str = "istio.io/mesh-controller";
-/// Class whose controller is known without a GatewayClass object.
-pub(crate) const WAYPOINT_CLASS: &str = "istio-waypoint";
 /// Listener protocol of HBONE.
 pub(crate) const PROTOCOL_HBONE: &str = "HBONE";
 /// Listener protocol of PROXY bindings.
@@ -40,7 +36,3 @@ pub(crate) const LABEL_USE_WAYPOINT_CANARY_NAMESPACE: &str =
 pub(crate) const ANNOTATION_CANARY_WEIGHT: &str = "istio.io/use-waypoint-canary-weight";
 /// On a Namespace: what becomes of traffic whose waypoint cannot be used.
 pub(crate) const LABEL_WAYPOINT_MISSING: &str = "ambientd.io/waypoint-missing";
-/// Class of gateways of other networks.
-pub(crate) const REMOTE_CLASS: &str = "istio-remote";
-/// Service account of such a gateway.
-pub(crate) const ANNOTATION_GATEWAY_ACCOUNT: &str = "gateway.istio.io/service-account";

@@ -1,10 +1,11 @@
-//! Stage `network_gateway`: Gateway of class `istio-remote` → [`NetworkGatewayRow`].
+//! Stage `network_gateway`: a Gateway that somebody else runs → [`NetworkGatewayRow`].
 //!
 //! It says by which addresses another network is reached. Source: spec/workload-discovery.md §4.5.
 
 use flow::{Output, Reads, View};
 use model::derived::{GatewayAddress, NetworkGateway};
-use model::input::{Gateway, GatewayStatusAddress};
+use model::gateway::{ANNOTATION_SERVICE_ACCOUNT, GatewayController};
+use model::input::{Gateway, GatewayClass, GatewayStatusAddress};
 use model::labels::LABEL_NETWORK;
 use model::{Finding, Kind, NamespacedHostname, ObjectKey, ObjectRef, Parsed, Str};
 
@@ -44,6 +45,8 @@ impl flow::Index<ObjectKey, NetworkGatewayRow> for GatewaysByNetwork {
 pub struct NetworkGatewayView<'t> {
     /// Gateways.
     pub gateways: InputView<'t, Gateway>,
+    /// GatewayClasses.
+    pub gateway_classes: InputView<'t, GatewayClass>,
 }
 
 /// The network gateways of a Gateway; most Gateways are none.
@@ -58,7 +61,10 @@ pub fn derive(
     let Some(gateway) = object.ok() else {
         return Output::none();
     };
-    if gateway.class != keys::REMOTE_CLASS {
+    let class = ObjectKey::cluster(gateway.class.clone());
+    let class = view.gateway_classes.get(reads, &class);
+    let controller = GatewayController::of(class.map(|class| &**class), &gateway.class);
+    if controller != Some(GatewayController::Remote) {
         return Output::none();
     }
     let network = object
@@ -102,10 +108,10 @@ pub fn derive(
 }
 
 fn service_account(object: &Parsed<Gateway>) -> Str {
-    let named = object.meta.annotation(keys::ANNOTATION_GATEWAY_ACCOUNT);
+    let named = object.meta.annotation(ANNOTATION_SERVICE_ACCOUNT);
     named.cloned().unwrap_or_else(|| {
         let name = &object.meta.key.name;
-        Str::from(format!("{name}-{}", keys::REMOTE_CLASS))
+        Str::from(format!("{name}-{}", GatewayController::Remote.class()))
     })
 }
 

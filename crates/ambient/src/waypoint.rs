@@ -11,8 +11,8 @@ use model::derived::{InboundBinding, WaypointFor};
 use model::input::{AllowedNamespaces, Gateway, GatewayClass, GatewayStatusAddress, Listener, Pod};
 use model::labels::{LABEL_GATEWAY_NAME, LABEL_WAYPOINT_FOR};
 use model::{
-    Finding, GatewayAddress, Kind, NamespacedHostname, ObjectKey, ObjectRef, Parsed, Str,
-    WaypointRow, defaults,
+    Finding, GatewayAddress, GatewayController, Kind, NamespacedHostname, ObjectKey, ObjectRef,
+    Parsed, Str, WaypointRow, defaults,
 };
 
 use crate::attach::Fallback;
@@ -71,7 +71,7 @@ pub fn derive(
     let row = WaypointRow {
         key: key.clone(),
         class: gateway.class.clone(),
-        is_mesh_class: is_mesh_class(gateway, class),
+        controller: GatewayController::of(class.map(|class| &**class), &gateway.class),
         ready: gateway.has_address,
         address: address(key, gateway, &mesh.network),
         serves: serves(object, class),
@@ -90,7 +90,7 @@ pub fn derive(
             .is_some_and(|text| text == "true"),
     };
     let mut notes = findings(&row, gateway, Fallback::of_mesh(&mesh));
-    if row.is_mesh_class {
+    if row.is_mesh_class() {
         notes.extend(unknown_word(object, class));
     }
     Output::one(key.clone(), row).with_notes(notes)
@@ -100,7 +100,7 @@ fn unreadable(key: &ObjectKey) -> WaypointRow {
     WaypointRow {
         key: key.clone(),
         class: Str::new(),
-        is_mesh_class: false,
+        controller: None,
         ready: false,
         address: None,
         serves: WaypointFor::None,
@@ -110,16 +110,6 @@ fn unreadable(key: &ObjectKey) -> WaypointRow {
         service_accounts: Vec::new(),
         binding: None,
         forwards_identity: false,
-    }
-}
-
-/// A class object is always trusted; without one the built-in name decides.
-fn is_mesh_class(gateway: &Gateway, class: Option<&Arc<Parsed<GatewayClass>>>) -> bool {
-    match class {
-        Some(class) => class
-            .ok()
-            .is_some_and(|body| body.controller == keys::MESH_CONTROLLER),
-        None => gateway.class == keys::WAYPOINT_CLASS,
     }
 }
 
@@ -240,7 +230,7 @@ fn service_accounts(key: &ObjectKey, view: &WaypointView<'_>, reads: &mut Reads)
 
 fn findings(row: &WaypointRow, gateway: &Gateway, consequence: Fallback) -> Vec<Finding> {
     let mut notes = Vec::new();
-    if !row.is_mesh_class {
+    if !row.is_mesh_class() {
         return notes;
     }
     let object = || ObjectRef::new(Kind::Gateway, row.key.clone());

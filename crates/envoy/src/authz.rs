@@ -67,7 +67,7 @@ pub(crate) fn targets(
         Target::new(TargetKind::Gateway, waypoint.key.clone()),
         Target::new(TargetKind::GatewayClass, class),
     ];
-    if waypoint.class != WAYPOINT_CLASS && waypoint.is_mesh_class {
+    if waypoint.class != WAYPOINT_CLASS && waypoint.is_mesh_class() {
         let any = ObjectKey::new(root, WAYPOINT_CLASS);
         targets.push(Target::new(TargetKind::GatewayClass, any));
     }

@@ -1,8 +1,7 @@
 //! Certificates and keys that proxies are given by name: which Gateway may have which
-//! ([`grants`]), and what there is to give ([`materials`]). Who gets what is decided when it is
+//! ([`gateway::grants`]), and what there is to give ([`materials`]). Who gets what is decided when it is
 //! served, see crate `snapshot`. Source: spec/envoy-config.md §7; spec/gateway-api.md §3.7, §6.4.
 
-pub mod grants;
 pub mod materials;
 
 use flow::Index;

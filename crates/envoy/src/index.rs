@@ -4,7 +4,7 @@
 //! programming error.
 
 use flow::Index;
-pub use gateway::index::GrantByNamespace;
+pub use gateway::index::{GrantByNamespace, ServiceByHostname, WorkloadByService};
 use model::census::CensusKey;
 use model::input::{
     AuthorizationPolicy, Destination, DestinationRule, HttpRoute, L4Route, RequestAuthentication,
@@ -119,16 +119,6 @@ impl Index<NamespacedHostname, ServiceRow> for ServiceByName {
     }
 }
 
-/// Services by host name, whatever their namespace. For the table of [`ServiceRow`].
-pub struct ServiceByHostname;
-
-impl Index<NamespacedHostname, ServiceRow> for ServiceByHostname {
-    type At = str;
-    fn keys(key: &NamespacedHostname, _: &ServiceRow, emit: &mut dyn FnMut(&str)) {
-        emit(&key.hostname);
-    }
-}
-
 /// Workloads by the waypoint they are bound to. For the table of [`WorkloadRow`].
 pub struct WorkloadByWaypoint;
 
@@ -150,16 +140,6 @@ impl Index<WorkloadUid, WorkloadRow> for InstanceByNamespace {
             emit(&row.ns);
             emit("");
         }
-    }
-}
-
-/// Workloads by service membership. For the table of [`WorkloadRow`].
-pub struct WorkloadByService;
-
-impl Index<WorkloadUid, WorkloadRow> for WorkloadByService {
-    type At = NamespacedHostname;
-    fn keys(_: &WorkloadUid, row: &WorkloadRow, emit: &mut dyn FnMut(&NamespacedHostname)) {
-        row.services.keys().for_each(emit);
     }
 }
 

@@ -8,8 +8,7 @@
 //! Stages in order: [`attachment`], [`attachment::workload`], [`chains`], [`encoded`],
 //! [`route_configs`], [`clusters`], [`endpoints`], [`local_endpoints`], [`listeners`], [`static_clusters`]; and on their own
 //! [`findings::route`], [`findings::policy`], [`findings::service`] and
-//! [`findings::waypoint`], [`status::route`] and [`status::gateway`]; and, whoever is connected, [`credentials::grants`] and
-//! [`credentials::materials`].
+//! [`findings::waypoint`], [`status::route`]; and, whoever is connected, [`credentials::materials`].
 //!
 //! **Invariants**
 //! - Never does I/O, reads no clock, holds no state; equal rows give equal bytes.

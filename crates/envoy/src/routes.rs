@@ -28,13 +28,15 @@ use model::input::{
 use model::{MeshRow, NamespacedHostname, ObjectKey, Parsed, ServiceRow, Str, WaypointRow};
 
 use crate::attachment::is_dynamic;
-use crate::ir::{ForwardIr, RouteAction, RouteIr, RoutePath, RoutesIr};
+use crate::ir::{Direction, ForwardIr, Outbound, RouteAction, RouteIr, RoutePath, RoutesIr};
+use crate::traffic::Seen;
 use crate::virtual_services;
 
 pub(crate) use backend::{Backend, Grants, Referrer, UNKNOWN, cluster, is_backend, resolve};
 pub(crate) use defect::{bad_matches, contributes, defect, l4_defect, mirror_defect};
+pub(crate) use gateway::waypoint_routes::refusal;
 pub(crate) use l4::{sni_fits, tcp_for_port};
-pub(crate) use reach::{Refusal, attaches, host_rank, refusal};
+pub(crate) use reach::host_rank;
 pub(crate) use retry::retry_of;
 
 /// What routes are read from.
@@ -65,6 +67,57 @@ pub(crate) struct Site<'a> {
     pub(crate) service: &'a ServiceRow,
     pub(crate) waypoint: &'a WaypointRow,
     pub(crate) mesh: &'a MeshRow,
+}
+
+impl<'a> Site<'a> {
+    /// Where the routes are used.
+    pub(crate) fn at(&self) -> At<'a> {
+        At {
+            gateway: &self.waypoint.key,
+            is_ingress: false,
+            mesh: self.mesh,
+        }
+    }
+}
+
+/// The proxies that routes are made for.
+#[derive(Clone, Copy)]
+pub(crate) struct At<'a> {
+    /// Their Gateway.
+    pub(crate) gateway: &'a ObjectKey,
+    /// They are no waypoint, so that no service is behind them.
+    pub(crate) is_ingress: bool,
+    /// Mesh settings.
+    pub(crate) mesh: &'a MeshRow,
+}
+
+impl<'a> At<'a> {
+    /// The cluster of a service port, or of a subset of it, and the `outbound` destination
+    /// behind it if it is one.
+    pub(crate) fn cluster(
+        &self,
+        service: &ServiceRow,
+        (port, subset): (u16, &str),
+    ) -> (Str, Option<Outbound>) {
+        if self.is_ingress {
+            let (name, to) = backend::outbound(service, (port, subset));
+            return (name, Some(to));
+        }
+        cluster(service, (port, subset), self.gateway)
+    }
+
+    /// A service as it is seen from here.
+    pub(crate) fn seen(&self, service: &'a ServiceRow) -> Seen<'a> {
+        if self.is_ingress {
+            return Seen {
+                waypoint: self.gateway,
+                direction: Direction::Outbound,
+                service,
+                mesh: self.mesh,
+            };
+        }
+        Seen::from(self.gateway, service, self.mesh)
+    }
 }
 
 /// The routes of an HTTP chain. Rules whose parent is the service decide alone; else those of

@@ -1,10 +1,9 @@
-//! Stages of `status`: what belongs into the status of waypoint Gateways and of routes.
+//! Stages of `status`: what belongs into the status of routes.
 //!
 //! They say what the stages that serve them do, by the same functions, and are derived from the
 //! objects alone, so they exist whether or not any proxy is connected. Gateways of other classes
-//! are not spoken of, neither by themselves nor as parents. Source: spec/gateway-api.md §3–§5.
+//! are not spoken of. Source: spec/gateway-api.md §4, §5.
 
-pub mod gateway;
 pub mod route;
 
 use flow::Output;
@@ -14,13 +13,9 @@ use model::status::{StatusKey, StatusRow};
 /// What a stage of statuses yields.
 pub type StatusOutput = Output<StatusKey, StatusRow, Finding>;
 
-/// Type of the condition that a route or Gateway is taken as it is.
+/// Type of the condition that a route is taken as it is.
 const ACCEPTED: &str = "Accepted";
-/// Type of the condition that a Gateway or listener works.
-const PROGRAMMED: &str = "Programmed";
 /// Type of the condition that what is referred to exists and may be used.
 const RESOLVED_REFS: &str = "ResolvedRefs";
 /// Type of the condition that speaks of the waypoint of a parent.
 const RESOLVED_WAYPOINTS: &str = "ResolvedWaypoints";
-/// Type of the condition that two listeners want the same.
-const CONFLICTED: &str = "Conflicted";

@@ -6,6 +6,8 @@
 mod conflicts;
 mod judge;
 mod references;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 use std::sync::Arc;

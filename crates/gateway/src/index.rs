@@ -6,7 +6,10 @@
 use flow::Index;
 use model::gateway::RouteParents;
 use model::input::{ListenerSet, ReferenceGrant};
-use model::{GatewayRow, Kind, ObjectKey, ObjectRef, Parsed, Str};
+use model::{
+    GatewayRow, Kind, NamespacedHostname, ObjectKey, ObjectRef, Parsed, ServiceRow, Str,
+    WorkloadRow, WorkloadUid,
+};
 
 /// Grants by their namespace. For the table of ReferenceGrants.
 pub struct GrantByNamespace;
@@ -36,6 +39,26 @@ impl Index<ObjectKey, GatewayRow> for GatewayByListenerSet {
     type At = ObjectKey;
     fn keys(_: &ObjectKey, row: &GatewayRow, emit: &mut dyn FnMut(&ObjectKey)) {
         row.listener_sets.iter().for_each(|set| emit(&set.key));
+    }
+}
+
+/// Services by host name, whatever their namespace. For the table of [`ServiceRow`].
+pub struct ServiceByHostname;
+
+impl Index<NamespacedHostname, ServiceRow> for ServiceByHostname {
+    type At = str;
+    fn keys(key: &NamespacedHostname, _: &ServiceRow, emit: &mut dyn FnMut(&str)) {
+        emit(&key.hostname);
+    }
+}
+
+/// Workloads by service membership. For the table of [`WorkloadRow`].
+pub struct WorkloadByService;
+
+impl Index<WorkloadUid, WorkloadRow> for WorkloadByService {
+    type At = NamespacedHostname;
+    fn keys(_: &WorkloadUid, row: &WorkloadRow, emit: &mut dyn FnMut(&NamespacedHostname)) {
+        row.services.keys().for_each(emit);
     }
 }
 

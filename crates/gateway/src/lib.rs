@@ -20,4 +20,7 @@ pub mod index;
 pub mod pem;
 pub mod reference_grant;
 pub mod route_parents;
+pub mod status;
+#[cfg(test)]
+mod testworld;
 pub mod waypoint_routes;

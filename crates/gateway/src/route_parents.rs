@@ -4,6 +4,9 @@
 //! It reads parents, hostnames and kind of a route and nothing else, so an edit of its rules goes
 //! no further. Source: spec/gateway-api.md §3.8, §4.1, §4.2, §5.9.
 
+#[cfg(test)]
+mod tests;
+
 use flow::{Output, Reads, View};
 use model::gateway::{Defect, ListenerRow, ParentRow, RouteParents, Taken};
 use model::input::{GrpcRoute, HttpRoute, Namespace, RouteRef, TcpRoute, TlsRoute};

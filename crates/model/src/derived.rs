@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::finding::ObjectRef;
+use crate::gateway::GatewayController;
 use crate::input::{
     AllowedNamespaces, ExtensionProvider, LabelSelector, LocalityLb, PathNormalization, Resolution,
     Retries, TargetPort, TcpKeepalive, Transport,
@@ -246,8 +247,8 @@ pub struct WaypointRow {
     pub key: ObjectKey,
     /// Its class.
     pub class: Str,
-    /// The class's controller is `istio.io/mesh-controller`.
-    pub is_mesh_class: bool,
+    /// Who controls the class, if we do.
+    pub controller: Option<GatewayController>,
     /// It has a status address: the readiness test.
     pub ready: bool,
     /// Where it is reached; `None` when no status address is usable.
@@ -267,6 +268,13 @@ pub struct WaypointRow {
     /// Applications are told the client's identity in `x-forwarded-client-cert`
     /// (annotation `ambient.istio.io/xfcc-include-client-identity`).
     pub forwards_identity: bool,
+}
+
+impl WaypointRow {
+    /// Whether its class is one of waypoints.
+    pub fn is_mesh_class(&self) -> bool {
+        self.controller == Some(GatewayController::Waypoint)
+    }
 }
 
 /// Layer 7 protocol of a service port. Source: spec/envoy-config.md §2.3.

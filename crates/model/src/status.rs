@@ -33,6 +33,16 @@ pub const TYPE_FINDINGS: &str = "ambientd.io/Findings";
 /// `status.parents`, whatever the parent. Source: spec/gateway-api.md §0, §4.1.
 pub const MANAGER_GATEWAY_API: &str = "istio.io/gateway-controller";
 
+/// Types of the conditions of a Gateway, ListenerSet or GatewayClass that [`MANAGER_GATEWAY_API`]
+/// owns: those that a row does not list are to be absent. Conditions of other types, also those of
+/// listeners, stay as they are. Source: spec/gateway-api.md §3.10.
+pub const GATEWAY_API_CONDITIONS: [&str; 4] = [
+    "Accepted",
+    "InsecureFrontendValidationMode",
+    "Programmed",
+    "ResolvedRefs",
+];
+
 /// The value of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ConditionStatus {
@@ -116,8 +126,11 @@ pub struct StatusRow {
     /// `status.parents` of a route, in the order in which new entries are written; entries of
     /// this controller that are not listed are to be absent. `None` for other objects.
     pub parents: Option<Vec<ParentStatus>>,
-    /// `status.listeners` of a Gateway, in the order of its spec.
+    /// `status.listeners` of a Gateway or ListenerSet, in the order of its spec; an entry keeps
+    /// conditions of types that are not listed.
     pub listeners: Option<Vec<ListenerStatus>>,
+    /// `status.attachedListenerSets` of a Gateway whose class takes ListenerSets.
+    pub attached_listener_sets: Option<usize>,
     /// `status.addresses` of a Gateway.
     pub gateway_addresses: Option<Vec<GatewayStatusAddress>>,
 }
@@ -133,8 +146,10 @@ pub struct ObjectStatus {
     pub addresses: Vec<(Str, Str)>,
     /// Parents of a route.
     pub parents: Option<Vec<ParentStatus>>,
-    /// Listeners of a Gateway.
+    /// Listeners of a Gateway or ListenerSet.
     pub listeners: Option<Vec<ListenerStatus>>,
+    /// How many ListenerSets add listeners to a Gateway.
+    pub attached_listener_sets: Option<usize>,
     /// Addresses of a Gateway.
     pub gateway_addresses: Vec<GatewayStatusAddress>,
 }
@@ -147,6 +162,7 @@ impl ObjectStatus {
             addresses: Vec::new(),
             parents: None,
             listeners: None,
+            attached_listener_sets: None,
             gateway_addresses: Vec::new(),
         }
     }
@@ -161,6 +177,9 @@ impl ObjectStatus {
         }
         if row.listeners.is_some() {
             self.listeners.clone_from(&row.listeners);
+        }
+        if row.attached_listener_sets.is_some() {
+            self.attached_listener_sets = row.attached_listener_sets;
         }
         let addresses = row.gateway_addresses.iter().flatten().cloned();
         self.gateway_addresses.extend(addresses);
@@ -219,7 +238,8 @@ struct Allocated<'a> {
     host: &'a str,
 }
 
-/// `{apiVersion, kind, namespace, name[, conditions][, addresses][, listeners][, parents]}`; routes
+/// `{apiVersion, kind, namespace, name[, conditions][, addresses][, listeners][, attachedListenerSets]
+/// [, parents]}`; routes
 /// alone have no conditions of their own.
 impl Serialize for ObjectStatus {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -228,6 +248,7 @@ impl Serialize for ObjectStatus {
             self.parents.is_none(),
             addressed,
             self.listeners.is_some(),
+            self.attached_listener_sets.is_some(),
             self.parents.is_some(),
         ];
         let fields = 4 + lists.into_iter().filter(|is| *is).count();
@@ -256,6 +277,9 @@ impl Serialize for ObjectStatus {
         }
         if let Some(listeners) = &self.listeners {
             out.serialize_field("listeners", listeners)?;
+        }
+        if let Some(count) = self.attached_listener_sets {
+            out.serialize_field("attachedListenerSets", &count)?;
         }
         if let Some(parents) = &self.parents {
             out.serialize_field("parents", parents)?;

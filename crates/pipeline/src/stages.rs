@@ -38,13 +38,17 @@ use envoy::local_endpoints::{self, LocalEndpointView};
 use envoy::route_configs::{self, RouteConfigView, RouteTables};
 use envoy::static_clusters::{self, StaticClusterView};
 use flow::{Changes, Derived, Dirty, Reads, Touched};
+use gateway::gateways::{self, GatewayView};
+use gateway::index::{GatewayByListenerSet, RouteByGateway, RouteByListener};
+use gateway::route_parents::{self, RouteParentView};
 use model::derived::Locality;
+use model::gateway::RouteParents;
 use model::jwks::Wanted;
 use model::secret::{CredentialGrants, Material, MaterialKey};
 use model::status::{StatusKey, StatusRow};
 use model::{
-    AuthorizationRow, Finding, Kind, MeshRow, NamespacedHostname, ObjectKey, PodFact, ProxyClass,
-    ServiceRow, Str, WaypointRow, WorkloadRow, WorkloadUid,
+    AuthorizationRow, Finding, GatewayRow, Kind, MeshRow, NamespacedHostname, ObjectKey, PodFact,
+    ProxyClass, ServiceRow, Str, WaypointRow, WorkloadRow, WorkloadUid,
 };
 
 use crate::inputs::{InputChanges, Inputs};
@@ -79,6 +83,8 @@ pub(crate) struct Stages {
     node_localities: Stage<ObjectKey, ObjectKey, Locality>,
     network_gateways: Stage<ObjectKey, ObjectKey, NetworkGatewayRow>,
     waypoints: Stage<ObjectKey, ObjectKey, WaypointRow>,
+    gateways: Stage<ObjectKey, ObjectKey, GatewayRow>,
+    route_parents: Stage<(Kind, ObjectKey), (Kind, ObjectKey), RouteParents>,
     namespace_bindings: Stage<ObjectKey, ObjectKey, NamespaceBinding>,
     allocation_claims: Stage<ObjectKey, ObjectKey, AllocationClaim>,
     allocations: Stage<(), ObjectKey, AllocationRow>,
@@ -122,6 +128,8 @@ pub(crate) struct Stages {
     allocation_statuses: Stage<ObjectKey, StatusKey, StatusRow>,
     route_statuses: Stage<(Kind, ObjectKey), StatusKey, StatusRow>,
     gateway_statuses: Stage<ObjectKey, StatusKey, StatusRow>,
+    gateway_class_statuses: Stage<ObjectKey, StatusKey, StatusRow>,
+    listener_set_statuses: Stage<ObjectKey, StatusKey, StatusRow>,
 }
 
 /// What of the derived tables is encoded, and whether notes changed.
@@ -159,6 +167,10 @@ impl Stages {
                 .with_index::<at::WaypointByClass>()
                 .with_index::<at::WaypointByName>()
                 .with_index::<at::WaypointByNamespace>(),
+            gateways: Derived::new("gateways").with_index::<GatewayByListenerSet>(),
+            route_parents: Derived::new("route_parents")
+                .with_index::<RouteByListener>()
+                .with_index::<RouteByGateway>(),
             namespace_bindings: Derived::new("namespace_bindings"),
             allocation_claims: Derived::new("allocation_claims"),
             allocations: Derived::new("allocations"),
@@ -224,6 +236,8 @@ impl Stages {
             allocation_statuses: Derived::new("allocation_statuses"),
             route_statuses: Derived::new("route_statuses"),
             gateway_statuses: Derived::new("gateway_statuses"),
+            gateway_class_statuses: Derived::new("gateway_class_statuses"),
+            listener_set_statuses: Derived::new("listener_set_statuses"),
         }
     }
 
@@ -284,7 +298,8 @@ impl Stages {
             changed.gateways.keys().cloned(),
             network_gateway::derive,
             NetworkGatewayView {
-                gateways: inputs.gateways.view()
+                gateways: inputs.gateways.view(),
+                gateway_classes: inputs.gateway_classes.view(),
             }
         );
         let waypoint_changes = update!(
@@ -300,6 +315,37 @@ impl Stages {
             }
         );
         let waypoints = self.waypoints.view();
+        let gateways = update!(
+            touched,
+            self.gateways,
+            changed.gateways.keys().cloned(),
+            gateways::derive,
+            GatewayView {
+                gateways: inputs.gateways.view(),
+                gateway_classes: inputs.gateway_classes.view(),
+                listener_sets: inputs.listener_sets.view(),
+                reference_grants: inputs.reference_grants.view(),
+                secrets: inputs.secrets.view(),
+                config_maps: inputs.config_maps.view(),
+                namespaces: inputs.namespaces.view(),
+                mesh,
+            }
+        );
+        update!(
+            touched,
+            self.route_parents,
+            reports::changed_routes(changed),
+            route_parents::derive,
+            RouteParentView {
+                http_routes: inputs.http_routes.view(),
+                grpc_routes: inputs.grpc_routes.view(),
+                tcp_routes: inputs.tcp_routes.view(),
+                tls_routes: inputs.tls_routes.view(),
+                gateways: self.gateways.view(),
+                waypoints,
+                namespaces: inputs.namespaces.view(),
+            }
+        );
         update!(
             touched,
             self.namespace_bindings,
@@ -654,7 +700,7 @@ impl Stages {
                 authentications: inputs.request_authentications.view()
             }
         );
-        let credentials = self.update_credentials(inputs, changed, &mut touched);
+        let credentials = self.update_credentials(inputs, changed, &gateways, &mut touched);
         self.update_findings(inputs, changed, &services, &workloads, &mut touched);
         let statuses = self.update_statuses(inputs, changed, &mut touched);
         let pods = update!(

@@ -170,16 +170,13 @@ pub(crate) fn addressless(object: &ObjectRef, key: &ObjectKey, fallback: Fallbac
     .at(FIELD_USE_WAYPOINT)
 }
 
-/// Classes of Istio whose Gateways terminate no tunnel for the services of others.
-const CLASSES_NO_WAYPOINT: [&str; 4] =
-    ["istio", "istio-remote", "istio-east-west", "istio-eastwest"];
-
 /// The finding on an object that names a Gateway which is no waypoint, but binds like one.
 /// Gateways of others with an HBONE listener may well be waypoints.
 pub(crate) fn foreign_class(object: &ObjectRef, waypoint: &WaypointRow) -> Option<Finding> {
     let class = &waypoint.class;
-    let is_known = CLASSES_NO_WAYPOINT.contains(&class.as_str());
-    if waypoint.is_mesh_class || (waypoint.listener.is_some() && !is_known) {
+    // Ours that are no waypoints terminate no tunnel for the services of others.
+    let is_known = waypoint.controller.is_some();
+    if waypoint.is_mesh_class() || (waypoint.listener.is_some() && !is_known) {
         return None;
     }
     let note = error(

@@ -44,7 +44,7 @@ fn a_gateway_is_a_waypoint_with_every_field() {
     let expected = WaypointRow {
         key: ObjectKey::new("a", "wp"),
         class: "istio-waypoint".into(),
-        is_mesh_class: true,
+        controller: Some(model::GatewayController::Waypoint),
         ready: true,
         address: Some(GatewayAddress::Hostname(NamespacedHostname::new(
             "a",
@@ -71,14 +71,14 @@ fn a_class_object_says_who_controls_and_what_is_served() {
     };
     let ours = world(&(gateway("a", "", HBONE, ADDRESS) + &class("istio.io/mesh-controller")));
     let row = &ours.waypoints["a/wp"];
-    assert_eq!((row.is_mesh_class, row.serves), (true, WaypointFor::All));
+    assert_eq!((row.is_mesh_class(), row.serves), (true, WaypointFor::All));
     let foreign = world(
         &(gateway("a", "labels: {istio.io/waypoint-for: x}", HBONE, "")
             + &class("example.com/other")),
     );
     let row = &foreign.waypoints["a/wp"];
     assert_eq!(
-        (row.is_mesh_class, row.serves, row.ready),
+        (row.is_mesh_class(), row.serves, row.ready),
         (false, WaypointFor::None, false)
     );
     assert_eq!(foreign.codes(), Vec::<String>::new());

@@ -185,6 +185,7 @@ fn world_of(yaml: &str, defaults: &MeshDefaults, edit: impl Fn(&mut Authorizatio
 
     let view = NetworkGatewayView {
         gateways: gateways.view(),
+        gateway_classes: gateway_classes.view(),
     };
     let stage = Derived::new("network_gateway").with_index::<GatewaysByNetwork>();
     let network_gateways = run(stage, keys(&gateways), notes, |p, r| {

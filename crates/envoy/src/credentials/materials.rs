@@ -123,9 +123,7 @@ fn of_config_map(
         Err(reason) if is_referenced => Some(finding(
             primary,
             "secret-ca-unusable",
-            format!(
-                "{reason}, so no proxy is given these authorities and refuses who needs them"
-            ),
+            format!("{reason}, so no proxy is given these authorities and refuses who needs them"),
             "Give it certificates in PEM as ca.crt, and a revocation list only where it is one",
         )),
         _ => None,

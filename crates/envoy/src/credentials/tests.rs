@@ -11,18 +11,21 @@ use envoy_types::pb::envoy::config::core::v3::DataSource;
 use envoy_types::pb::envoy::config::core::v3::data_source::Specifier;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
 use flow::{Derived, Table};
+use gateway::gateways::{self, GatewayView};
+use gateway::grants::{self, GrantView};
+use gateway::index::ListenerSetByParent;
 use model::input::{
-    CertificateRef, FrontendTls, Gateway, GatewayClass, Listener, ListenerTls, ReferenceGrant,
+    CertificateRef, FrontendTls, FrontendValidation, Gateway, GatewayClass, Listener, ListenerSet,
+    ListenerTls, Namespace, ReferenceGrant,
 };
 use model::secret::{ConfigMap, CredentialGrants, Material, MaterialKey, Secret, SecretData};
-use model::{Finding, Meta, ObjectKey, Parsed, SecretBytes, Str};
+use model::{Finding, GatewayRow, MeshRow, Meta, ObjectKey, Parsed, SecretBytes, Str};
 use prost::Message as _;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, IsCa, Issuer,
     KeyIdMethod, KeyPair, KeyUsagePurpose, SerialNumber, date_time_ymd,
 };
 
-use super::grants::{self, GrantView};
 use super::materials::{self, MaterialView};
 use super::{GrantByAuthority, GrantByCertificate, GrantByConfigMap};
 use crate::index::GrantByNamespace;
@@ -151,14 +154,27 @@ impl World {
             .with_index::<GrantByCertificate>()
             .with_index::<GrantByAuthority>()
             .with_index::<GrantByConfigMap>();
-        let view = GrantView {
+        let sets: Table<ObjectKey, Parsed<ListenerSet>> =
+            Table::new("sets").with_index::<ListenerSetByParent>();
+        let namespaces: Table<ObjectKey, Parsed<Namespace>> = Table::new("namespaces");
+        let mesh: Table<(), MeshRow> = Table::new("mesh");
+        let view = GatewayView {
             gateways: gateways.view(),
             gateway_classes: classes.view(),
+            listener_sets: sets.view(),
             reference_grants: reference_grants.view(),
             secrets: secrets.view(),
             config_maps: config_maps.view(),
+            namespaces: namespaces.view(),
+            mesh: mesh.view(),
         };
-        granted.update(gateway_keys, |p, reads| grants::derive(p, &view, reads));
+        let mut judged: Derived<_, ObjectKey, GatewayRow, Finding> = Derived::new("gateways");
+        let keys: flow::Dirty<ObjectKey> = gateway_keys;
+        judged.update(keys.clone(), |p, reads| gateways::derive(p, &view, reads));
+        let view = GrantView {
+            gateways: judged.view(),
+        };
+        granted.update(keys, |p, reads| grants::derive(p, &view, reads));
         let mut made: Derived<_, MaterialKey, Material, Finding> = Derived::new("materials");
         let view = MaterialView {
             secrets: secrets.view(),
@@ -166,7 +182,7 @@ impl World {
             grants: granted.view(),
         };
         made.update(material_keys, |p, reads| materials::derive(p, &view, reads));
-        let mut findings: Vec<Finding> = granted.notes().flat_map(|(_, n)| n.to_vec()).collect();
+        let mut findings: Vec<Finding> = judged.notes().flat_map(|(_, n)| n.to_vec()).collect();
         findings.extend(made.notes().flat_map(|(_, n)| n.to_vec()));
         let code = |f: &Finding| format!("{} {} {}", f.code, f.object.kind, f.object.key);
         let mut codes: Vec<String> = findings.iter().map(code).collect();
@@ -481,8 +497,12 @@ fn authorities_of_clients_come_from_the_object_named_or_the_one_beside_it() {
         frontend,
         ..gateway(vec![listener(443, vec![reference(None, "own")])])
     };
+    let of = |certificate| FrontendValidation {
+        authorities: vec![certificate],
+        ..FrontendValidation::default()
+    };
     let default = |certificate| FrontendTls {
-        default: vec![certificate],
+        default: Some(of(certificate)),
         ..FrontendTls::default()
     };
     let derive = |frontend| World::default().gateway("a/gw", with(frontend)).derive();
@@ -507,10 +527,9 @@ fn authorities_of_clients_come_from_the_object_named_or_the_one_beside_it() {
     );
     // Ports have their own.
     let mut frontend = default(reference(None, "ca"));
-    frontend.per_port.insert(443, vec![reference(None, "port")]);
-    frontend
-        .per_port
-        .insert(8443, vec![reference(None, "other")]);
+    let per_port = &mut frontend.per_port;
+    per_port.insert(443, Some(of(reference(None, "port"))));
+    per_port.insert(8443, Some(of(reference(None, "other"))));
     assert_eq!(
         names(&derive(frontend)),
         ["a/own: a/own", "a/port-cacert: a/port-cacert a/port"]

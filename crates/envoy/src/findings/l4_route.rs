@@ -6,7 +6,7 @@ use model::input::{L4Route, RouteRef};
 use model::{Finding, Kind, MeshRow, ObjectKey, ObjectRef, Parsed, Severity};
 
 use crate::attachment::{chains_of, mesh_row};
-use crate::findings::route::{RouteFindingView, no_rules, unknown_parent};
+use crate::findings::route::{RouteFindingView, is_listener_set, no_rules, unknown_parent};
 use crate::index::{ServiceBySource, Target, TargetKind};
 use crate::routes::{Backend, Grants, Referrer, l4_defect, resolve, sni_fits};
 
@@ -79,6 +79,7 @@ fn report(
             Some(TargetKind::ServiceEntry) => {
                 report.service(reads, &at, parent, Kind::ServiceEntry);
             }
+            None if is_listener_set(parent) => {}
             Some(TargetKind::GatewayClass) | None => {
                 report.out.push(unknown_parent(kind, p, index, parent));
             }
@@ -110,7 +111,7 @@ impl Report<'_, '_> {
     fn gateway(&mut self, reads: &mut Reads, at: &str, object: &ObjectKey) {
         let kind = self.kind;
         let (code, severity, what, fix) = match self.view.waypoints.get(reads, object) {
-            Some(found) if found.is_mesh_class => (
+            Some(found) if found.is_mesh_class() => (
                 "route-tcp-gateway-waypoint",
                 Severity::Warning,
                 format!("Waypoint {object} takes no {kind}, so it has no effect there"),

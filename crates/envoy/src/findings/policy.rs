@@ -254,7 +254,7 @@ impl<'t> Report<'_, 't> {
             TargetKind::Gateway => {
                 let mut named = self.view.waypoints.by::<WaypointByName>(reads, name);
                 return named
-                    .find(|(key, row)| row.is_mesh_class && fits(key))
+                    .find(|(key, row)| row.is_mesh_class() && fits(key))
                     .map(|(key, _)| key.ns.clone());
             }
         };
@@ -276,7 +276,7 @@ impl<'t> Report<'_, 't> {
         let root = &self.mesh.root_namespace;
         let name = target.name.as_str();
         let mut of_class = self.view.waypoints.by::<WaypointByClass>(reads, name);
-        let known = name == WAYPOINT_CLASS || of_class.any(|(_, row)| row.is_mesh_class);
+        let known = name == WAYPOINT_CLASS || of_class.any(|(_, row)| row.is_mesh_class());
         if self.key.ns == *root && known {
             return;
         }

@@ -148,7 +148,7 @@ impl<'t> Report<'_, 't> {
             Some(TargetKind::GatewayClass) => {
                 let root = &self.mesh.root_namespace;
                 let mut of_class = waypoints.by::<WaypointByClass>(reads, name.as_str());
-                let known = name == WAYPOINT_CLASS || of_class.any(|(_, row)| row.is_mesh_class);
+                let known = name == WAYPOINT_CLASS || of_class.any(|(_, row)| row.is_mesh_class());
                 return if ns == root && known {
                     Ok(Vec::new())
                 } else {
@@ -163,7 +163,7 @@ impl<'t> Report<'_, 't> {
                     return Ok(behind.map(|(_, row)| row).collect());
                 }
                 let mut named = waypoints.by::<WaypointByName>(reads, name.as_str());
-                let other = named.find(|(_, row)| row.is_mesh_class);
+                let other = named.find(|(_, row)| row.is_mesh_class());
                 return Err(missing(other.map(|(key, _)| key.ns.clone())));
             }
             Some(TargetKind::Service) => ObjectRef::new(Kind::Service, key),

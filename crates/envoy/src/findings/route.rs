@@ -67,6 +67,10 @@ fn report(
     };
     let mut grants = Grants::Ignored;
     for (index, parent) in route.parents.iter().enumerate() {
+        if is_listener_set(parent) {
+            grants = Grants::Checked;
+            continue;
+        }
         let target = Target::new(
             match TargetKind::of(&parent.group, &parent.kind) {
                 Some(TargetKind::GatewayClass) | None => {
@@ -92,6 +96,11 @@ fn report(
     report.out.sort();
     report.out.dedup();
     Output::new(Vec::new(), report.out)
+}
+
+/// Whether a parent is a ListenerSet; what it makes of the route is told where that is judged.
+pub(super) fn is_listener_set(parent: &RouteRef) -> bool {
+    parent.group == Kind::ListenerSet.group() && parent.kind == Kind::ListenerSet.as_str()
 }
 
 /// A parent of a kind that routes do not work with.
@@ -270,7 +279,7 @@ impl Report<'_, '_> {
     fn gateway(&mut self, reads: &mut Reads, index: usize, parent: &RouteRef, target: &Target) {
         let at = format!("spec.parentRefs[{index}]");
         let found = self.view.waypoints.get(reads, &target.key);
-        let Some(waypoint) = found.filter(|waypoint| waypoint.is_mesh_class) else {
+        let Some(waypoint) = found.filter(|waypoint| waypoint.is_mesh_class()) else {
             if let Some(other) = found {
                 let what = format!(
                     "Gateway {} is of class {}; this version serves waypoints only, so the route has no effect there",

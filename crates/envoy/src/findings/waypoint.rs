@@ -36,7 +36,7 @@ pub fn derive(p: &P, view: &WaypointFindingView<'_>, reads: &mut Reads) -> Outpu
         return Output::gone();
     };
     // One that is not ready is reported as such; whoever names it cannot be bound yet.
-    if !waypoint.is_mesh_class || !waypoint.ready || is_used(p, view, reads) {
+    if !waypoint.is_mesh_class() || !waypoint.ready || is_used(p, view, reads) {
         return Output::none();
     }
     let idle = idle(p, view, reads).map_or_else(String::new, |object| {

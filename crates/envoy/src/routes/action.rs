@@ -1,25 +1,26 @@
 //! What a rule does with requests. Source: spec/envoy-config.md §5.2, §5.4, §5.5.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
 use flow::Reads;
 use model::input::{BackendRef, HashKey, HttpRule, RouteFilter};
 
-use super::backend::{Grants, Referrer, UNKNOWN, cluster, resolve};
+use super::backend::{Grants, Referrer, UNKNOWN, resolve};
 use super::filters::Filters;
 use super::reach::Reached;
-use super::{RouteTables, Site, hash, retry};
-use crate::ir::{ForwardIr, MirrorIr, RouteAction, RoutesIr, WeightedCluster};
+use super::{At, RouteTables, hash, retry};
+use crate::ir::{ForwardIr, MirrorIr, Outbound, RouteAction, WeightedCluster};
 
 /// Largest weight that Gateway API allows; larger ones would overflow Envoy's sum.
 const WEIGHT_MAX: u32 = 1_000_000;
 
 /// Makes the actions of rules, and remembers the services elsewhere that they lead to.
 pub(super) struct Maker<'a, 't> {
-    pub(super) site: &'a Site<'a>,
+    pub(super) at: At<'a>,
     pub(super) tables: &'a RouteTables<'t>,
-    pub(super) out: &'a mut RoutesIr,
+    pub(super) outbound: &'a mut BTreeSet<Outbound>,
 }
 
 impl Maker<'_, '_> {
@@ -35,7 +36,7 @@ impl Maker<'_, '_> {
         let referrer = Referrer {
             kind: reached.kind,
             ns: &reached.parsed.key().ns,
-            domain: &self.site.mesh.domain,
+            domain: &self.at.mesh.domain,
             grants: if reached.by_gateway {
                 Grants::Checked
             } else {
@@ -64,7 +65,7 @@ impl Maker<'_, '_> {
         let hashed = !hash.is_empty();
         let retry = match &rule.retry {
             Some(own) => retry::of_rule(own, backend, hashed),
-            None => retry::retry_of(self.site.mesh, None, hashed),
+            None => retry::retry_of(self.at.mesh, None, hashed),
         };
         // Only a policy of its own says how long a try may take.
         let timeout = match (&rule.retry, &retry) {
@@ -94,13 +95,13 @@ impl Maker<'_, '_> {
         let name = match found.row(self.tables.services, reads) {
             None => UNKNOWN,
             Some((row, port)) => {
-                for key in hash::of(self.site, self.tables, reads, row, port) {
+                for key in hash::of(self.at, self.tables, reads, row, port) {
                     if !hash.contains(&key) {
                         hash.push(key);
                     }
                 }
-                let (name, outbound) = cluster(row, (port, ""), &self.site.waypoint.key);
-                self.out.outbound.extend(outbound);
+                let (name, outbound) = self.at.cluster(row, (port, ""));
+                self.outbound.extend(outbound);
                 name
             }
         };
@@ -131,8 +132,8 @@ impl Maker<'_, '_> {
             }
             let found = resolve(self.tables, reads, referrer, &mirror.target);
             if let Some((row, port)) = found.row(self.tables.services, reads) {
-                let (name, outbound) = cluster(row, (port, ""), &self.site.waypoint.key);
-                self.out.outbound.extend(outbound);
+                let (name, outbound) = self.at.cluster(row, (port, ""));
+                self.outbound.extend(outbound);
                 out.push(MirrorIr {
                     cluster: name,
                     per_million: mirror.per_million,

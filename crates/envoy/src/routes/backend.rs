@@ -86,12 +86,18 @@ pub(crate) fn cluster(
         };
         return (name, None);
     }
-    let outbound = Outbound {
+    let (name, to) = outbound(service, (port, subset));
+    (name, Some(to))
+}
+
+/// The `outbound` cluster of a service port, or of a subset of it (empty for all).
+pub(super) fn outbound(service: &ServiceRow, (port, subset): (u16, &str)) -> (Str, Outbound) {
+    let to = Outbound {
         service: service.key.clone(),
         port,
         subset: Str::from(subset),
     };
-    (outbound_name(port, subset, host), Some(outbound))
+    (outbound_name(port, subset, &service.wire_host()), to)
 }
 
 /// Whether [`resolve`] knows the kind of a backend or mirror.

@@ -2,6 +2,7 @@
 //! spec/envoy-config.md §5.2, §5.3.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use flow::Reads;
 use model::input::{HttpMatch, HttpRule, PathMatch, ValueMatch};
@@ -11,8 +12,8 @@ use super::action::Maker;
 use super::defect::matches_of;
 use super::filters::{self, Filters};
 use super::reach::{Reached, by_host};
-use super::{RouteTables, Site};
-use crate::ir::{HeaderCondition, RouteAction, RouteIr, RoutePath, RouteValue, RoutesIr};
+use super::{At, RouteTables, Site};
+use crate::ir::{HeaderCondition, Outbound, RouteAction, RouteIr, RoutePath, RouteValue, RoutesIr};
 
 /// Appends the entries of each group, sorted inside the group; returns how many.
 pub(super) fn append(
@@ -27,30 +28,10 @@ pub(super) fn append(
     for group in groups {
         let mut entries = Vec::new();
         for reached in group {
-            for (index, rule) in reached.route.rules.iter().enumerate() {
-                let matches = matches_of(rule);
-                if matches.is_empty() {
-                    continue;
-                }
-                let filters = Filters::of(&rule.filters);
-                let mut maker = Maker { site, tables, out };
-                // Backends of a redirect get nothing, so they need no clusters either.
-                let action = match filters.redirect {
-                    Some(_) => None,
-                    None => Some(maker.forward(reads, reached, rule, &filters)),
-                };
-                let made = Made {
-                    reached,
-                    index,
-                    rule,
-                    filters,
-                    action,
-                    port,
-                };
-                for m in &matches {
-                    entries.push(((by_host(reached), precedence(m)), made.entry(m)));
-                }
-            }
+            let outbound = &mut out.outbound;
+            let of = entries_of(site.at(), tables, reads, reached, (port, false), outbound);
+            let ranked = of.into_iter().map(|(key, route)| ((by_host(reached), key), route));
+            entries.extend(ranked);
         }
         entries.sort_by_key(|(key, _)| *key);
         out.routes
@@ -59,7 +40,48 @@ pub(super) fn append(
     out.routes.len() - before
 }
 
-type Precedence = (u8, Reverse<usize>, bool, Reverse<usize>, Reverse<usize>);
+/// The entries of one route in the order of its rules and matches, for a port to which requests
+/// come in plain HTTP or in HTTPS; and, added, the services elsewhere that they lead to.
+pub(super) fn entries_of(
+    at: At<'_>,
+    tables: &RouteTables<'_>,
+    reads: &mut Reads,
+    reached: &Reached<'_>,
+    port: (u16, bool),
+    outbound: &mut BTreeSet<Outbound>,
+) -> Vec<(Precedence, RouteIr)> {
+    let mut entries = Vec::new();
+    for (index, rule) in reached.route.rules.iter().enumerate() {
+        let matches = matches_of(rule);
+        if matches.is_empty() {
+            continue;
+        }
+        let filters = Filters::of(&rule.filters);
+        let mut maker = Maker {
+            at,
+            tables,
+            outbound,
+        };
+        // Backends of a redirect get nothing, so they need no clusters either.
+        let action = match filters.redirect {
+            Some(_) => None,
+            None => Some(maker.forward(reads, reached, rule, &filters)),
+        };
+        let made = Made {
+            reached,
+            index,
+            rule,
+            filters,
+            action,
+            port,
+        };
+        entries.extend(matches.iter().map(|m| (precedence(m), made.entry(m))));
+    }
+    entries
+}
+
+/// Sort key of entries.
+pub(crate) type Precedence = (u8, Reverse<usize>, bool, Reverse<usize>, Reverse<usize>);
 
 /// Exact before prefix before regex before none; longer; with method; more headers; more
 /// query parameters. The prefix `/` counts as none, so that it does not hide a regex.
@@ -129,7 +151,7 @@ struct Made<'a> {
     filters: Filters<'a>,
     /// `None` for a redirect.
     action: Option<RouteAction>,
-    port: u16,
+    port: (u16, bool),
 }
 
 impl Made<'_> {
@@ -146,7 +168,7 @@ impl Made<'_> {
             }
         };
         let action = self.action(&path);
-        let operation = operation(&key.name, &shown, &action, self.port);
+        let operation = operation(&key.name, &shown, &action, self.port.0);
         let name = self.rule.name.clone().unwrap_or_else(plain);
         let session = match &action {
             RouteAction::Forward(_) => {

@@ -44,19 +44,24 @@ impl<'r> Filters<'r> {
     }
 }
 
-/// A redirect from a service port. Its port is the one given, else that of the scheme, else the
-/// one of the request; it is left out where the scheme implies it.
-pub(super) fn redirect(filter: &HttpRedirect, path: &RoutePath, port: u16) -> RedirectIr {
+/// A redirect from a port to which requests come in plain HTTP or in HTTPS. Its port is the one
+/// given, else that of the scheme, else the one of the request; it is left out where the scheme
+/// implies it.
+pub(super) fn redirect(
+    filter: &HttpRedirect,
+    path: &RoutePath,
+    (port, https): (u16, bool),
+) -> RedirectIr {
     let of_scheme = |scheme: &str| if scheme == "https" { 443 } else { 80 };
     let scheme = filter.scheme.as_ref();
     let default = scheme.map(|scheme| of_scheme(scheme));
+    let implied = if https { 443 } else { 80 };
     let port = filter.port.or(default).unwrap_or(port);
     RedirectIr {
         status: filter.status,
         scheme: filter.scheme.clone(),
         host: filter.host.clone(),
-        // Requests come in plain HTTP.
-        port: (port != default.unwrap_or(80)).then_some(port),
+        port: (port != default.unwrap_or(implied)).then_some(port),
         path: path_rewrite(filter.path.as_ref(), path),
     }
 }

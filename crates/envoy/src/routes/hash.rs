@@ -4,18 +4,18 @@ use flow::Reads;
 use model::ServiceRow;
 use model::input::HashKey;
 
-use super::{RouteTables, Site};
-use crate::traffic::{self, Seen, TrafficTables};
+use super::{At, RouteTables, Site};
+use crate::traffic::{self, TrafficTables};
 
 /// Keys of a destination.
 pub(super) fn of(
-    site: &Site<'_>,
+    at: At<'_>,
     tables: &RouteTables<'_>,
     reads: &mut Reads,
     service: &ServiceRow,
     port: u16,
 ) -> Vec<HashKey> {
-    keys(site, tables, reads, service, port, false)
+    keys(at, tables, reads, service, port, false)
 }
 
 /// Keys of the default route, which looks at the policy for all ports alone.
@@ -25,11 +25,11 @@ pub(super) fn of_default(
     reads: &mut Reads,
     port: u16,
 ) -> Vec<HashKey> {
-    keys(site, tables, reads, site.service, port, true)
+    keys(site.at(), tables, reads, site.service, port, true)
 }
 
 fn keys(
-    site: &Site<'_>,
+    at: At<'_>,
     tables: &RouteTables<'_>,
     reads: &mut Reads,
     service: &ServiceRow,
@@ -39,6 +39,6 @@ fn keys(
     let rules = TrafficTables {
         destination_rules: tables.destination_rules,
     };
-    let seen = Seen::from(&site.waypoint.key, service, site.mesh);
+    let seen = at.seen(service);
     traffic::hash_of(rules, reads, &seen, (port, ""), only_top_level)
 }

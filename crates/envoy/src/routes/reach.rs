@@ -4,8 +4,8 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use flow::{Reads, View};
-use model::defaults::HBONE_PORT;
-use model::input::{AllowedNamespaces, HttpRoute, Namespace, RouteRef};
+use gateway::waypoint_routes::refusal;
+use model::input::{HttpRoute, Namespace, RouteRef};
 use model::{Kind, ObjectKey, Parsed, ServiceRow, Str, WaypointRow};
 
 use super::backend::{Grants, Referrer};
@@ -154,56 +154,6 @@ pub(crate) fn own_parents<'r>(parents: &'r [RouteRef], target: &'r Target) -> Pa
     }))
 }
 
-/// Whether a parent reference to a waypoint selects its HBONE listener.
-fn gateway_parent(parent: &RouteRef, waypoint: &WaypointRow) -> bool {
-    let section = parent.section.as_ref();
-    waypoint.listener.is_some()
-        && parent.port.is_none_or(|port| port == HBONE_PORT)
-        && section.is_none_or(|name| waypoint.listener.as_ref() == Some(name))
-}
-
-/// Why a waypoint does not take a route by one of its parents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// No listener is the one that the parent selects.
-    Listener,
-    /// The listener does not admit the namespace of the route.
-    Namespace,
-    /// The listener takes no routes of the kind.
-    Kind,
-}
-
-impl Refusal {
-    /// The same in words, as a clause about a route of a kind and namespace.
-    pub(crate) fn clause(self, (kind, ns): (Kind, &Str)) -> String {
-        match self {
-            Self::Listener => "no HBONE listener has that sectionName and port".to_owned(),
-            Self::Namespace => format!("its listener does not admit routes of namespace {ns}"),
-            Self::Kind => format!("its listener takes no {kind}"),
-        }
-    }
-}
-
-/// Why a waypoint does not take a route of a kind and namespace by one of its parents, which
-/// names the waypoint; `None` when it does. Source: spec/gateway-api.md §4.2, §5.9.
-pub(crate) fn refusal(
-    namespaces: View<'_, ObjectKey, Parsed<Namespace>>,
-    reads: &mut Reads,
-    waypoint: &WaypointRow,
-    (kind, ns): (Kind, &Str),
-    parent: &RouteRef,
-) -> Option<Refusal> {
-    if !gateway_parent(parent, waypoint) {
-        Some(Refusal::Listener)
-    } else if !admits(namespaces, reads, waypoint, ns) {
-        Some(Refusal::Namespace)
-    } else if !waypoint.takes.contains(&kind) {
-        Some(Refusal::Kind)
-    } else {
-        None
-    }
-}
-
 /// Whether a waypoint takes an HTTPRoute or GRPCRoute of a namespace by any of its parents.
 pub(crate) fn attaches(
     namespaces: View<'_, ObjectKey, Parsed<Namespace>>,
@@ -213,26 +163,9 @@ pub(crate) fn attaches(
     route: &HttpRoute,
 ) -> bool {
     let target = Target::new(TargetKind::Gateway, waypoint.key.clone());
-    waypoint.is_mesh_class
+    waypoint.is_mesh_class()
         && own_parents(&route.parents, &target)
             .any(|parent| refusal(namespaces, reads, waypoint, (kind, ns), parent).is_none())
-}
-
-/// Whether the listener of a waypoint admits routes of a namespace.
-fn admits(
-    namespaces: View<'_, ObjectKey, Parsed<Namespace>>,
-    reads: &mut Reads,
-    waypoint: &WaypointRow,
-    ns: &Str,
-) -> bool {
-    match &waypoint.allowed {
-        AllowedNamespaces::All => true,
-        AllowedNamespaces::Same => *ns == waypoint.key.ns,
-        AllowedNamespaces::None => false,
-        AllowedNamespaces::Selector(selector) => namespaces
-            .get(reads, &ObjectKey::cluster(ns.clone()))
-            .is_some_and(|row| selector.matches(&row.meta.labels)),
-    }
 }
 
 /// How well hostnames fit a service: exact, longer wildcard, shorter wildcard, none given;

@@ -157,7 +157,7 @@ impl World {
         let waypoint = WaypointRow {
             key: waypoint(),
             class: "istio-waypoint".into(),
-            is_mesh_class: true,
+            controller: Some(model::GatewayController::Waypoint),
             ready: true,
             address: None,
             serves: WaypointFor::All,

@@ -8,29 +8,31 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use flow::{Reads, View};
+use model::gateway::{ParentRow, RouteParents, Taken};
 use model::input::{GatewayClass, RouteRef};
 use model::status::{
     Condition, MANAGER_GATEWAY_API, ParentRef, ParentStatus, StatusKey, StatusRow,
 };
-use model::{Kind, MeshRow, Meta, ObjectKey, ObjectRef, Parsed, ServiceRow, WaypointRow};
+use model::{
+    GatewayController, Kind, MeshRow, Meta, ObjectKey, ObjectRef, Parsed, ServiceRow, WaypointRow,
+};
 
 use super::{ACCEPTED, RESOLVED_REFS, RESOLVED_WAYPOINTS, StatusOutput};
 use crate::attachment::mesh_row;
 use crate::index::{ServiceBySource, TargetKind};
-use crate::routes::{Grants, Referrer, Refusal, RouteTables, refusal};
+use crate::routes::{Grants, Referrer, RouteTables};
 use refs::{Refs, Rules};
 
 /// Primary: kind and key of a route.
 pub type P = (Kind, ObjectKey);
-
-/// Controllers of classes whose waypoints are ours to speak of.
-const CONTROLLERS: [&str; 2] = ["istio.io/mesh-controller", "istio.io/gateway-controller"];
 
 /// What the stage reads.
 #[derive(Clone, Copy)]
 pub struct RouteStatusView<'t> {
     /// What routes are made of; services with index [`ServiceBySource`].
     pub tables: RouteTables<'t>,
+    /// What Gateways and ListenerSets make of the route.
+    pub route_parents: View<'t, P, RouteParents>,
     /// Waypoints.
     pub waypoints: View<'t, ObjectKey, WaypointRow>,
     /// GatewayClasses.
@@ -104,6 +106,9 @@ fn entries(
     reads: &mut Reads,
 ) -> Vec<ParentStatus> {
     let mesh = mesh_row(view.mesh, reads);
+    let at = (kind, route.meta.key.clone());
+    let judged = view.route_parents.get(reads, &at);
+    let judged = judged.map_or(&[][..], |row| &row.parents);
     let mut report = Report {
         view,
         mesh: &mesh,
@@ -114,13 +119,14 @@ fn entries(
         unchecked: None,
     };
     let mut out = BTreeMap::new();
-    for parent in route.parents {
+    for (index, parent) in route.parents.iter().enumerate() {
         let parent_ref = ParentRef::of(parent);
         let identity = Reverse(parent_ref.identity(&route.meta.key.ns));
         if out.contains_key(&identity) {
             continue;
         }
-        if let Some(conditions) = report.parent(parent, reads) {
+        let judged = judged.iter().find(|row| row.index == index);
+        if let Some(conditions) = report.parent(parent, judged, reads) {
             let entry = ParentStatus {
                 parent_ref,
                 controller_name: MANAGER_GATEWAY_API,
@@ -148,16 +154,23 @@ struct Report<'a, 't> {
 
 impl Report<'_, '_> {
     /// The conditions of an entry; `None` when the parent has none.
-    fn parent(&mut self, parent: &RouteRef, reads: &mut Reads) -> Option<Vec<Condition>> {
-        let (accepted, waypoints, grants) = match TargetKind::of(&parent.group, &parent.kind)? {
-            TargetKind::GatewayClass => return None,
-            TargetKind::Gateway => {
-                let accepted = self.by_gateway(parent, reads)?;
+    fn parent(
+        &mut self,
+        parent: &RouteRef,
+        judged: Option<&ParentRow>,
+        reads: &mut Reads,
+    ) -> Option<Vec<Condition>> {
+        let target = TargetKind::of(&parent.group, &parent.kind);
+        let (accepted, waypoints, grants) = match (target, judged) {
+            (_, Some(judged)) => {
                 let waypoints = "All waypoints are resolved".to_owned();
-                (accepted, waypoints, Grants::Checked)
+                (by_gateway(judged), waypoints, Grants::Checked)
             }
-            TargetKind::Service => self.by_service(Kind::Service, parent, reads)?,
-            TargetKind::ServiceEntry => self.by_service(Kind::ServiceEntry, parent, reads)?,
+            (Some(TargetKind::Service), None) => self.by_service(Kind::Service, parent, reads)?,
+            (Some(TargetKind::ServiceEntry), None) => {
+                self.by_service(Kind::ServiceEntry, parent, reads)?
+            }
+            (Some(TargetKind::Gateway | TargetKind::GatewayClass) | None, None) => return None,
         };
         let refs = self.refs(grants, reads);
         let waypoints = (true, "ResolvedWaypoints", waypoints);
@@ -170,33 +183,6 @@ impl Report<'_, '_> {
             condition(RESOLVED_REFS, refs),
             condition(RESOLVED_WAYPOINTS, waypoints),
         ])
-    }
-
-    /// A parent that is a waypoint; nothing is said of other Gateways, and waypoints take no
-    /// routes of connections.
-    fn by_gateway(&self, parent: &RouteRef, reads: &mut Reads) -> Option<Verdict> {
-        if !matches!(self.kind, Kind::HttpRoute | Kind::GrpcRoute) {
-            return None;
-        }
-        let key = ObjectKey::new(parent.ns.clone(), parent.name.clone());
-        let waypoint = self.view.waypoints.get(reads, &key)?;
-        if !waypoint.is_mesh_class {
-            return None;
-        }
-        let namespaces = self.view.tables.namespaces;
-        let route = (self.kind, &self.meta.key.ns);
-        Some(match refusal(namespaces, reads, waypoint, route, parent) {
-            None => accepted(format!("Waypoint {key} has taken the route")),
-            Some(refused) => {
-                let reason = match refused {
-                    Refusal::Listener => "NoMatchingParent",
-                    Refusal::Namespace | Refusal::Kind => "NotAllowedByListeners",
-                };
-                let clause = refused.clause(route);
-                let message = format!("Waypoint {key} does not take the route: {clause}");
-                (false, reason, message)
-            }
-        })
     }
 
     /// A parent that is a Service or ServiceEntry; nothing is said when its waypoint is somebody
@@ -239,9 +225,14 @@ impl Report<'_, '_> {
         };
         let class = ObjectKey::cluster(waypoint.class.clone());
         let class = self.view.gateway_classes.get(reads, &class);
-        class
-            .and_then(|class| class.ok())
-            .is_some_and(|class| !CONTROLLERS.contains(&class.controller.as_str()))
+        let class = class.filter(|class| class.body.is_ok());
+        class.is_some_and(|class| {
+            let controller = GatewayController::of(Some(class), &waypoint.class);
+            !matches!(
+                controller,
+                Some(GatewayController::Waypoint | GatewayController::Ingress)
+            )
+        })
     }
 
     fn of_bound(&self, source: &ObjectRef, waypoint: &ObjectKey) -> String {
@@ -277,6 +268,24 @@ impl Report<'_, '_> {
             Refs::Unresolved(reason, message) => (false, reason, message.clone()),
         }
     }
+}
+
+/// What the listeners of a Gateway or ListenerSet say.
+fn by_gateway(judged: &ParentRow) -> Verdict {
+    if let Some(refused) = &judged.refused {
+        return (false, refused.reason, refused.message.to_string());
+    }
+    accepted(match judged.taken.as_slice() {
+        [
+            Taken {
+                owner, listener, ..
+            },
+        ] => {
+            let (kind, key) = (&owner.kind, &owner.key);
+            format!("Listener {listener} of {kind} {key} has taken the route")
+        }
+        all => format!("{} listeners have taken the route", all.len()),
+    })
 }
 
 fn accepted(message: String) -> Verdict {

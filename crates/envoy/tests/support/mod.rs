@@ -514,7 +514,7 @@ pub fn waypoint(key: &ObjectKey) -> WaypointRow {
     WaypointRow {
         key: key.clone(),
         class: "istio-waypoint".into(),
-        is_mesh_class: true,
+        controller: Some(model::GatewayController::Waypoint),
         ready: true,
         address: None,
         serves: WaypointFor::All,

@@ -5,6 +5,7 @@
     clippy::panic
 )]
 
+mod gateways;
 mod policies;
 mod routes;
 mod secrets;
@@ -356,6 +357,7 @@ fn core_kinds_are_read_whole() {
         publish_not_ready: true,
         internal_local: true,
         traffic_distribution: Some(s("PreferClose")),
+        ..Service::default()
     };
     assert_eq!(object(&service), Object::Service(row(expected)));
 
@@ -512,7 +514,16 @@ fn gateway_kinds_are_read_whole() {
         .iter()
         .map(|note| (note.code, note.field.as_str()))
         .collect();
-    assert_eq!(notes, [("gateway-address-unusable", "status.addresses[2]")]);
+    assert_eq!(
+        notes,
+        [
+            (
+                "gw-namespaces-none",
+                "spec.listeners[3].allowedRoutes.namespaces"
+            ),
+            ("gateway-address-unusable", "status.addresses[2]"),
+        ]
+    );
 
     let class = json!({"apiVersion": "gateway.networking.k8s.io/v1beta1", "kind": "GatewayClass",
         "metadata": {"name": "c"}, "spec": {"controllerName": "a/b"}});

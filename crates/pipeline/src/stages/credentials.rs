@@ -1,10 +1,10 @@
 //! Certificates and keys, and which Gateway may have which.
 
-use envoy::credentials::grants::{self, GrantView};
 use envoy::credentials::materials::{self, MaterialView};
 use flow::{Changes, Dirty, Touched};
-use model::ObjectKey;
+use gateway::grants::{self, GrantView};
 use model::secret::{CredentialGrants, Material, MaterialKey};
+use model::{GatewayRow, ObjectKey};
 
 use super::Stages;
 use crate::inputs::{InputChanges, Inputs};
@@ -21,19 +21,16 @@ impl Stages {
         &mut self,
         inputs: &Inputs,
         changed: &InputChanges,
+        gateways: &Changes<ObjectKey, GatewayRow>,
         touched: &mut Touched,
     ) -> CredentialChanges {
         let grants = update!(
             touched,
             self.grants,
-            changed.gateways.keys().cloned(),
+            gateways.keys().cloned(),
             grants::derive,
             GrantView {
-                gateways: inputs.gateways.view(),
-                gateway_classes: inputs.gateway_classes.view(),
-                reference_grants: inputs.reference_grants.view(),
-                secrets: inputs.secrets.view(),
-                config_maps: inputs.config_maps.view(),
+                gateways: self.gateways.view(),
             }
         );
         let secrets = changed.secrets.keys().cloned();

@@ -20,9 +20,13 @@ use envoy::findings::virtual_service::VirtualServiceFindingView;
 use envoy::findings::waypoint::WaypointFindingView;
 use envoy::route_configs::RouteTables;
 use envoy::status as envoy_status;
-use envoy::status::gateway::GatewayStatusView;
 use envoy::status::route::RouteStatusView;
 use flow::{Changes, Dirty, Touched};
+use gateway::status as gateway_status;
+use gateway::status::StatusTables;
+use gateway::status::gateway::GatewayStatusView;
+use gateway::status::gateway_class::GatewayClassStatusView;
+use gateway::status::listener_set::ListenerSetStatusView;
 use model::status::{StatusKey, StatusRow};
 use model::{Finding, Kind, NamespacedHostname, ObjectKey, ServiceRow, WorkloadRow, WorkloadUid};
 
@@ -272,7 +276,7 @@ impl Stages {
         inputs: &Inputs,
         changed: &InputChanges,
         touched: &mut Touched,
-    ) -> [Changes<StatusKey, StatusRow>; 2] {
+    ) -> [Changes<StatusKey, StatusRow>; 4] {
         let mesh = self.mesh.view();
         let waypoints = self.waypoints.view();
         let tables = RouteTables {
@@ -293,31 +297,56 @@ impl Stages {
             envoy_status::route::derive,
             RouteStatusView {
                 tables,
+                route_parents: self.route_parents.view(),
                 waypoints,
                 gateway_classes: inputs.gateway_classes.view(),
                 mesh,
             }
         );
+        let tables = StatusTables {
+            rows: self.gateways.view(),
+            route_parents: self.route_parents.view(),
+            services: self.services.view(),
+            service_objects: inputs.services.view(),
+            workloads: self.workloads.view(),
+        };
         let of_gateways = update!(
             touched,
             self.gateway_statuses,
             changed.gateways.keys().cloned(),
-            envoy_status::gateway::derive,
+            gateway_status::gateway::derive,
             GatewayStatusView {
                 gateways: inputs.gateways.view(),
-                waypoints,
-                service_objects: inputs.services.view(),
-                workloads: self.workloads.view(),
                 tables,
-                mesh,
             }
         );
-        [of_routes, of_gateways]
+        let of_classes = update!(
+            touched,
+            self.gateway_class_statuses,
+            changed.gateway_classes.keys().cloned(),
+            gateway_status::gateway_class::derive,
+            GatewayClassStatusView {
+                gateway_classes: inputs.gateway_classes.view(),
+            }
+        );
+        let of_sets = update!(
+            touched,
+            self.listener_set_statuses,
+            changed.listener_sets.keys().cloned(),
+            gateway_status::listener_set::derive,
+            ListenerSetStatusView {
+                listener_sets: inputs.listener_sets.view(),
+                tables,
+            }
+        );
+        [of_routes, of_gateways, of_classes, of_sets]
     }
 }
 
 /// Kind and key of every route that changed.
-fn changed_routes(changed: &InputChanges) -> impl Iterator<Item = (Kind, ObjectKey)> + '_ {
+pub(super) fn changed_routes(
+    changed: &InputChanges,
+) -> impl Iterator<Item = (Kind, ObjectKey)> + '_ {
     let of = |kind: Kind| move |key: &ObjectKey| (kind, key.clone());
     (changed.http_routes.keys().map(of(Kind::HttpRoute)))
         .chain(changed.grpc_routes.keys().map(of(Kind::GrpcRoute)))
@@ -346,6 +375,8 @@ notes!(
     node_localities,
     network_gateways,
     waypoints,
+    gateways,
+    route_parents,
     namespace_bindings,
     allocation_claims,
     allocations,
@@ -388,4 +419,6 @@ notes!(
     allocation_statuses,
     route_statuses,
     gateway_statuses,
+    gateway_class_statuses,
+    listener_set_statuses,
 );

@@ -2,6 +2,8 @@
 //! references dangle. The first answer to every question is the plain one: a case that
 //! fails shrinks towards plain objects.
 
+#[path = "gateways.rs"]
+mod gateways;
 #[path = "traffic.rs"]
 mod traffic;
 
@@ -18,7 +20,7 @@ use serde_json::{Map, Value, json};
 pub(crate) const NAMESPACES: [&str; 3] = ["a", "b", "istio-system"];
 const NAMES: [&str; 3] = ["x", "y", "w"];
 const NODES: [&str; 2] = ["n1", "n2"];
-const CLASSES: [&str; 2] = ["istio-waypoint", "custom"];
+const CLASSES: [&str; 3] = ["istio-waypoint", "custom", "istio"];
 /// Pods, entries, slices and inline endpoints share them.
 const IPS: [&str; 5] = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "fd00::1", "10.0.0.4"];
 const VIPS: [&str; 4] = ["10.1.0.1", "10.1.0.2", "fd01::1", "10.1.0.3"];
@@ -143,6 +145,8 @@ pub(crate) fn document(kind: Kind, slot: usize, c: &mut Choices<'_>) -> Value {
         Kind::Node => node(&mut meta, c),
         Kind::GatewayClass => gateway_class(&mut meta, c),
         Kind::Gateway => gateway(&mut meta, c),
+        Kind::ListenerSet => gateways::listener_set(c),
+        Kind::BackendTlsPolicy => gateways::backend_tls_policy(c),
         Kind::ReferenceGrant => reference_grant(c),
         Kind::Secret => secret(c),
         Kind::ConfigMap => config_map(c),
@@ -420,6 +424,8 @@ fn gateway_class(meta: &mut Value, c: &mut Choices<'_>) -> Value {
         "istio.io/mesh-controller",
         "istio.io/mesh-controller",
         "example.com/other",
+        "istio.io/gateway-controller",
+        "istio.io/eastwest-controller",
     ]);
     json!({ "spec": { "controllerName": controller } })
 }
@@ -458,6 +464,11 @@ fn gateway(meta: &mut Value, c: &mut Choices<'_>) -> Value {
         "gone",
         "istio-remote",
         "istio-remote",
+        "istio",
+        "istio",
+        "istio",
+        "istio",
+        "istio-east-west",
     ]);
     let from = match c.below(7) {
         0 | 1 | 5 | 6 => json!({ "from": "All" }),
@@ -494,7 +505,12 @@ fn gateway(meta: &mut Value, c: &mut Choices<'_>) -> Value {
         }
         _ => json!([]),
     };
-    json!({ "spec": { "gatewayClassName": class, "listeners": listeners }, "status": { "addresses": addresses } })
+    if class == "istio" || c.rarely(4) {
+        listeners = c.many(3, gateways::listener);
+    }
+    let mut spec = json!({ "gatewayClassName": class, "listeners": listeners });
+    gateways::more(&mut spec, c);
+    json!({ "spec": spec, "status": { "addresses": addresses } })
 }
 
 /// Values that decode, one that does not, and objects without what proxies need.
@@ -510,8 +526,20 @@ fn config_map(c: &mut Choices<'_>) -> Value {
 }
 
 fn reference_grant(c: &mut Choices<'_>) -> Value {
-    let kind = c.of(&["HTTPRoute", "HTTPRoute", "GRPCRoute", "TCPRoute"]);
-    let mut to = json!({ "group": "", "kind": "Service" });
+    let kind = c.of(&[
+        "HTTPRoute",
+        "HTTPRoute",
+        "GRPCRoute",
+        "TCPRoute",
+        "Gateway",
+        "ListenerSet",
+    ]);
+    let to = if kind.ends_with("Route") {
+        "Service"
+    } else {
+        "Secret"
+    };
+    let mut to = json!({ "group": "", "kind": to });
     if c.rarely(3) {
         to["name"] = json!(c.of(&NAMES));
     }
@@ -525,7 +553,7 @@ fn parent(c: &mut Choices<'_>) -> Value {
     let mut parent = match c.below(5) {
         0 | 1 => json!({ "group": "", "kind": "Service", "name": c.of(&NAMES) }),
         2 | 3 => json!({ "name": c.of(&["w", "w", "x", "gone"]) }),
-        _ => json!({ "kind": "Service", "name": c.of(&NAMES) }),
+        _ => json!({ "kind": c.of(&["Service", "ListenerSet"]), "name": c.of(&NAMES) }),
     };
     if c.rarely(4) {
         parent["namespace"] = json!(c.of(&NAMESPACES));
@@ -534,7 +562,7 @@ fn parent(c: &mut Choices<'_>) -> Value {
         parent["port"] = json!(c.of(&PORTS));
     }
     if c.rarely(8) {
-        parent["sectionName"] = json!(c.of(&["mesh", "gone"]));
+        parent["sectionName"] = json!(c.of(&["mesh", "web", "gone"]));
     }
     parent
 }

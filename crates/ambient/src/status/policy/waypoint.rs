@@ -3,11 +3,10 @@
 use flow::Reads;
 use model::input::TargetRef;
 use model::status::Condition;
-use model::{Kind, ObjectKey, ObjectRef, Str};
+use model::{GatewayController, Kind, ObjectKey, ObjectRef, Str};
 
 use super::super::{ServicesBySource, WAYPOINT_ACCEPTED};
 use super::{ACCEPTED, INVALID, PolicyStatusView, UNKNOWN};
-use crate::keys;
 use crate::tables;
 
 /// Reason: there is no such object.
@@ -154,22 +153,18 @@ fn class(key: &ObjectKey, name: &Str, view: &PolicyStatusView<'_>, reads: &mut R
     let class = view
         .gateway_classes
         .get(reads, &ObjectKey::cluster(name.clone()));
-    let is_waypoint_class = match class {
-        Some(class) => class
-            .ok()
-            .is_some_and(|body| body.controller == keys::MESH_CONTROLLER),
-        None if *name == keys::WAYPOINT_CLASS => true,
-        None => {
-            let text = format!("GatewayClass {name} does not exist");
-            return Err((NOT_FOUND, text));
-        }
-    };
+    let controller = GatewayController::of(class.map(|class| &**class), name);
+    let is_waypoint_class = controller == Some(GatewayController::Waypoint);
+    if class.is_none() && !is_waypoint_class {
+        let text = format!("GatewayClass {name} does not exist");
+        return Err((NOT_FOUND, text));
+    }
     if is_waypoint_class {
         Ok(format!("the waypoints of class {name}"))
     } else {
         let text = format!(
             "GatewayClass {name} is not one of waypoints (controller {})",
-            keys::MESH_CONTROLLER
+            GatewayController::Waypoint.name()
         );
         Err((INVALID, text))
     }

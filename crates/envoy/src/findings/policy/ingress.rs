@@ -3,13 +3,10 @@
 
 use flow::Reads;
 use model::input::{Action, HttpRoute};
-use model::{ObjectKey, Severity};
+use model::{GatewayController, ObjectKey, Severity};
 
 use super::{Reached, Report};
 use crate::index::{RouteByBackend, Target, TargetKind};
-
-/// Classes of gateways that lead to other networks.
-const BETWEEN_NETWORKS: [&str; 3] = ["istio-remote", "istio-east-west", "istio-eastwest"];
 
 impl Report<'_, '_> {
     /// One finding per target, naming the first service and gateway.
@@ -55,7 +52,8 @@ impl Report<'_, '_> {
             let key = ObjectKey::new(parent.ns.clone(), parent.name.clone());
             let row = self.view.waypoints.get(reads, &key);
             let is_ingress = row.is_some_and(|row| {
-                !row.is_mesh_class && !BETWEEN_NETWORKS.contains(&row.class.as_str())
+                // Those of others may well be ingresses.
+                matches!(row.controller, None | Some(GatewayController::Ingress))
             });
             if is_ingress {
                 return Some(key);

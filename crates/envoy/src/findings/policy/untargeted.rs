@@ -48,7 +48,7 @@ impl<'t> Report<'_, 't> {
     /// Waypoints of the policy's namespace, or all for the root namespace.
     fn waypoints_in_range(&self, reads: &mut Reads) -> Vec<&'t Arc<WaypointRow>> {
         let (table, ns) = (self.view.waypoints, &self.key.ns);
-        let is_mesh = |row: &&Arc<WaypointRow>| row.is_mesh_class;
+        let is_mesh = |row: &&Arc<WaypointRow>| row.is_mesh_class();
         if *ns == self.mesh.root_namespace {
             return table
                 .scan(reads)

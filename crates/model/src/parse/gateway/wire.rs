@@ -9,7 +9,6 @@ use serde::Deserialize;
 #[serde(rename_all = "camelCase")]
 pub(super) struct GatewaySpec {
     pub(super) gateway_class_name: String,
-    #[serde(default)]
     pub(super) listeners: Vec<Listener>,
     pub(super) addresses: Option<Vec<Address>>,
     pub(super) infrastructure: Option<Infrastructure>,
@@ -22,7 +21,6 @@ pub(super) struct GatewaySpec {
 #[serde(rename_all = "camelCase")]
 pub(super) struct ListenerSetSpec {
     pub(super) parent_ref: ParentRef,
-    #[serde(default)]
     pub(super) listeners: Vec<Listener>,
 }
 

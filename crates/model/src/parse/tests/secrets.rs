@@ -49,7 +49,21 @@ fn config_maps_keep_authorities_and_the_mesh_one_stays_mesh_config() {
         panic!()
     };
     let data = [("ca.crt", bytes("roots"))].into_iter().collect();
-    assert_eq!(row.body, Ok(ConfigMap { data }));
+    let other_key = Some("ca.crt".into());
+    let expected = ConfigMap {
+        data,
+        other_key,
+        ..ConfigMap::default()
+    };
+    assert_eq!(row.body, Ok(expected));
+    let overlay = map("a", "o", json!({"service": "spec: {}", "deployment": "x"}));
+    let Object::ConfigMap(row) = object(&overlay) else {
+        panic!()
+    };
+    let body = row.body.as_ref().unwrap();
+    let overlays = [("deployment", "x".into()), ("service", "spec: {}".into())];
+    assert_eq!(body.overlays, overlays.into());
+    assert_eq!(body.other_key, None);
     let mesh = map("istio-system", "istio", json!({"mesh": "rootNamespace: x"}));
     assert!(matches!(
         recognise(&mesh, "f"),

@@ -5,16 +5,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use flow::Reads;
-use model::input::GatewayStatusAddress;
+use model::input::{GatewayStatusAddress, Service};
 use model::labels::LABEL_GATEWAY_MANAGED;
 use model::status::Condition;
-use model::{Kind, Meta, NamespacedHostname, ServiceRow, Str};
+use model::{GatewayRow, Kind, NamespacedHostname, Parsed, ServiceRow, Str};
 
-use super::GatewayStatusView;
+use super::StatusTables;
+use super::gateway::address;
 use crate::index::{ServiceByHostname, WorkloadByService};
 
-/// Which of its addresses a Gateway shows.
-const ANNOTATION_ADDRESS_TYPE: &str = "networking.istio.io/address-type";
+/// What is looked for.
+pub(super) struct Site<'a> {
+    /// The Gateway whose instances it is about.
+    pub(super) row: &'a GatewayRow,
+    /// Ports that listeners ask for.
+    pub(super) ports: BTreeSet<u16>,
+    /// Which of its addresses the Gateway is to show, if it says.
+    pub(super) address_type: Option<&'a Str>,
+}
 
 /// What was found behind the Services of a Gateway.
 #[derive(Default)]
@@ -23,29 +31,30 @@ pub(super) struct Programmed {
     /// `host:port` where there are ready instances.
     assigned: BTreeSet<String>,
     hosts: BTreeSet<Str>,
+    /// Hosts whose load balancer has no address yet.
+    pending: BTreeSet<Str>,
     ips: BTreeSet<String>,
+    /// Where they are reached from outside.
+    external: BTreeSet<Str>,
     warnings: BTreeSet<String>,
     /// Something will not mend by waiting.
     unusable: bool,
 }
 
+// === impl Programmed ===
+
 impl Programmed {
     /// Looks for ready instances on each port of each Service.
-    pub(super) fn of(
-        meta: &Meta,
-        targets: &[NamespacedHostname],
-        ports: &BTreeSet<u16>,
-        view: &GatewayStatusView<'_>,
-        reads: &mut Reads,
-    ) -> Self {
+    pub(super) fn of(site: &Site<'_>, tables: &StatusTables<'_>, reads: &mut Reads) -> Self {
+        let targets = &site.row.targets;
         let mut out = Self {
             has_target: !targets.is_empty(),
             ..Self::default()
         };
         for target in targets {
-            match view.tables.services.get(reads, target) {
-                Some(service) => out.service(service, ports, view, reads),
-                None => out.missing(meta, target, view, reads),
+            match tables.services.get(reads, target) {
+                Some(service) => out.service(service, site, tables, reads),
+                None => out.missing(site, target, tables, reads),
             }
         }
         out
@@ -53,13 +62,13 @@ impl Programmed {
 
     fn missing(
         &mut self,
-        meta: &Meta,
+        site: &Site<'_>,
         target: &NamespacedHostname,
-        view: &GatewayStatusView<'_>,
+        tables: &StatusTables<'_>,
         reads: &mut Reads,
     ) {
         let host = &target.hostname;
-        let all = view.tables.services.by::<ServiceByHostname>(reads, host);
+        let all = tables.services.by::<ServiceByHostname>(reads, host);
         let others: BTreeSet<&str> = all.map(|(key, _)| key.ns.as_str()).collect();
         let hint = if others.is_empty() {
             String::new()
@@ -70,21 +79,24 @@ impl Programmed {
         self.unusable = true;
         self.warnings.insert(format!(
             "Service {host} does not exist in namespace {}{hint}",
-            meta.key.ns
+            site.row.key.ns
         ));
     }
 
     fn service(
         &mut self,
         service: &ServiceRow,
-        ports: &BTreeSet<u16>,
-        view: &GatewayStatusView<'_>,
+        site: &Site<'_>,
+        tables: &StatusTables<'_>,
         reads: &mut Reads,
     ) {
         let host = &service.key.hostname;
+        let object = object(service, tables, reads);
         // Service port → target ports of ready instances.
         let mut ready: BTreeMap<u16, BTreeSet<u16>> = BTreeMap::new();
-        let members = view.workloads.by::<WorkloadByService>(reads, &service.key);
+        let members = tables
+            .workloads
+            .by::<WorkloadByService>(reads, &service.key);
         for (_, workload) in members.filter(|(_, workload)| workload.healthy) {
             for map in workload.services.get(&service.key).into_iter().flatten() {
                 ready
@@ -93,12 +105,10 @@ impl Programmed {
                     .insert(map.target_port);
             }
         }
-        for port in ports {
+        for port in &site.ports {
             if ready.contains_key(port) {
                 self.assigned.insert(format!("{host}:{port}"));
-                self.hosts.insert(host.clone());
-                let own = service.vips.iter().filter(|vip| vip.prefix.is_none());
-                self.ips.extend(own.map(|vip| vip.ip.to_string()));
+                self.reached(service, object);
             } else if ready.is_empty() {
                 let warning = format!("Service {host} has no ready instance");
                 self.warnings.insert(warning);
@@ -107,11 +117,28 @@ impl Programmed {
                 self.warnings.insert(format!(
                     "{port} is no port of Service {host}; did you mean {hint}, which leads to it"
                 ));
-            } else if !(is_managed(service, view, reads) && lists(service, *port)) {
+            } else if !(is_managed(object) && lists(service, *port)) {
                 self.unusable = true;
                 let warning = format!("Service {host} has no port {port}");
                 self.warnings.insert(warning);
             }
+        }
+    }
+
+    /// Takes up where a Service with ready instances is reached.
+    fn reached(&mut self, service: &ServiceRow, object: Option<&Parsed<Service>>) {
+        let host = &service.key.hostname;
+        self.hosts.insert(host.clone());
+        let own = service.vips.iter().filter(|vip| vip.prefix.is_none());
+        self.ips.extend(own.map(|vip| vip.ip.to_string()));
+        let Some(object) = object.and_then(Parsed::ok) else {
+            return;
+        };
+        self.external.extend(object.external.iter().cloned());
+        if object.load_balancer && object.external.is_empty() {
+            self.pending.insert(host.clone());
+            let warning = format!("Service {host} waits for an address of its load balancer");
+            self.warnings.insert(warning);
         }
     }
 
@@ -147,22 +174,30 @@ impl Programmed {
         Condition::new(ty, false, reason, parts.join("; "), generation)
     }
 
-    /// Where it is reached, IP addresses first. What a Gateway had is kept as long as nothing
-    /// else is known: who is bound to it is not let go.
+    /// Where it is reached, IP addresses first: from outside if it is, else within the cluster.
+    /// What a Gateway had is kept as long as nothing else is known: who is bound to it is not let
+    /// go.
     pub(super) fn addresses(
         &self,
-        meta: &Meta,
+        site: &Site<'_>,
         before: &[GatewayStatusAddress],
     ) -> Vec<GatewayStatusAddress> {
-        let wanted = meta.annotation(ANNOTATION_ADDRESS_TYPE).map(Str::as_str);
-        let mut out = Vec::new();
-        if wanted != Some("Hostname") {
-            let ips = self.ips.iter().filter_map(|ip| ip.parse::<IpAddr>().ok());
-            out.extend(ips.map(GatewayStatusAddress::Ip));
-        }
-        if wanted != Some("IPAddress") {
-            let hosts = self.hosts.iter().cloned();
-            out.extend(hosts.map(GatewayStatusAddress::Hostname));
+        let mut out: Vec<_> = self.external.iter().map(address).collect();
+        if out.is_empty() {
+            let usual = site.row.controller.address_types();
+            let (ips, hosts) = match site.address_type.map(Str::as_str) {
+                Some("IPAddress") => (true, false),
+                Some("Hostname") => (false, true),
+                _ => (usual.ips, usual.hostnames),
+            };
+            if ips {
+                let ips = self.ips.iter().filter_map(|ip| ip.parse::<IpAddr>().ok());
+                out.extend(ips.map(GatewayStatusAddress::Ip));
+            }
+            if hosts {
+                let hosts = self.hosts.difference(&self.pending).cloned();
+                out.extend(hosts.map(GatewayStatusAddress::Hostname));
+            }
         }
         if out.is_empty() { before.to_vec() } else { out }
     }
@@ -180,10 +215,19 @@ fn lists(service: &ServiceRow, port: u16) -> bool {
     service.ports.iter().any(|row| row.port == port)
 }
 
-fn is_managed(service: &ServiceRow, view: &GatewayStatusView<'_>, reads: &mut Reads) -> bool {
-    service.source.kind == Kind::Service.as_str()
-        && view
-            .service_objects
-            .get(reads, &service.source.key)
-            .is_some_and(|object| object.meta.label(LABEL_GATEWAY_MANAGED).is_some())
+/// A Service as it is written; none behind hosts of ServiceEntries.
+fn object<'t>(
+    service: &ServiceRow,
+    tables: &StatusTables<'t>,
+    reads: &mut Reads,
+) -> Option<&'t Parsed<Service>> {
+    if service.source.kind != Kind::Service.as_str() {
+        return None;
+    }
+    let object = tables.service_objects.get(reads, &service.source.key)?;
+    Some(&**object)
+}
+
+fn is_managed(object: Option<&Parsed<Service>>) -> bool {
+    object.is_some_and(|object| object.meta.label(LABEL_GATEWAY_MANAGED).is_some())
 }
