@@ -189,7 +189,18 @@ fn terminating(
     strictness: Option<TlsMode>,
     references: &mut References<'_, '_>,
 ) -> Found {
-    let (secrets, flawed) = match certificates(candidate, tls, references) {
+    let certificates = certificates(candidate, tls, references);
+    // Looked at whatever the certificates are, so that all that is wrong is told at once.
+    let frontend = site.gateway.frontend.of_port(candidate.port);
+    let frontend = frontend.filter(|_| !tls.certificates.is_empty());
+    let authority = frontend.map(|wanted| {
+        let at = match site.gateway.frontend.per_port.get(&candidate.port) {
+            Some(_) => "spec.tls.frontend.perPort",
+            None => "spec.tls.frontend.default",
+        };
+        (wanted, references.authorities(at, wanted))
+    });
+    let (secrets, flawed) = match certificates {
         Ok(found) => found,
         Err(defect) => return Found::unresolved(defect, false),
     };
@@ -197,21 +208,19 @@ fn terminating(
         credentials: secrets.iter().map(certificate_name).collect(),
         ..bare(strictness.unwrap_or(TlsMode::Simple), tls)
     };
-    if let Some(wanted) = site.gateway.frontend.of_port(candidate.port) {
-        let at = match site.gateway.frontend.per_port.get(&candidate.port) {
-            Some(_) => "spec.tls.frontend.perPort",
-            None => "spec.tls.frontend.default",
-        };
-        match references.authorities(at, wanted) {
-            Ok(name) => row.authority = Some(name),
-            Err(defect) => return Found::unresolved(defect, true),
+    match (authority, strictness, secrets.first()) {
+        (Some((_, Err(defect))), ..) => return Found::unresolved(defect, true),
+        (Some((wanted, Ok(name))), ..) => {
+            row.authority = Some(name);
+            row.mode = strictness.unwrap_or_else(|| by_validation(wanted));
+            row.accepts_untrusted = wanted.accepts_untrusted && row.mode == TlsMode::OptionalMutual;
         }
-        row.mode = strictness.unwrap_or_else(|| by_validation(wanted));
-        row.accepts_untrusted = wanted.accepts_untrusted && row.mode == TlsMode::OptionalMutual;
-    } else if let (Some(_), Some(first)) = (strictness, secrets.first()) {
-        let at = certificates_at(candidate);
-        references.authority(&by(candidate, &at), first);
-        row.authority = Some(authority_name(first));
+        (None, Some(_), Some(first)) => {
+            let at = certificates_at(candidate);
+            references.authority(&by(candidate, &at), first);
+            row.authority = Some(authority_name(first));
+        }
+        (None, ..) => {}
     }
     let mut found = Found::of(row);
     found.defects.resolved_refs = flawed;
