@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use crate::objects::{self, Choices};
 
 /// Kinds as often as they should be edited.
-const EDITED: [Kind; 38] = [
+const EDITED: [Kind; 42] = [
     Kind::Service,
     Kind::Service,
     Kind::Service,
