@@ -37,7 +37,7 @@ impl FromStr for AgentTarget {
     fn from_str(text: &str) -> Result<Self, String> {
         let (role, key) = match text.split_once('/') {
             Some(("waypoint", key)) => (BootstrapRole::Waypoint, key),
-            Some(("router", key)) => (BootstrapRole::Router, key),
+            Some(("gateway" | "router", key)) => (BootstrapRole::Router, key),
             _ => (BootstrapRole::Waypoint, ""),
         };
         match key.parse::<ObjectKey>() {

@@ -67,14 +67,19 @@ fn format(value: &Value, format: Format) -> anyhow::Result<String> {
 pub fn render(args: &RenderArgs) -> anyhow::Result<ExitCode> {
     let snapshot = render::snapshot(pipeline(&args.mesh), load(&args.config_dir)?, &args.target)?;
     let value = render::render(&snapshot, &args.target, &args.types)?;
-    if let (Target::Waypoint(key), Some(class)) = (&args.target, render::class_of(&args.target))
+    if let Some(class) = render::class_of(&args.target)
         && snapshot
             .proxies
             .get(&class)
             .is_none_or(|proxy| proxy.listeners.is_empty())
     {
+        let what = match args.target {
+            Target::Gateway(_) => "no ingress Gateway",
+            _ => "no waypoint Gateway",
+        };
         eprintln!(
-            "ambientd: {key} is no waypoint Gateway of {}",
+            "ambientd: {} is {what} of {}",
+            class.gateway,
             args.config_dir.display()
         );
     }
@@ -119,17 +124,20 @@ fn exit_code(snapshot: &Arc<Snapshot>) -> ExitCode {
     }
 }
 
-/// `ambientd bootstrap`: issues the waypoint's certificate and prints its bootstrap.
+/// `ambientd bootstrap`: issues the certificate of a waypoint or gateway and prints its
+/// bootstrap.
 ///
 /// # Errors
-/// When the target is no waypoint, its address is not known, or the state directory
+/// When the target is neither, its address is not known, or the state directory
 /// cannot be used.
 pub fn bootstrap(args: &BootstrapArgs) -> anyhow::Result<ExitCode> {
-    let Target::Waypoint(gateway) = &args.target else {
-        bail!(
-            "--for {}: only waypoint/NAMESPACE/NAME can be bootstrapped",
-            args.target
-        );
+    use envoy::bootstrap::BootstrapRole;
+    let (role, gateway) = match &args.target {
+        Target::Waypoint(gateway) => (BootstrapRole::Waypoint, gateway),
+        Target::Gateway(gateway) => (BootstrapRole::Router, gateway),
+        other => bail!(
+            "--for {other}: only waypoint/NAMESPACE/NAME and gateway/NAMESPACE/NAME can be bootstrapped"
+        ),
     };
     let inputs = args
         .config_dir
@@ -167,7 +175,7 @@ pub fn bootstrap(args: &BootstrapArgs) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("cannot write the certificate of {identity}"))?;
     let (xds_host, xds_port) = host_port(&args.xds_addr, "--xds-addr")?;
     let options = envoy::bootstrap::BootstrapOptions {
-        role: envoy::bootstrap::BootstrapRole::Waypoint,
+        role,
         gateway: gateway.clone(),
         pod_name: pod.map_or_else(|| format!("{}-0", gateway.name), |pod| pod.name),
         service_account,

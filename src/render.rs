@@ -49,6 +49,7 @@ pub fn snapshot(
 pub fn class_of(target: &Target) -> Option<ProxyClass> {
     match target {
         Target::Waypoint(key) => Some(ProxyClass::waypoint(key.clone())),
+        Target::Gateway(key) => Some(ProxyClass::ingress(key.clone())),
         Target::Ztunnel | Target::Findings | Target::Status => None,
     }
 }
@@ -86,7 +87,7 @@ pub fn render(snapshot: &Snapshot, target: &Target, types: &[RenderType]) -> any
             None,
             vec![ResourceType::Address, ResourceType::Authorization],
         ),
-        Target::Waypoint(_) => (
+        Target::Waypoint(_) | Target::Gateway(_) => (
             class_of(target),
             vec![
                 ResourceType::Cluster,

@@ -1,4 +1,4 @@
-//! Whom to render for: `ztunnel`, `waypoint/NS/NAME`, `findings` or `status`.
+//! Whom to render for: `ztunnel`, `waypoint/NS/NAME`, `gateway/NS/NAME`, `findings` or `status`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,6 +12,8 @@ pub enum Target {
     Ztunnel,
     /// The waypoint of a Gateway.
     Waypoint(ObjectKey),
+    /// An ingress gateway.
+    Gateway(ObjectKey),
     /// The findings.
     Findings,
     /// What belongs into the status of objects.
@@ -26,17 +28,20 @@ impl FromStr for Target {
             None if text == "ztunnel" => return Ok(Self::Ztunnel),
             None if text == "findings" => return Ok(Self::Findings),
             None if text == "status" => return Ok(Self::Status),
-            Some(("waypoint", key)) => {
+            Some((kind @ ("waypoint" | "gateway"), key)) => {
                 if let Ok(key) = key.parse::<ObjectKey>()
                     && !key.ns.is_empty()
                 {
-                    return Ok(Self::Waypoint(key));
+                    return Ok(match kind {
+                        "waypoint" => Self::Waypoint(key),
+                        _ => Self::Gateway(key),
+                    });
                 }
             }
             _ => {}
         }
         Err(format!(
-            "{text:?} is not `ztunnel`, `waypoint/NAMESPACE/NAME`, `findings` or `status`"
+            "{text:?} is not `ztunnel`, `waypoint/NAMESPACE/NAME`, `gateway/NAMESPACE/NAME`, `findings` or `status`"
         ))
     }
 }
@@ -46,6 +51,7 @@ impl fmt::Display for Target {
         match self {
             Self::Ztunnel => f.write_str("ztunnel"),
             Self::Waypoint(key) => write!(f, "waypoint/{key}"),
+            Self::Gateway(key) => write!(f, "gateway/{key}"),
             Self::Findings => f.write_str("findings"),
             Self::Status => f.write_str("status"),
         }
@@ -58,7 +64,13 @@ mod tests {
 
     #[test]
     fn targets_round_trip_and_bad_ones_are_refused() {
-        for text in ["ztunnel", "findings", "status", "waypoint/bookinfo/reviews"] {
+        for text in [
+            "ztunnel",
+            "findings",
+            "status",
+            "waypoint/bookinfo/reviews",
+            "gateway/bookinfo/entry",
+        ] {
             assert_eq!(
                 text.parse::<Target>().map(|t| t.to_string()),
                 Ok(text.to_owned())
@@ -70,6 +82,7 @@ mod tests {
             "waypoint/x",
             "waypoint//x",
             "waypoint/a/b/c",
+            "gateway/x",
             "envoy",
         ] {
             assert!(text.parse::<Target>().is_err(), "{text:?}");

@@ -13,8 +13,8 @@ use model::input::{JwtRule, RequestAuthentication};
 use model::jwks::Jwks;
 use model::{MeshRow, ObjectKey, Parsed, Str};
 
-use crate::authz::{PolicyTables, is_header_name};
-use crate::index::{RequestAuthenticationByTarget, Target};
+use crate::authz::{PolicyTables, Selected, is_header_name};
+use crate::index::{RequestAuthenticationByTarget, Target, UntargetedAuthenticationByNamespace};
 use crate::ir::{ChainFilter, Expr, JwtIr, JwtProviderIr, RbacAction, RbacIr, RbacRuleIr};
 
 /// The table of RequestAuthentications.
@@ -44,9 +44,23 @@ pub(crate) fn filter(
     reads: &mut Reads,
     mesh: &MeshRow,
     targets: &[Target],
+    selected: Option<&Selected<'_>>,
 ) -> Option<ChainFilter> {
+    let mut found = attached(tables.authentications, reads, targets);
+    if let Some(selected) = selected {
+        for ns in selected.namespaces() {
+            let table = tables.authentications;
+            let all = table.by::<UntargetedAuthenticationByNamespace>(reads, ns);
+            let rows = all.map(|(_, row)| row).filter(|row| {
+                let spec = row.ok();
+                spec.is_some_and(|spec| selected.meets(spec.selector.as_ref()))
+            });
+            found.extend(rows);
+        }
+        found.sort_by_cached_key(|row| row.meta.age_order());
+    }
     let mut providers = Vec::new();
-    for parsed in attached(tables.authentications, reads, targets) {
+    for parsed in found {
         match &parsed.body {
             Ok(spec) => {
                 for rule in &spec.rules {

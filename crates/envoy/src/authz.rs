@@ -15,10 +15,10 @@ use std::sync::Arc;
 use flow::{Reads, View};
 use model::input::{Action, AuthorizationPolicy, AuthzRule, RequestAuthentication};
 use model::jwks::Jwks;
-use model::{MeshRow, NamespacedHostname, ObjectKey, Parsed, ServiceRow, Str, WaypointRow};
+use model::{Labels, MeshRow, NamespacedHostname, ObjectKey, Parsed, ServiceRow, Str, WaypointRow};
 
 use crate::authn;
-use crate::index::{PolicyByTarget, Target, TargetKind};
+use crate::index::{PolicyByTarget, Target, TargetKind, UntargetedPolicyByNamespace};
 use crate::ir::{ChainFilter, Expr, Outbound, RbacAction, RbacIr, RbacRuleIr};
 
 pub(crate) use conditions::{Layer, Scope};
@@ -52,6 +52,7 @@ pub(crate) struct Attached<'t> {
     authorizers: BTreeMap<Str, Result<Asked, String>>,
     /// Filter of tokens.
     tokens: Option<ChainFilter>,
+    is_ingress: bool,
 }
 
 /// What policies may be attached to, as seen from a chain: its service, when it has one, the
@@ -84,10 +85,74 @@ pub(crate) fn attached<'t>(
     service: Option<&ServiceRow>,
 ) -> Attached<'t> {
     let targets = targets(mesh, waypoint, service);
+    collect(tables, reads, mesh, &targets, None)
+}
+
+/// What applies to the chains of an ingress gateway: policies that name it, and those without
+/// targets, of its namespace and of the root namespace, that select one of its instances.
+pub(crate) fn attached_to_ingress<'t>(
+    tables: &PolicyTables<'t>,
+    reads: &mut Reads,
+    mesh: &MeshRow,
+    gateway: &ObjectKey,
+    instances: &[Labels],
+) -> Attached<'t> {
+    let targets = [Target::new(TargetKind::Gateway, gateway.clone())];
+    let selected = Selected {
+        gateway,
+        root: &mesh.root_namespace,
+        instances,
+    };
+    collect(tables, reads, mesh, &targets, Some(&selected))
+}
+
+/// An ingress gateway as selectors see it.
+pub(crate) struct Selected<'a> {
+    gateway: &'a ObjectKey,
+    root: &'a Str,
+    instances: &'a [Labels],
+}
+
+impl Selected<'_> {
+    /// Namespaces whose selectors count, each once.
+    pub(crate) fn namespaces(&self) -> impl Iterator<Item = &Str> {
+        let own = Some(&self.gateway.ns).filter(|ns| *ns != self.root);
+        [self.root].into_iter().chain(own)
+    }
+
+    /// Whether a selector means an instance; none and an empty one mean everything.
+    pub(crate) fn meets(&self, selector: Option<&Labels>) -> bool {
+        let Some(selector) = selector else {
+            return true;
+        };
+        let covers = |labels: &Labels| {
+            let mut pairs = selector.iter();
+            pairs.all(|(key, value)| labels.get(key) == Some(value))
+        };
+        self.instances.iter().any(covers)
+    }
+}
+
+fn collect<'t>(
+    tables: &PolicyTables<'t>,
+    reads: &mut Reads,
+    mesh: &MeshRow,
+    targets: &[Target],
+    selected: Option<&Selected<'_>>,
+) -> Attached<'t> {
     // Sorted by key, each once.
     let mut found = BTreeMap::new();
-    for target in &targets {
+    for target in targets {
         found.extend(tables.policies.by::<PolicyByTarget>(reads, target));
+    }
+    if let Some(selected) = selected {
+        for ns in selected.namespaces() {
+            let all = tables.policies.by::<UntargetedPolicyByNamespace>(reads, ns);
+            found.extend(all.filter(|(_, parsed)| {
+                let policy = parsed.ok();
+                policy.is_some_and(|policy| selected.meets(policy.selector.as_ref()))
+            }));
+        }
     }
     let policies: Vec<_> = found.into_values().collect();
     let authorizers = providers(&policies).map(|name| {
@@ -96,8 +161,9 @@ pub(crate) fn attached<'t>(
     });
     Attached {
         authorizers: authorizers.collect(),
-        tokens: authn::filter(tables, reads, mesh, &targets),
+        tokens: authn::filter(tables, reads, mesh, targets, selected),
         policies,
+        is_ingress: selected.is_some(),
     }
 }
 
@@ -167,7 +233,7 @@ impl Attached<'_> {
             let Some(policy) = policy.filter(|policy| provider_of(policy) == *provider) else {
                 continue;
             };
-            let scope = scope(mesh, parsed.key(), layer, policy.action);
+            let scope = self.scope(mesh, parsed.key(), layer, policy.action);
             let dash = if provider.is_empty() { "" } else { "-" };
             let suffix = if usable {
                 ""
@@ -182,13 +248,29 @@ impl Attached<'_> {
         rules
     }
 
+    fn scope<'a>(
+        &self,
+        mesh: &'a MeshRow,
+        key: &'a ObjectKey,
+        layer: Layer,
+        action: Action,
+    ) -> Scope<'a> {
+        Scope {
+            mesh,
+            ns: &key.ns,
+            layer,
+            allow: action == Action::Allow,
+            is_ingress: self.is_ingress,
+        }
+    }
+
     /// The filter of one action; `None` when no policy has it.
     fn bucket(&self, mesh: &MeshRow, layer: Layer, action: Action) -> Option<RbacIr> {
         let mut rules: Option<BTreeMap<Str, RbacRuleIr>> = None;
         let mut shadow: Option<BTreeMap<Str, RbacRuleIr>> = None;
         for parsed in &self.policies {
             let key = |index| rule_key(parsed.key(), index);
-            let scope = scope(mesh, parsed.key(), layer, action);
+            let scope = self.scope(mesh, parsed.key(), layer, action);
             match &parsed.body {
                 Ok(policy) if policy.action == action => {
                     let dry = policy.dry_run && matches!(action, Action::Allow | Action::Deny);
@@ -216,15 +298,6 @@ impl Attached<'_> {
             rules,
             shadow,
         })
-    }
-}
-
-fn scope<'a>(mesh: &'a MeshRow, key: &'a ObjectKey, layer: Layer, action: Action) -> Scope<'a> {
-    Scope {
-        mesh,
-        ns: &key.ns,
-        layer,
-        allow: action == Action::Allow,
     }
 }
 

@@ -7,8 +7,8 @@ use flow::{Output, Reads, View};
 use model::derived::{AppProtocol, NeedsWaypoint, PortRow};
 use model::input::{DestinationRule, Resolution, Subset, Transport};
 use model::{
-    Finding, Labels, MeshRow, NamespacedHostname, ObjectKey, Parsed, ProxyClass, ServiceRow, Str,
-    WorkloadRow, WorkloadUid,
+    Finding, GatewayRow, Labels, MeshRow, NamespacedHostname, ObjectKey, Parsed, ProxyClass,
+    ServiceRow, Str, WorkloadRow, WorkloadUid,
 };
 
 use crate::attachment::{
@@ -17,9 +17,11 @@ use crate::attachment::{
 use crate::index::{
     ChainByDestination, ListenerByDestination, RoutesByDestination, WorkloadByService,
 };
+use crate::ingress::index::RouteAtByDestination;
+use crate::ingress::waypoint;
 use crate::ir::{
     ChainIr, ClassResource, ClusterIr, ClusterPolicy, Direction, Discovery, DnsEndpoint,
-    ListenerIr, LocalityPolicy, Outbound, RoutesIr, Upstream, WaypointResource,
+    ListenerIr, LocalityPolicy, Outbound, RouteAt, RouteAtIr, RoutesIr, Upstream, WaypointResource,
 };
 use crate::traffic::{self, Resolved, Seen, TrafficTables};
 
@@ -41,6 +43,10 @@ pub struct ClusterView<'t> {
     pub route_configs: View<'t, WaypointResource, RoutesIr>,
     /// Listeners; index [`ListenerByDestination`].
     pub listeners: View<'t, ClassResource, ListenerIr>,
+    /// What routes do at ingress gateways; index [`RouteAtByDestination`].
+    pub ingress_routes: View<'t, RouteAt, RouteAtIr>,
+    /// Gateways of ours.
+    pub gateways: View<'t, ObjectKey, GatewayRow>,
     /// Rules; index [`crate::index::DestinationRuleByHost`].
     pub destination_rules: View<'t, ObjectKey, Parsed<DestinationRule>>,
     /// Mesh settings.
@@ -78,7 +84,9 @@ pub fn derive(
             continue;
         };
         let site = Site::new(Direction::Outbound, &waypoint, service, mesh, view, reads);
-        if let Some(cluster) = outbound(&site, port, &subset, view, reads) {
+        if waypoint::applies(view.gateways, reads, &waypoint, service) {
+            add(&waypoint, through_waypoint(&site, port));
+        } else if let Some(cluster) = outbound(&site, port, &subset, view, reads) {
             add(&waypoint, cluster);
         }
     }
@@ -219,6 +227,25 @@ fn outbound(
     site.cluster(port, found, named, view, reads)
 }
 
+/// The cluster of a service that an ingress gateway reaches through its waypoint. Whom the
+/// waypoint chooses and how it speaks to them is its own matter.
+fn through_waypoint(site: &Site<'_, '_>, port: &PortRow) -> ClusterIr {
+    let service = site.seen.service;
+    ClusterIr {
+        name: outbound_name(port.port, "", &service.wire_host()),
+        service: service.key.clone(),
+        service_name: service.name.clone(),
+        port: port.port,
+        subset: Str::new(),
+        direction: Direction::Outbound,
+        discovery: Discovery::Eds,
+        upstream: upstream(port.protocol),
+        subset_labels: Labels::default(),
+        policy: ClusterPolicy::default(),
+        locality: LocalityPolicy::default(),
+    }
+}
+
 /// The waypoints that lead to a service from elsewhere, and to which of its ports
 /// and subsets.
 fn callers(p: &P, view: &ClusterView<'_>, reads: &mut Reads) -> BTreeSet<(ObjectKey, u16, Str)> {
@@ -234,10 +261,12 @@ fn callers(p: &P, view: &ClusterView<'_>, reads: &mut Reads) -> BTreeSet<(Object
         add(key, &chain.outbound);
     }
     for (key, listener) in view.listeners.by::<ListenerByDestination>(reads, p) {
-        if let ListenerIr::Main(main) = &**listener {
-            let ports = main.direct.outbound().filter(|to| to.service == *p);
-            out.extend(ports.map(|to| (key.class.gateway.clone(), to.port, to.subset.clone())));
-        }
+        let ports = listener.outbound().filter(|to| to.service == *p);
+        out.extend(ports.map(|to| (key.class.gateway.clone(), to.port, to.subset.clone())));
+    }
+    for (key, route) in view.ingress_routes.by::<RouteAtByDestination>(reads, p) {
+        let ports = route.outbound.iter().filter(|to| to.service == *p);
+        out.extend(ports.map(|to| (key.gateway.clone(), to.port, to.subset.clone())));
     }
     out
 }

@@ -6,6 +6,7 @@ mod cluster;
 mod endpoint;
 mod filter;
 mod format;
+mod ingress;
 mod istio;
 mod listener;
 mod matcher;
@@ -17,11 +18,14 @@ mod secret;
 mod tls;
 mod wire;
 
+use bytes::Bytes;
 use model::Str;
 
 pub use secret::{tls_secret, validation_secret};
 
-use crate::ir::{ChainIr, ClusterIr, EndpointsIr, ListenerIr, RoutesIr, StaticClusterIr};
+use crate::ir::{
+    ChainIr, ClusterIr, EncodedRoutes, EndpointsIr, ListenerIr, RouteIr, RoutesIr, StaticClusterIr,
+};
 pub(crate) use secret::{authority, certificate};
 
 /// A resource as proxies receive it.
@@ -83,6 +87,34 @@ pub fn routes(routes: &RoutesIr) -> Resource {
         name: routes.name.clone(),
         type_url: proto::type_url::ROUTE,
         bytes,
+    }
+}
+
+/// An entry of a route configuration.
+pub(crate) fn route_entry(route: &RouteIr) -> Bytes {
+    wire::encode(&route::message(route)).into()
+}
+
+/// A virtual host of a gateway for one domain, its entries in order.
+pub(crate) fn virtual_host<'b>(
+    name: String,
+    domain: &Str,
+    entries: impl Iterator<Item = &'b Bytes>,
+) -> Bytes {
+    ingress::virtual_host(name, domain, entries).into()
+}
+
+/// The route configuration of a gateway with these virtual hosts.
+pub(crate) fn route_configuration<'b>(name: &Str, hosts: impl Iterator<Item = &'b Bytes>) -> Bytes {
+    ingress::configuration(name, hosts).into()
+}
+
+/// A route configuration of a gateway as proxies receive it.
+pub fn encoded_routes(routes: &EncodedRoutes) -> Resource {
+    Resource {
+        name: routes.name.clone(),
+        type_url: proto::type_url::ROUTE,
+        bytes: routes.bytes.to_vec(),
     }
 }
 

@@ -3,9 +3,12 @@
 //! Source: spec/envoy-config.md §4.1–§4.4.
 
 use flow::{Output, Reads, View};
-use model::{Finding, NamespacedHostname, ServiceRow, WorkloadRow, WorkloadUid};
+use model::{
+    Finding, GatewayRow, NamespacedHostname, ObjectKey, ServiceRow, WorkloadRow, WorkloadUid,
+};
 
 use crate::index::{ClusterByService, WorkloadByService};
+use crate::ingress::waypoint;
 use crate::ir::{ClusterIr, Discovery, EndpointsIr, LocalityPolicy, WaypointResource};
 
 pub(crate) mod members;
@@ -19,10 +22,12 @@ pub type P = NamespacedHostname;
 pub struct EndpointView<'t> {
     /// Services.
     pub services: View<'t, NamespacedHostname, ServiceRow>,
-    /// Workloads; index [`WorkloadByService`].
+    /// Workloads; indexes [`WorkloadByService`] and [`crate::index::InstanceByNamespace`].
     pub workloads: View<'t, WorkloadUid, WorkloadRow>,
     /// Clusters; index [`ClusterByService`].
     pub clusters: View<'t, WaypointResource, ClusterIr>,
+    /// Gateways of ours.
+    pub gateways: View<'t, ObjectKey, GatewayRow>,
 }
 
 /// One row per EDS cluster without locality policy, also when nobody stands behind it: Envoy
@@ -49,16 +54,21 @@ pub fn derive(
         .by::<WorkloadByService>(reads, p)
         .map(|(_, row)| &**row)
         .collect();
-    let rows = clusters.into_iter().map(|(key, cluster)| {
-        let members = members::of(service, &workloads, cluster);
+    let mut rows = Vec::new();
+    for (key, cluster) in clusters {
+        let groups = if waypoint::applies(view.gateways, reads, &key.waypoint, service) {
+            waypoint::endpoints(service, cluster, view.workloads, reads)
+        } else {
+            place::by_locality(&members::of(service, &workloads, cluster))
+        };
         let row = EndpointsIr {
             name: cluster.name.clone(),
             direction: cluster.direction,
-            groups: place::by_locality(&members),
+            groups,
         };
-        (key.clone(), row)
-    });
-    Output::from(rows.collect::<Vec<_>>())
+        rows.push((key.clone(), row));
+    }
+    Output::from(rows)
 }
 
 #[cfg(test)]

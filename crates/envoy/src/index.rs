@@ -251,6 +251,18 @@ impl Index<ObjectKey, Parsed<RequestAuthentication>> for RequestAuthenticationBy
     }
 }
 
+/// RequestAuthentications without targets by namespace. For the table of RequestAuthentications.
+pub struct UntargetedAuthenticationByNamespace;
+
+impl Index<ObjectKey, Parsed<RequestAuthentication>> for UntargetedAuthenticationByNamespace {
+    type At = str;
+    fn keys(key: &ObjectKey, row: &Parsed<RequestAuthentication>, emit: &mut dyn FnMut(&str)) {
+        if row.ok().is_some_and(|spec| spec.targets.is_empty()) {
+            emit(&key.ns);
+        }
+    }
+}
+
 /// RequestAuthentications by the sources of their keys. For the table of RequestAuthentications.
 pub struct AuthenticationBySource;
 
@@ -352,16 +364,14 @@ impl Index<WaypointResource, ChainIr> for ChainByDestination {
     }
 }
 
-/// Listeners by a service that their direct chains lead to. For the table of
+/// Listeners by a service that their own chains lead to. For the table of
 /// [`crate::listeners`].
 pub struct ListenerByDestination;
 
 impl Index<ClassResource, ListenerIr> for ListenerByDestination {
     type At = NamespacedHostname;
     fn keys(_: &ClassResource, row: &ListenerIr, emit: &mut dyn FnMut(&NamespacedHostname)) {
-        if let ListenerIr::Main(main) = row {
-            main.direct.outbound().for_each(|to| emit(&to.service));
-        }
+        row.outbound().for_each(|to| emit(&to.service));
     }
 }
 

@@ -12,10 +12,12 @@ use model::{ObjectKey, ProxyClass, Str};
 
 mod chain;
 mod cluster;
+mod ingress;
 mod route;
 
 pub use chain::*;
 pub use cluster::*;
+pub use ingress::*;
 pub use route::*;
 
 /// Key of a resource that every proxy of one waypoint shares, whatever its class.
@@ -225,4 +227,17 @@ pub enum ListenerIr {
     Main(Box<MainIr>),
     /// `connect_originate`.
     ConnectOriginate,
+    /// A port of an ingress gateway.
+    Gateway(Box<GatewayListenerIr>),
+}
+
+impl ListenerIr {
+    /// What its own chains need `outbound` clusters for.
+    pub fn outbound(&self) -> Box<dyn Iterator<Item = &Outbound> + '_> {
+        match self {
+            Self::Main(main) => Box::new(main.direct.outbound()),
+            Self::Gateway(ir) => Box::new(ir.chains.iter().flat_map(|chain| &chain.outbound)),
+            Self::ConnectTerminate { .. } | Self::ConnectOriginate => Box::new(std::iter::empty()),
+        }
+    }
 }

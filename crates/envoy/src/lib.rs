@@ -1,4 +1,5 @@
-//! Rows to Envoy IR, and IR to Envoy resources, for waypoints of stock Envoy.
+//! Rows to Envoy IR, and IR to Envoy resources, for waypoints and ingress gateways of stock
+//! Envoy.
 //!
 //! In: rows of services, workloads, waypoints, HTTPRoutes, AuthorizationPolicies and
 //! connected proxy classes. Out: per stage one table of our own IR ([`ir`]), the bytes of
@@ -6,7 +7,7 @@
 //! a node is ([`node`]) and what a proxy must be started with ([`bootstrap`]).
 //!
 //! Stages in order: [`attachment`], [`attachment::workload`], [`chains`], [`encoded`],
-//! [`route_configs`], [`clusters`], [`endpoints`], [`local_endpoints`], [`listeners`], [`static_clusters`]; and on their own
+//! [`route_configs`], those of [`ingress`], [`clusters`], [`endpoints`], [`local_endpoints`], [`listeners`], [`static_clusters`]; and on their own
 //! [`findings::route`], [`findings::policy`], [`findings::service`] and
 //! [`findings::waypoint`], [`status::route`]; and, whoever is connected, [`credentials::materials`].
 //!
@@ -30,6 +31,7 @@ pub mod encoded;
 pub mod endpoints;
 pub mod findings;
 pub mod index;
+pub mod ingress;
 pub mod ir;
 pub mod listeners;
 pub mod local_endpoints;

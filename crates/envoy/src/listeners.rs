@@ -1,4 +1,5 @@
-//! Stage `listeners`: the three listeners of a proxy class. Source: spec/envoy-config.md §2.
+//! Stage `listeners`: the listeners of a proxy class: three of a waypoint, and of an ingress
+//! gateway what [`crate::ingress`] says. Source: spec/envoy-config.md §2, §6.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,13 +10,15 @@ use flow::{Output, Reads, View};
 use ipnet::IpNet;
 use model::proxy::IpFamilies;
 use model::{
-    Finding, MeshRow, NamespacedHostname, ObjectKey, ProxyClass, Str, WaypointRow, WorkloadUid,
+    Finding, MeshRow, NamespacedHostname, ObjectKey, ProxyClass, ProxyRole, Str, WaypointRow,
+    WorkloadUid,
 };
 
 use crate::attachment::inbound_name;
 use crate::attachment::mesh_row;
 use crate::authz::{self, Layer, PolicyTables};
 use crate::index::{AttachmentByWaypoint, DirectByWaypoint, EncodedByWaypoint};
+use crate::ingress::{self, IngressTables};
 use crate::ir::{
     AttachmentIr, ChainBody, ChainFilter, ChainIr, ClassResource, DirectChains, DirectIr,
     EncodedChain, Inspected, ListenerIr, MainIr, Outbound, PortChains, PortTarget, RangeIr,
@@ -51,6 +54,8 @@ pub struct ListenerView<'t> {
     pub directs: View<'t, WorkloadUid, DirectIr>,
     /// Encoded chains; index [`EncodedByWaypoint`].
     pub encoded: View<'t, WaypointResource, EncodedChain>,
+    /// What ingress gateways open.
+    pub ingress: IngressTables<'t>,
 }
 
 /// The listeners of a class whose Gateway exists.
@@ -62,6 +67,17 @@ pub fn derive(
     if view.proxies.get(reads, p).is_none() {
         return Output::gone();
     }
+    match p.role {
+        ProxyRole::Waypoint => waypoint(p, view, reads),
+        ProxyRole::Ingress => ingress::listeners::derive(p, view, reads),
+    }
+}
+
+fn waypoint(
+    p: &P,
+    view: &ListenerView<'_>,
+    reads: &mut Reads,
+) -> Output<ClassResource, ListenerIr, Finding> {
     let Some(waypoint) = view.waypoints.get(reads, &p.gateway) else {
         return Output::none();
     };
@@ -90,8 +106,8 @@ pub fn derive(
     ])
 }
 
-/// The addresses of 15008: the one that the node names, else the wildcards of its families.
-fn bind(class: &ProxyClass) -> Vec<IpAddr> {
+/// The addresses of a port: the one that the node names, else the wildcards of its families.
+pub(crate) fn bind(class: &ProxyClass) -> Vec<IpAddr> {
     let (v4, v6) = (Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into());
     match (class.bind, class.families) {
         (Some(ip), _) => vec![ip],

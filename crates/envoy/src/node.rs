@@ -4,7 +4,9 @@
 use std::net::IpAddr;
 
 use model::labels::{LABEL_GATEWAY_MANAGED, LABEL_GATEWAY_NAME, MANAGED_EAST_WEST};
-use model::proxy::{IpFamilies, SecretSource, StringFactory};
+use model::proxy::{
+    ForwardClientCert, IpFamilies, ProxyRole, SecretSource, StringFactory, Topology,
+};
 use model::{ObjectKey, ProxyClass, Str};
 use proto::core::{Node, node::UserAgentVersionType};
 use proto::{Struct, Value, value::Kind};
@@ -18,6 +20,8 @@ const ID_BYTES_MAX: usize = 1024;
 /// Node metadata that settles the form of configuration: `stock` or `istio`. Without it the
 /// extensions that the node lists decide.
 pub const METADATA_FORM: &str = "AMBIENTD_FORM";
+/// Node metadata with the configuration of the proxy.
+const METADATA_PROXY_CONFIG: &str = "PROXY_CONFIG";
 /// Longest name of a network, in bytes.
 const NETWORK_BYTES_MAX: usize = 253;
 /// Most instance addresses that are read.
@@ -129,14 +133,24 @@ pub fn class_from_node(node: &Node) -> Result<NodeInfo, NodeError> {
         NodeKind::Waypoint => {
             let gateway = label(LABEL_GATEWAY_NAME).filter(|name| !name.is_empty());
             let gateway = ObjectKey::new(ns, gateway.ok_or(NodeError::Gateway)?);
-            let place = place::locality(node, &label);
-            let mut class = class(node, &metadata, gateway)?;
-            class.locality = place;
-            class.families = families(&ips);
-            Some(class)
+            Some(class(node, &metadata, gateway)?)
         }
+        // One of somebody else's making may have no Gateway at all.
+        NodeKind::Router => match label(LABEL_GATEWAY_NAME).filter(|name| !name.is_empty()) {
+            None => None,
+            Some(gateway) => Some(ProxyClass {
+                role: ProxyRole::Ingress,
+                topology: metadata.topology()?,
+                ..class(node, &metadata, ObjectKey::new(ns, gateway))?
+            }),
+        },
         _ => None,
     };
+    let class = class.map(|class| ProxyClass {
+        locality: place::locality(node, &label),
+        families: families(&ips),
+        ..class
+    });
     let pod = pod
         .strip_suffix(ns)
         .and_then(|rest| rest.strip_suffix('.'))
@@ -311,6 +325,22 @@ impl<'n> Metadata<'n> {
         }
     }
 
+    /// `gatewayTopology` of the proxy configuration. It stands there as a message or, where
+    /// metadata are texts, as JSON.
+    fn topology(&self) -> Result<Topology, NodeError> {
+        let wrong = || NodeError::Metadata(METADATA_PROXY_CONFIG, "proxy configuration");
+        let config = match self.0.fields.get(METADATA_PROXY_CONFIG) {
+            None => return Ok(Topology::default()),
+            Some(value) => json_of(value, 0).ok_or_else(wrong)?,
+        };
+        let config = match config.as_str() {
+            None => config,
+            Some("") => return Ok(Topology::default()),
+            Some(text) => serde_json::from_str(text).map_err(|_| wrong())?,
+        };
+        topology(&config).ok_or_else(wrong)
+    }
+
     /// A map of texts, empty when absent or null.
     fn texts(&self, key: &'static str) -> Result<Vec<(&'n str, &'n str)>, NodeError> {
         let wrong = || NodeError::Metadata(key, "map of strings");
@@ -327,6 +357,67 @@ impl<'n> Metadata<'n> {
             Some(_) => Err(wrong()),
         }
     }
+}
+
+/// A value as JSON; `None` when it is nested deeper than anything that is read.
+fn json_of(value: &Value, depth: u8) -> Option<serde_json::Value> {
+    const DEPTH_MAX: u8 = 16;
+    if depth > DEPTH_MAX {
+        return None;
+    }
+    Some(match &value.kind {
+        None | Some(Kind::NullValue(_)) => serde_json::Value::Null,
+        Some(Kind::BoolValue(value)) => (*value).into(),
+        Some(Kind::NumberValue(value)) => (*value).into(),
+        Some(Kind::StringValue(text)) => text.as_str().into(),
+        Some(Kind::ListValue(list)) => {
+            let values = list.values.iter().map(|one| json_of(one, depth + 1));
+            values.collect::<Option<Vec<_>>>()?.into()
+        }
+        Some(Kind::StructValue(map)) => {
+            let fields = map.fields.iter();
+            let fields = fields.map(|(key, one)| Some((key.clone(), json_of(one, depth + 1)?)));
+            serde_json::Value::Object(fields.collect::<Option<_>>()?)
+        }
+    })
+}
+
+/// `gatewayTopology`; `None` when it cannot be read.
+fn topology(config: &serde_json::Value) -> Option<Topology> {
+    const HOPS_MAX: f64 = 1000.0;
+    let Some(found) = config
+        .get("gatewayTopology")
+        .filter(|found| !found.is_null())
+    else {
+        return Some(Topology::default());
+    };
+    let trusted_hops = match found.get("numTrustedProxies") {
+        None => 0,
+        Some(hops) => {
+            let hops = hops
+                .as_f64()
+                .filter(|hops| (0.0..=HOPS_MAX).contains(hops))?;
+            let text = format!("{hops:.0}");
+            text.parse().ok()?
+        }
+    };
+    let forward_client_cert = match found.get("forwardClientCertDetails") {
+        None => ForwardClientCert::default(),
+        Some(word) => match word.as_str()? {
+            "UNDEFINED" => ForwardClientCert::default(),
+            "SANITIZE" => ForwardClientCert::Sanitize,
+            "FORWARD_ONLY" => ForwardClientCert::ForwardOnly,
+            "APPEND_FORWARD" => ForwardClientCert::AppendForward,
+            "SANITIZE_SET" => ForwardClientCert::SanitizeSet,
+            "ALWAYS_FORWARD_ONLY" => ForwardClientCert::AlwaysForwardOnly,
+            _ => return None,
+        },
+    };
+    Some(Topology {
+        trusted_hops,
+        proxy_protocol: found.get("proxyProtocol").is_some_and(|one| !one.is_null()),
+        forward_client_cert,
+    })
 }
 
 fn text_of(value: &Value) -> Option<&str> {

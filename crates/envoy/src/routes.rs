@@ -25,7 +25,7 @@ use model::input::{
     DestinationRule, GrpcRoute, HttpRoute, Namespace, ReferenceGrant, TcpRoute, TlsRoute,
     VirtualService,
 };
-use model::{MeshRow, NamespacedHostname, ObjectKey, Parsed, ServiceRow, Str, WaypointRow};
+use model::{Kind, MeshRow, NamespacedHostname, ObjectKey, Parsed, ServiceRow, Str, WaypointRow};
 
 use crate::attachment::is_dynamic;
 use crate::ir::{Direction, ForwardIr, Outbound, RouteAction, RouteIr, RoutePath, RoutesIr};
@@ -34,8 +34,9 @@ use crate::virtual_services;
 
 pub(crate) use backend::{Backend, Grants, Referrer, UNKNOWN, cluster, is_backend, resolve};
 pub(crate) use defect::{bad_matches, contributes, defect, l4_defect, mirror_defect};
+pub(crate) use entry::Precedence;
 pub(crate) use gateway::waypoint_routes::refusal;
-pub(crate) use l4::{sni_fits, tcp_for_port};
+pub(crate) use l4::{by_listener as connections_by_listener, sni_fits, tcp_for_port};
 pub(crate) use reach::host_rank;
 pub(crate) use retry::retry_of;
 
@@ -152,6 +153,21 @@ pub(crate) fn for_port(
     out.routes
         .push(default_route(site, tables, reads, port, cluster));
     out
+}
+
+/// The entries of an HTTPRoute or GRPCRoute that a listener of a port takes, which speaks plain
+/// HTTP or HTTPS, and where they lead; `None` where nothing is left of it.
+pub(crate) fn entries_by_listener(
+    at: At<'_>,
+    tables: &RouteTables<'_>,
+    reads: &mut Reads,
+    route: (Kind, &ObjectKey),
+    port: (u16, bool),
+) -> Option<(Vec<(Precedence, RouteIr)>, BTreeSet<Outbound>)> {
+    let reached = reach::by_listener(at.mesh, tables, reads, route)?;
+    let mut outbound = BTreeSet::new();
+    let entries = entry::entries_of(at, tables, reads, &reached, port, &mut outbound);
+    Some((entries, outbound))
 }
 
 /// What requests must be for: anything, but of a wildcard host, whose hosts are resolved per

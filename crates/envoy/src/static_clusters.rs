@@ -1,12 +1,16 @@
-//! Stage `static_clusters`: the clusters that every waypoint has.
+//! Stage `static_clusters`: the clusters that every waypoint and every gateway has.
 //! Source: spec/envoy-config.md §3.1, §3.2, §3.4.
 
 use flow::{Output, Reads, View};
-use model::{Finding, MeshRow, ObjectKey, ProxyClass, WaypointRow};
+use model::{Finding, GatewayRow, MeshRow, ObjectKey, ProxyClass, ProxyRole, Str, WaypointRow};
 
 use crate::attachment::mesh_row;
+use crate::ingress::ingress;
 use crate::ir::{ClassResource, StaticClusterIr};
 use crate::listeners::{CONNECT_ORIGINATE, ENCAP, MAIN_INTERNAL, tls};
+
+/// Name of the cluster of a gateway that nobody stands behind.
+const BLACK_HOLE: Str = arcstr::literal!("BlackHoleCluster");
 
 /// Primary: the class of connected proxies.
 pub type P = ProxyClass;
@@ -18,6 +22,8 @@ pub struct StaticClusterView<'t> {
     pub proxies: View<'t, ProxyClass, ()>,
     /// Waypoints.
     pub waypoints: View<'t, ObjectKey, WaypointRow>,
+    /// Gateways of ours.
+    pub gateways: View<'t, ObjectKey, GatewayRow>,
     /// Mesh settings.
     pub mesh: View<'t, (), MeshRow>,
 }
@@ -31,11 +37,25 @@ pub fn derive(
     if view.proxies.get(reads, p).is_none() {
         return Output::gone();
     }
-    if view.waypoints.get(reads, &p.gateway).is_none() {
+    let exists = match p.role {
+        ProxyRole::Waypoint => view.waypoints.get(reads, &p.gateway).is_some(),
+        ProxyRole::Ingress => ingress(view.gateways, reads, &p.gateway).is_some(),
+    };
+    if !exists {
         return Output::none();
     }
     let mesh = &*mesh_row(view.mesh, reads);
     let key = |name| ClassResource::new(p.clone(), name);
+    let originate = (
+        key(CONNECT_ORIGINATE),
+        StaticClusterIr::ConnectOriginate(tls(p, mesh), mesh.traffic.hbone_idle_timeout),
+    );
+    if p.role == ProxyRole::Ingress {
+        return Output::from(vec![
+            (key(BLACK_HOLE), StaticClusterIr::Nobody(BLACK_HOLE)),
+            originate,
+        ]);
+    }
     Output::from(vec![
         (
             key(MAIN_INTERNAL),
@@ -45,9 +65,6 @@ pub fn derive(
             key(ENCAP),
             StaticClusterIr::Internal(ENCAP, CONNECT_ORIGINATE),
         ),
-        (
-            key(CONNECT_ORIGINATE),
-            StaticClusterIr::ConnectOriginate(tls(p, mesh), mesh.traffic.hbone_idle_timeout),
-        ),
+        originate,
     ])
 }

@@ -11,6 +11,35 @@ use crate::names::ObjectKey;
 pub enum ProxyRole {
     /// A waypoint of class `istio-waypoint`.
     Waypoint,
+    /// An ingress gateway of class `istio`.
+    Ingress,
+}
+
+/// What becomes of `x-forwarded-client-cert`. Source: spec/envoy-config.md §6.3.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ForwardClientCert {
+    /// It is taken away.
+    Sanitize,
+    /// That of clients with a certificate is handed on.
+    ForwardOnly,
+    /// The same, and their certificate is added.
+    AppendForward,
+    /// What clients say is taken away, and their certificate is told.
+    #[default]
+    SanitizeSet,
+    /// It is handed on, whoever says it.
+    AlwaysForwardOnly,
+}
+
+/// What stands before a gateway (`gatewayTopology` of its proxy configuration).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Topology {
+    /// Proxies before it whose entries in `x-forwarded-for` are believed.
+    pub trusted_hops: u32,
+    /// Connections begin with a PROXY protocol header.
+    pub proxy_protocol: bool,
+    /// What becomes of `x-forwarded-client-cert`.
+    pub forward_client_cert: ForwardClientCert,
 }
 
 /// The object factory for filter-state strings that cross internal listeners.
@@ -72,6 +101,8 @@ pub struct ProxyClass {
     pub bind: Option<IpAddr>,
     /// Families of its addresses, which the wildcard follows.
     pub families: IpFamilies,
+    /// What stands before a gateway; always the default at waypoints.
+    pub topology: Topology,
 }
 
 impl ProxyClass {
@@ -87,6 +118,15 @@ impl ProxyClass {
             secrets: SecretSource::default(),
             bind: None,
             families: IpFamilies::default(),
+            topology: Topology::default(),
+        }
+    }
+
+    /// A stock ingress gateway with default choices.
+    pub fn ingress(gateway: ObjectKey) -> Self {
+        Self {
+            role: ProxyRole::Ingress,
+            ..Self::waypoint(gateway)
         }
     }
 }

@@ -219,6 +219,13 @@ impl Resources {
             let resource = change.new.as_ref().map(|row| envoy::emit::routes(row));
             put(&change.key, ResourceType::Route, resource);
         }
+        for change in changes.ingress_configs.rows() {
+            let resource = change
+                .new
+                .as_ref()
+                .map(|row| envoy::emit::encoded_routes(row));
+            put(&change.key, ResourceType::Route, resource);
+        }
         for change in changes.endpoints.rows() {
             let resource = change.new.as_ref().map(|row| envoy::emit::endpoints(row));
             put(&change.key, ResourceType::Endpoint, resource);

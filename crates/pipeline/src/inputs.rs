@@ -203,6 +203,7 @@ inputs! {
     request_authentications: RequestAuthentication(RequestAuthentication)
         = Table::new("request_authentications")
             .with_index::<envoy::index::RequestAuthenticationByTarget>()
+            .with_index::<envoy::index::UntargetedAuthenticationByNamespace>()
             .with_index::<envoy::index::AuthenticationBySource>(),
 }
 

@@ -29,9 +29,15 @@ use envoy::credentials::{GrantByAuthority, GrantByCertificate, GrantByConfigMap}
 use envoy::encoded::{self, EncodedView};
 use envoy::endpoints::{self, EndpointView};
 use envoy::index::WorkloadByService;
+use envoy::ingress::IngressTables;
+use envoy::ingress::hosts::{self, HostView};
+use envoy::ingress::index::{HostByListener, RouteAtByDestination, RouteByHost, hosts_of};
+use envoy::ingress::route_configs::{self as ingress_configs, IngressConfigView};
+use envoy::ingress::routes::{self as ingress_routes, IngressRouteView};
 use envoy::ir::{
-    AttachmentIr, ChainIr, ClassResource, ClusterIr, DirectIr, EncodedChain, EndpointsIr,
-    ListenerIr, RoutesIr, StaticClusterIr, WaypointResource,
+    AttachmentIr, ChainIr, ClassResource, ClusterIr, DirectIr, EncodedChain, EncodedRoutes,
+    EndpointsIr, HostAt, HostIr, ListenerIr, RouteAt, RouteAtIr, RoutesIr, StaticClusterIr,
+    WaypointResource,
 };
 use envoy::listeners::{self, ListenerView};
 use envoy::local_endpoints::{self, LocalEndpointView};
@@ -102,6 +108,9 @@ pub(crate) struct Stages {
     chains: Stage<NamespacedHostname, WaypointResource, ChainIr>,
     encoded: Stage<WaypointResource, WaypointResource, EncodedChain>,
     pub(crate) route_configs: Stage<NamespacedHostname, WaypointResource, RoutesIr>,
+    ingress_routes: Stage<(Kind, ObjectKey), RouteAt, RouteAtIr>,
+    ingress_hosts: Stage<HostAt, HostAt, HostIr>,
+    ingress_configs: Stage<ObjectKey, WaypointResource, EncodedRoutes>,
     pub(crate) clusters: Stage<NamespacedHostname, WaypointResource, ClusterIr>,
     pub(crate) endpoints: Stage<NamespacedHostname, WaypointResource, EndpointsIr>,
     pub(crate) local_endpoints: Stage<NamespacedHostname, ClassResource, EndpointsIr>,
@@ -138,6 +147,7 @@ pub(crate) struct DerivedChanges {
     pub(crate) workloads: Changes<WorkloadUid, WorkloadRow>,
     pub(crate) authorizations: Changes<ObjectKey, AuthorizationRow>,
     pub(crate) route_configs: Changes<WaypointResource, RoutesIr>,
+    pub(crate) ingress_configs: Changes<WaypointResource, EncodedRoutes>,
     pub(crate) clusters: Changes<WaypointResource, ClusterIr>,
     pub(crate) endpoints: Changes<WaypointResource, EndpointsIr>,
     pub(crate) local_endpoints: Changes<ClassResource, EndpointsIr>,
@@ -170,6 +180,7 @@ impl Stages {
             gateways: Derived::new("gateways").with_index::<GatewayByListenerSet>(),
             route_parents: Derived::new("route_parents")
                 .with_index::<RouteByListener>()
+                .with_index::<RouteByHost>()
                 .with_index::<RouteByGateway>(),
             namespace_bindings: Derived::new("namespace_bindings"),
             allocation_claims: Derived::new("allocation_claims"),
@@ -205,6 +216,9 @@ impl Stages {
             chains: Derived::new("chains").with_index::<at::ChainByDestination>(),
             encoded: Derived::new("encoded").with_index::<at::EncodedByWaypoint>(),
             route_configs: Derived::new("route_configs").with_index::<at::RoutesByDestination>(),
+            ingress_routes: Derived::new("ingress_routes").with_index::<RouteAtByDestination>(),
+            ingress_hosts: Derived::new("ingress_hosts").with_index::<HostByListener>(),
+            ingress_configs: Derived::new("ingress_configs"),
             clusters: Derived::new("clusters")
                 .with_index::<at::ClusterByService>()
                 .with_index::<at::ClusterByWaypoint>(),
@@ -331,7 +345,7 @@ impl Stages {
                 mesh,
             }
         );
-        update!(
+        let parents = update!(
             touched,
             self.route_parents,
             reports::changed_routes(changed),
@@ -625,6 +639,46 @@ impl Stages {
                 proxies,
             }
         );
+        update!(
+            touched,
+            self.ingress_routes,
+            parents.keys().cloned(),
+            ingress_routes::derive,
+            IngressRouteView {
+                route_parents: self.route_parents.view(),
+                gateways: self.gateways.view(),
+                tables,
+                mesh,
+                proxies,
+            }
+        );
+        let now = parents.rows().iter().filter_map(|one| one.new.as_deref());
+        update!(
+            touched,
+            self.ingress_hosts,
+            now.flat_map(hosts_of),
+            hosts::derive,
+            HostView {
+                route_parents: self.route_parents.view(),
+                gateways: self.gateways.view(),
+                routes: self.ingress_routes.view(),
+                proxies,
+            }
+        );
+        let served = changed.proxies.keys().map(|class| class.gateway.clone());
+        let ingress_configs = update!(
+            touched,
+            self.ingress_configs,
+            gateways.keys().cloned().chain(served),
+            ingress_configs::derive,
+            IngressConfigView {
+                gateways: self.gateways.view(),
+                services: self.services.view(),
+                workloads: self.workloads.view(),
+                hosts: self.ingress_hosts.view(),
+                proxies,
+            }
+        );
         let listeners = update!(
             touched,
             self.listeners,
@@ -638,6 +692,13 @@ impl Stages {
                 attachments: self.attachments.view(),
                 directs: self.directs.view(),
                 encoded: self.encoded.view(),
+                ingress: IngressTables {
+                    gateways: self.gateways.view(),
+                    services: self.services.view(),
+                    workloads: self.workloads.view(),
+                    route_parents: self.route_parents.view(),
+                    routes: self.ingress_routes.view(),
+                },
             }
         );
         let clusters = update!(
@@ -651,6 +712,8 @@ impl Stages {
                 chains: self.chains.view(),
                 route_configs: self.route_configs.view(),
                 listeners: self.listeners.view(),
+                ingress_routes: self.ingress_routes.view(),
+                gateways: self.gateways.view(),
                 destination_rules: inputs.destination_rules.view(),
                 mesh,
                 proxies,
@@ -665,6 +728,7 @@ impl Stages {
                 services: self.services.view(),
                 workloads: self.workloads.view(),
                 clusters: self.clusters.view(),
+                gateways: self.gateways.view(),
             }
         );
         let local_endpoints = update!(
@@ -688,6 +752,7 @@ impl Stages {
             StaticClusterView {
                 proxies,
                 waypoints,
+                gateways: self.gateways.view(),
                 mesh
             }
         );
@@ -724,6 +789,7 @@ impl Stages {
             workloads,
             authorizations,
             route_configs,
+            ingress_configs,
             clusters,
             endpoints,
             local_endpoints,

@@ -92,7 +92,7 @@ fn made(rows: Rows, fetched: Vec<(Str, Jwks)>, mesh: &MeshRow) -> Option<ChainFi
         jwks: jwks.view(),
         services: services.view(),
     };
-    filter(&tables, &mut Reads::detached(), mesh, &[target()])
+    filter(&tables, &mut Reads::detached(), mesh, &[target()], None)
 }
 
 /// Issuer and keys of each provider.

@@ -28,6 +28,9 @@ pub(crate) struct Scope<'a> {
     pub(crate) layer: Layer,
     /// The action is ALLOW.
     pub(crate) allow: bool,
+    /// The chain is of an ingress gateway, where forwarded addresses count as far as proxies
+    /// before it are trusted.
+    pub(crate) is_ingress: bool,
 }
 
 /// `None`: this chain cannot evaluate the condition.
@@ -255,7 +258,7 @@ impl Scope<'_> {
             }),
             (&from.trust_domains, |scope, list| scope.trust_domains(list)),
             (&from.namespaces, |scope, list| scope.namespaces(list)),
-            (&from.remote_ip_blocks, |_, list| facts(list, source_ip)),
+            (&from.remote_ip_blocks, |scope, list| scope.remote_ip(list)),
             (&from.ip_blocks, |_, list| facts(list, source_ip)),
         ];
         self.push_all(all, &attributes)
@@ -270,7 +273,8 @@ impl Scope<'_> {
             "destination.ip" => facts(list, |v| network(v).map(Fact::DestinationIp)),
             "destination.port" => facts(list, port),
             "connection.sni" => facts(list, |v| Some(Fact::Sni(string(v)))),
-            "source.ip" | "remote.ip" => facts(list, source_ip),
+            "source.ip" => facts(list, source_ip),
+            "remote.ip" => self.remote_ip(list),
             "source.namespace" => self.namespaces(list),
             "source.principal" => self.principals(list),
             "source.serviceAccount" => self.service_accounts(list),
@@ -296,6 +300,13 @@ impl Scope<'_> {
             }
         }
         Some(())
+    }
+
+    fn remote_ip(&self, list: &Values) -> Condition {
+        if self.is_ingress {
+            return facts(list, |value| network(value).map(Fact::ForwardedIp));
+        }
+        facts(list, source_ip)
     }
 
     fn http(&self, condition: impl FnOnce() -> Condition) -> Condition {

@@ -33,7 +33,8 @@ pub(super) fn message(ir: &ChainIr) -> listener::FilterChain {
             ));
         }
         ChainBody::Tcp(to) => {
-            filters.extend(ir.filters.iter().filter_map(network_policy));
+            let policies = ir.filters.iter();
+            filters.extend(policies.filter_map(|one| network_policy(one, Peer::Hbone)));
             filters.push(forwarder(&ir.name, to));
         }
     }
@@ -44,10 +45,19 @@ pub(super) fn message(ir: &ChainIr) -> listener::FilterChain {
     }
 }
 
+/// Where the identity and the address of a client are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// In filter state: the tunnel that the connection came through was ended before.
+    Hbone,
+    /// On the connection itself.
+    Tls,
+}
+
 /// The filter of connections that a policy is. Connections have no tokens.
-fn network_policy(ir: &ChainFilter) -> Option<listener::Filter> {
+pub(super) fn network_policy(ir: &ChainFilter, peer: Peer) -> Option<listener::Filter> {
     match ir {
-        ChainFilter::Rbac(ir) => Some(filter(rbac::NETWORK, &rbac::network(ir))),
+        ChainFilter::Rbac(ir) => Some(filter(rbac::NETWORK, &rbac::network(ir, peer))),
         ChainFilter::ExtAuthz(ir) => {
             let refuse = || {
                 let mark = ext_authz::marked(ir, rbac::NETWORK);
@@ -61,9 +71,9 @@ fn network_policy(ir: &ChainFilter) -> Option<listener::Filter> {
 }
 
 /// The filter of requests that a policy is.
-fn http_policy(ir: &ChainFilter) -> hcm::HttpFilter {
+fn http_policy(ir: &ChainFilter, peer: Peer) -> hcm::HttpFilter {
     match ir {
-        ChainFilter::Rbac(ir) => http_filter(rbac::HTTP, &rbac::http(ir)),
+        ChainFilter::Rbac(ir) => http_filter(rbac::HTTP, &rbac::http(ir, peer)),
         ChainFilter::ExtAuthz(ir) => http_filter(ext_authz::NAME_HTTP, &ext_authz::request(ir)),
         ChainFilter::Jwt(ir) => http_filter(jwt::NAME, &jwt::http(ir)),
     }
@@ -147,7 +157,7 @@ fn republish_destination() -> listener::Filter {
 }
 
 /// Where opaque bytes go.
-fn forwarder(chain: &str, ir: &TcpIr) -> listener::Filter {
+pub(super) fn forwarder(chain: &str, ir: &TcpIr) -> listener::Filter {
     use envoy_types::pb::envoy::r#type::v3::{HashPolicy, hash_policy};
     use tcp::tcp_proxy::{ClusterSpecifier, TunnelingConfig, WeightedCluster, weighted_cluster};
     let (stat_prefix, specifier) = match ir.clusters.as_slice() {
@@ -227,7 +237,7 @@ fn manager(ir: &ChainIr) -> hcm::HttpConnectionManager {
 }
 
 /// What is done to paths before any filter sees them.
-fn normalize(out: &mut hcm::HttpConnectionManager, how: PathNormalization) {
+pub(super) fn normalize(out: &mut hcm::HttpConnectionManager, how: PathNormalization) {
     use hcm::http_connection_manager::PathWithEscapedSlashesAction as Escaped;
     let unescapes = how == PathNormalization::DecodeAndMergeSlashes;
     out.normalize_path = Some(boolean(how != PathNormalization::None));
@@ -258,7 +268,7 @@ pub(super) const SERVER_NAME: &str = "istio-envoy";
 
 /// The HTTP filters in their order. Source: spec/policy-and-traffic.md §0.2.
 fn http_filters(ir: &ChainIr) -> Vec<hcm::HttpFilter> {
-    use http_filters::{cors, fault, grpc_web as web, stateful_session};
+    use http_filters::grpc_web as web;
     let ChainBody::Http {
         grpc_web,
         forwards_identity,
@@ -272,30 +282,45 @@ fn http_filters(ir: &ChainIr) -> Vec<hcm::HttpFilter> {
     if *forwards_identity {
         out.push(http_filter(identity::NAME, &identity::config()));
     }
-    out.extend(ir.filters.iter().map(http_policy));
+    let policies = ir.filters.iter();
+    out.extend(policies.map(|one| http_policy(one, Peer::Hbone)));
     if *grpc_web {
         out.push(http_filter(
             "envoy.filters.http.grpc_web",
             &web::v3::GrpcWeb {},
         ));
     }
-    out.push(http_filter("envoy.filters.http.grpc_stats", &grpc_stats()));
-    out.push(http_filter(
-        "envoy.filters.http.fault",
-        &fault::v3::HttpFault::default(),
-    ));
-    out.push(http_filter("envoy.filters.http.cors", &cors::v3::Cors {}));
+    out.extend(always());
     if let Some(host) = dynamic_host {
         out.push(http_filter(dynamic::NAME_PORT, &dynamic::port(host)));
         out.push(http_filter(dynamic::NAME, &dynamic::http(host)));
     }
-    // Without state it does nothing; routes give it one.
-    out.push(http_filter(
-        route::SESSION_FILTER,
-        &stateful_session::v3::StatefulSession::default(),
-    ));
-    out.push(router());
+    out.extend(last());
     out
+}
+
+/// The HTTP filters of a gateway in their order: those of policies, and what every chain has.
+pub(super) fn plain_http_filters(policies: &[ChainFilter], peer: Peer) -> Vec<hcm::HttpFilter> {
+    let policies = policies.iter().map(|one| http_policy(one, peer));
+    policies.chain(always()).chain(last()).collect()
+}
+
+/// What every HTTP chain has after policies; routes say what faults and CORS do.
+fn always() -> [hcm::HttpFilter; 3] {
+    use http_filters::{cors, fault};
+    let fault = fault::v3::HttpFault::default();
+    [
+        http_filter("envoy.filters.http.grpc_stats", &grpc_stats()),
+        http_filter("envoy.filters.http.fault", &fault),
+        http_filter("envoy.filters.http.cors", &cors::v3::Cors {}),
+    ]
+}
+
+/// What every HTTP chain ends with. Without state the session filter does nothing; routes give
+/// it one.
+fn last() -> [hcm::HttpFilter; 2] {
+    let session = http_filters::stateful_session::v3::StatefulSession::default();
+    [http_filter(route::SESSION_FILTER, &session), router()]
 }
 
 fn grpc_stats() -> http_filters::grpc_stats::v3::FilterConfig {

@@ -88,6 +88,10 @@ pub(super) fn fixed(ir: &StaticClusterIr) -> cluster::Cluster {
     match ir {
         StaticClusterIr::Internal(name, listener) => to_listener(name, listener),
         StaticClusterIr::ConnectOriginate(tls, idle) => connect_originate(tls, *idle),
+        StaticClusterIr::Nobody(name) => cluster::Cluster {
+            cluster_discovery_type: Some(of_type(cluster::cluster::DiscoveryType::Static)),
+            ..base(name)
+        },
     }
 }
 

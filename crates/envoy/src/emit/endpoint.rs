@@ -3,6 +3,8 @@
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
 
+use model::defaults::HBONE_PORT;
+
 use super::cluster::{ORIGINAL_DST, text_struct};
 use super::wire::{internal, ip_port, socket, uint32};
 use crate::ir::{Direction, EndpointGroup, EndpointIr, EndpointsIr, Health};
@@ -61,11 +63,15 @@ fn lb_endpoint(ir: &EndpointIr, direction: Direction) -> endpoint::LbEndpoint {
     };
     set("istio", &[("workload", &ir.workload)]);
     let address = if ir.tunnel {
-        set(ORIGINAL_DST, &[("local", &target)]);
+        let waypoint = ir.waypoint.map(|ip| ip_port(ip, HBONE_PORT));
+        match &waypoint {
+            None => set(ORIGINAL_DST, &[("local", &target)]),
+            Some(via) => set(ORIGINAL_DST, &[("local", &target), ("waypoint", via)]),
+        }
         if direction == Direction::Outbound {
             set("envoy.transport_socket_match", &[("tunnel", "http")]);
         }
-        internal("connect_originate", target)
+        internal("connect_originate", waypoint.unwrap_or(target))
     } else {
         socket(&ir.ip.to_string(), ir.port)
     };

@@ -43,6 +43,7 @@ pub(super) fn encode(ir: &ListenerIr) -> (Str, Vec<u8>) {
         ),
         ListenerIr::Main(main) => (MAIN_INTERNAL, main_internal(main)),
         ListenerIr::ConnectOriginate => (CONNECT_ORIGINATE, canonical(&connect_originate())),
+        ListenerIr::Gateway(ir) => super::ingress::encode(ir),
     }
 }
 
@@ -79,7 +80,8 @@ fn connect_terminate(
     }
 }
 
-fn additional(address: core::Address) -> listener::AdditionalAddress {
+/// A further address.
+pub(super) fn additional(address: core::Address) -> listener::AdditionalAddress {
     listener::AdditionalAddress {
         address: Some(address),
         ..Default::default()
@@ -278,7 +280,7 @@ fn original_dst() -> listener::ListenerFilter {
 }
 
 /// A listener filter that is off everywhere but on some ports.
-fn inspector<M: Message + Name>(
+pub(super) fn inspector<M: Message + Name>(
     name: &str,
     config: &M,
     on: &Inspected,

@@ -9,6 +9,7 @@ use envoy_types::pb::envoy::extensions::path::r#match::uri_template::v3::UriTemp
 use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
 use model::Str;
 
+use super::chain::Peer;
 use super::metadata;
 use super::wire::{cidr, extension, string};
 use crate::ir::{Expr, Fact, RbacAction, RbacIr, RbacRuleIr, StrMatch};
@@ -21,20 +22,22 @@ pub(super) const NETWORK: &str = "envoy.filters.network.rbac";
 const PEER: &str = "io.istio.peer_principal";
 
 /// The filter of requests.
-pub(super) fn http(ir: &RbacIr) -> http::rbac::v3::Rbac {
+pub(super) fn http(ir: &RbacIr, peer: Peer) -> http::rbac::v3::Rbac {
+    let config = |rules| config(ir.action, rules, peer);
     http::rbac::v3::Rbac {
-        rules: ir.rules.as_ref().map(|rules| config(ir.action, rules)),
-        shadow_rules: ir.shadow.as_ref().map(|rules| config(ir.action, rules)),
+        rules: ir.rules.as_ref().map(config),
+        shadow_rules: ir.shadow.as_ref().map(config),
         shadow_rules_stat_prefix: shadow_prefix(ir),
         ..Default::default()
     }
 }
 
 /// The filter of connections.
-pub(super) fn network(ir: &RbacIr) -> network::rbac::v3::Rbac {
+pub(super) fn network(ir: &RbacIr, peer: Peer) -> network::rbac::v3::Rbac {
+    let config = |rules| config(ir.action, rules, peer);
     network::rbac::v3::Rbac {
-        rules: ir.rules.as_ref().map(|rules| config(ir.action, rules)),
-        shadow_rules: ir.shadow.as_ref().map(|rules| config(ir.action, rules)),
+        rules: ir.rules.as_ref().map(config),
+        shadow_rules: ir.shadow.as_ref().map(config),
         shadow_rules_stat_prefix: shadow_prefix(ir),
         stat_prefix: "tcp.".into(),
         ..Default::default()
@@ -50,7 +53,7 @@ fn shadow_prefix(ir: &RbacIr) -> String {
     }
 }
 
-fn config(action: RbacAction, rules: &BTreeMap<Str, RbacRuleIr>) -> rbac::Rbac {
+fn config(action: RbacAction, rules: &BTreeMap<Str, RbacRuleIr>, peer: Peer) -> rbac::Rbac {
     let action = match action {
         RbacAction::Allow => rbac::rbac::Action::Allow,
         RbacAction::Deny | RbacAction::Ask => rbac::rbac::Action::Deny,
@@ -58,7 +61,11 @@ fn config(action: RbacAction, rules: &BTreeMap<Str, RbacRuleIr>) -> rbac::Rbac {
     };
     let policy = |rule: &RbacRuleIr| rbac::Policy {
         permissions: rule.permissions.iter().map(permission).collect(),
-        principals: rule.principals.iter().map(principal).collect(),
+        principals: rule
+            .principals
+            .iter()
+            .map(|one| principal(one, peer))
+            .collect(),
         ..Default::default()
     };
     rbac::Rbac {
@@ -98,7 +105,9 @@ fn permission(expr: &Expr) -> rbac::Permission {
         Expr::Is(Fact::DestinationIp(net)) => Rule::DestinationIp(cidr(net)),
         Expr::Is(Fact::Sni(condition)) => Rule::RequestedServerName(string(condition, false)),
         // The compiler puts facts about the source among the principals; refuse elsewhere.
-        Expr::Is(Fact::Identity(_) | Fact::SourceIp(_)) => Rule::NotRule(Box::new(any())),
+        Expr::Is(Fact::Identity(_) | Fact::SourceIp(_) | Fact::ForwardedIp(_)) => {
+            Rule::NotRule(Box::new(any()))
+        }
         Expr::Is(fact @ (Fact::Claim(..) | Fact::ClaimOrItem(..) | Fact::Metadata(..))) => {
             match dynamic(fact) {
                 Some(condition) => permission_metadata(condition),
@@ -146,25 +155,35 @@ pub(super) fn refuse_marked(mark: matcher::MetadataMatcher) -> network::rbac::v3
     }
 }
 
-fn principal(expr: &Expr) -> rbac::Principal {
+fn principal(expr: &Expr, peer: Peer) -> rbac::Principal {
     use rbac::principal::{Identifier, Set};
     let wrap = |identifier| rbac::Principal {
         identifier: Some(identifier),
     };
     let any = || wrap(Identifier::Any(true));
     let set = |list: &[Expr]| Set {
-        ids: list.iter().map(principal).collect(),
+        ids: list.iter().map(|one| principal(one, peer)).collect(),
     };
     wrap(match expr {
         Expr::AllOf(list) if list.is_empty() => Identifier::AndIds(Set { ids: vec![any()] }),
         Expr::AllOf(list) => Identifier::AndIds(set(list)),
         Expr::AnyOf(list) if list.is_empty() => Identifier::NotId(Box::new(any())),
         Expr::AnyOf(list) => Identifier::OrIds(set(list)),
-        Expr::Not(inner) => Identifier::NotId(Box::new(principal(inner))),
-        Expr::Is(Fact::Identity(condition)) => Identifier::FilterState(identity(condition)),
+        Expr::Not(inner) => Identifier::NotId(Box::new(principal(inner, peer))),
+        Expr::Is(Fact::Identity(condition)) => match peer {
+            Peer::Hbone => Identifier::FilterState(identity(condition)),
+            Peer::Tls => authenticated(condition),
+        },
         // The client address as HBONE carried it: of the matchers of stock Envoy only this
         // one sees what original_dst restored on an internal connection.
-        Expr::Is(Fact::SourceIp(net)) => source_ip(net),
+        Expr::Is(Fact::SourceIp(net)) => match peer {
+            Peer::Hbone => source_ip(net),
+            Peer::Tls => Identifier::DirectRemoteIp(cidr(net)),
+        },
+        Expr::Is(Fact::ForwardedIp(net)) => match peer {
+            Peer::Hbone => source_ip(net),
+            Peer::Tls => Identifier::RemoteIp(cidr(net)),
+        },
         Expr::Is(Fact::Header(name, condition, ignore_case)) => {
             Identifier::Header(header(name, condition, *ignore_case))
         }
@@ -197,6 +216,13 @@ fn principal_metadata(condition: matcher::MetadataMatcher) -> rbac::principal::I
 )]
 fn source_ip(net: &ipnet::IpNet) -> rbac::principal::Identifier {
     rbac::principal::Identifier::SourceIp(cidr(net))
+}
+
+/// The identity of a certificate that the client showed on this very connection.
+fn authenticated(condition: &StrMatch) -> rbac::principal::Identifier {
+    rbac::principal::Identifier::Authenticated(rbac::principal::Authenticated {
+        principal_name: Some(string(condition, false)),
+    })
 }
 
 fn identity(condition: &StrMatch) -> matcher::FilterStateMatcher {

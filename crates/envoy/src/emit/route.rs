@@ -20,7 +20,7 @@ use super::wire::{any, boolean, data, uint32};
 use crate::ir::{RouteAction, RouteIr, RoutesIr};
 
 /// Largest body of a direct response.
-const DIRECT_RESPONSE_BYTES_MAX: u32 = 1_048_576;
+pub(super) const DIRECT_RESPONSE_BYTES_MAX: u32 = 1_048_576;
 
 /// The configuration of one chain.
 pub(super) fn configuration(ir: &RoutesIr) -> route::RouteConfiguration {
@@ -48,7 +48,8 @@ fn domains(ir: &RoutesIr) -> Vec<String> {
     out
 }
 
-fn message(ir: &RouteIr) -> route::Route {
+/// A route.
+pub(super) fn message(ir: &RouteIr) -> route::Route {
     use route::route::Action;
     let levels = headers::levels(ir);
     let action = match &ir.action {

@@ -4,11 +4,12 @@ use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
 use envoy_types::pb::google::protobuf::BoolValue;
+use model::Str;
 use model::proxy::SecretSource;
 use prost::{Message, Name};
 
 use super::wire::{any, seconds, string};
-use crate::ir::{StrMatch, TlsIr};
+use crate::ir::{ServerTlsIr, StrMatch, TlsIr};
 
 /// A transport socket.
 pub(super) fn socket<M: Message + Name>(name: &str, config: &M) -> core::TransportSocket {
@@ -47,7 +48,7 @@ pub(super) fn upstream(ir: &TlsIr) -> core::TransportSocket {
 fn common(ir: &TlsIr) -> tls::CommonTlsContext {
     use tls::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
     let version = tls::tls_parameters::TlsProtocol::TlSv13 as i32;
-    let matcher = |domain: &model::Str| tls::SubjectAltNameMatcher {
+    let matcher = |domain: &Str| tls::SubjectAltNameMatcher {
         san_type: tls::subject_alt_name_matcher::SanType::Uri as i32,
         matcher: Some(string(
             &StrMatch::Prefix(arcstr::format!("spiffe://{domain}/")),
@@ -74,6 +75,76 @@ fn common(ir: &TlsIr) -> tls::CommonTlsContext {
         alpn_protocols: vec!["h2".into()],
         validation_context_type: Some(ValidationContextType::CombinedValidationContext(validation)),
         ..Default::default()
+    }
+}
+
+/// The server side of a gateway. Source: spec/envoy-config.md §6.5.
+pub(super) fn server(ir: &ServerTlsIr) -> core::TransportSocket {
+    use model::gateway::TlsMode;
+    let is_required = matches!(ir.mode, TlsMode::Mutual | TlsMode::IstioMutual);
+    let of_mesh = matches!(ir.mode, TlsMode::IstioSimple | TlsMode::IstioMutual);
+    let certificates = if of_mesh {
+        vec![secret("default", ir.mesh.secrets)]
+    } else {
+        ir.credentials.iter().map(|name| credential(name)).collect()
+    };
+    let context = tls::DownstreamTlsContext {
+        common_tls_context: Some(tls::CommonTlsContext {
+            tls_params: (!ir.cipher_suites.is_empty()).then(|| tls::TlsParameters {
+                cipher_suites: ir.cipher_suites.iter().map(Str::to_string).collect(),
+                ..Default::default()
+            }),
+            tls_certificate_sds_secret_configs: certificates,
+            alpn_protocols: vec!["h2".into(), "http/1.1".into()],
+            validation_context_type: clients(ir),
+            ..Default::default()
+        }),
+        require_client_certificate: Some(BoolValue { value: is_required }),
+        ..Default::default()
+    };
+    socket("envoy.transport_sockets.tls", &context)
+}
+
+/// What clients of a gateway must show; `None` where nobody looks.
+fn clients(ir: &ServerTlsIr) -> Option<tls::common_tls_context::ValidationContextType> {
+    use model::gateway::TlsMode;
+    use tls::certificate_validation_context::TrustChainVerification;
+    use tls::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
+    let (source, default) = match ir.mode {
+        TlsMode::Simple | TlsMode::IstioSimple => return None,
+        TlsMode::Passthrough | TlsMode::AutoPassthrough => return None,
+        TlsMode::IstioMutual => {
+            return common(&ir.mesh).validation_context_type;
+        }
+        TlsMode::Mutual | TlsMode::OptionalMutual => {
+            // Without authorities nobody is vouched for: a name that is never answered.
+            let name = ir.authority.as_deref().unwrap_or("invalid://");
+            let mut default = tls::CertificateValidationContext::default();
+            if ir.accepts_untrusted {
+                default.trust_chain_verification = TrustChainVerification::AcceptUntrusted as i32;
+            }
+            (credential(name), default)
+        }
+    };
+    Some(ValidationContextType::CombinedValidationContext(
+        CombinedCertificateValidationContext {
+            default_validation_context: Some(default),
+            validation_context_sds_secret_config: Some(source),
+            ..Default::default()
+        },
+    ))
+}
+
+/// A secret of the control plane. Nothing waits for it for ever: the chain stays, and
+/// handshakes fail as long as it is missing.
+fn credential(name: &str) -> tls::SdsSecretConfig {
+    let sds_config = core::ConfigSource {
+        initial_fetch_timeout: None,
+        ..super::cluster::ads()
+    };
+    tls::SdsSecretConfig {
+        name: name.into(),
+        sds_config: Some(sds_config),
     }
 }
 

@@ -95,6 +95,7 @@ fn endpoint(workload: &WorkloadRow, ip: IpAddr, port: u16, health: Health) -> En
         more: Vec::new(),
         port,
         tunnel: workload.hbone,
+        waypoint: None,
         health,
         weight: workload.capacity.clamp(1, WEIGHT_MAX),
         workload: arcstr::format!(

@@ -44,6 +44,8 @@ pub enum Fact {
     Identity(StrMatch),
     /// Client address as HBONE carried it.
     SourceIp(IpNet),
+    /// Client address behind the proxies that are trusted to name it.
+    ForwardedIp(IpNet),
     /// A claim of the verified token, its path without `payload`: the claim itself is one of
     /// these texts.
     Claim(Vec<Str>, Vec<StrMatch>),

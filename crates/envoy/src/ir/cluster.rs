@@ -232,6 +232,8 @@ pub enum StaticClusterIr {
     Internal(Str, Str),
     /// `connect_originate`, and how long its tunnels may be idle.
     ConnectOriginate(TlsIr, Duration),
+    /// Nobody stands behind it.
+    Nobody(Str),
 }
 
 /// Health of an endpoint.
@@ -258,6 +260,8 @@ pub struct EndpointIr {
     pub port: u16,
     /// Reached over HBONE.
     pub tunnel: bool,
+    /// The waypoint that leads there; the address is then that of the service.
+    pub waypoint: Option<IpAddr>,
     /// Health.
     pub health: Health,
     /// Weight, at least 1.

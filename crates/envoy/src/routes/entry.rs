@@ -30,7 +30,9 @@ pub(super) fn append(
         for reached in group {
             let outbound = &mut out.outbound;
             let of = entries_of(site.at(), tables, reads, reached, (port, false), outbound);
-            let ranked = of.into_iter().map(|(key, route)| ((by_host(reached), key), route));
+            let ranked = of
+                .into_iter()
+                .map(|(key, route)| ((by_host(reached), key), route));
             entries.extend(ranked);
         }
         entries.sort_by_key(|(key, _)| *key);

@@ -7,13 +7,13 @@ use flow::{Reads, View};
 use model::input::{L4Route, L4Rule};
 use model::{Kind, ObjectKey, Parsed, ServiceRow, Str};
 
-use super::backend::{Grants, Referrer, UNKNOWN, cluster, resolve};
+use super::backend::{Grants, Referrer, UNKNOWN, resolve};
 use super::defect::l4_defect;
 use super::reach::{namespaces, own_parents};
-use super::{RouteTables, Site};
+use super::{At, RouteTables, Site};
 use crate::index::{L4RouteByParent, Target};
 use crate::ir::{Outbound, TcpIr};
-use crate::traffic::{self, Seen, TrafficTables};
+use crate::traffic::{self, TrafficTables};
 use crate::virtual_services::{self, TcpRoutes};
 
 /// Where the TCP chain of a service port leads, with what the DestinationRule of the (first)
@@ -37,20 +37,63 @@ pub(crate) fn tcp_for_port(
         outbound = found.outbound;
         first = found.first;
     }
-    if let Some(to) = first
-        && let Some(row) = tables.services.get(reads, &to.service)
-    {
-        let rules = TrafficTables {
-            destination_rules: tables.destination_rules,
-        };
-        let seen = Seen::from(&site.waypoint.key, row, site.mesh);
-        let settings = traffic::tcp_settings(rules, reads, &seen, (to.port, &to.subset));
-        body.idle_timeout = settings.idle_timeout;
-        body.max_duration = settings.max_duration;
-        body.hash_source_ip = settings.hash_source_ip;
-        body.tunnel = settings.tunnel;
+    if let Some(to) = first {
+        settle(&mut body, site.at(), tables, reads, &to);
     }
     (body, outbound)
+}
+
+/// What the DestinationRule of the first destination says of connections.
+fn settle(
+    body: &mut TcpIr,
+    at: At<'_>,
+    tables: &RouteTables<'_>,
+    reads: &mut Reads,
+    to: &Outbound,
+) {
+    let Some(row) = tables.services.get(reads, &to.service) else {
+        return;
+    };
+    let rules = TrafficTables {
+        destination_rules: tables.destination_rules,
+    };
+    let settings = traffic::tcp_settings(rules, reads, &at.seen(row), (to.port, &to.subset));
+    body.idle_timeout = settings.idle_timeout;
+    body.max_duration = settings.max_duration;
+    body.hash_source_ip = settings.hash_source_ip;
+    body.tunnel = settings.tunnel;
+}
+
+/// Where a TCPRoute or TLSRoute that a listener takes leads connections; `None` where nothing is
+/// left of it. Of its rules the first one counts.
+pub(crate) fn by_listener(
+    at: At<'_>,
+    tables: &RouteTables<'_>,
+    reads: &mut Reads,
+    (kind, key): (Kind, &ObjectKey),
+) -> Option<(TcpIr, BTreeSet<Outbound>)> {
+    let view = match kind {
+        Kind::TcpRoute => tables.tcp_routes,
+        Kind::TlsRoute => tables.tls_routes,
+        _ => return None,
+    };
+    let route = view.get(reads, key)?.ok()?;
+    if l4_defect(&key.ns, route).is_some() {
+        return None;
+    }
+    let referrer = Referrer {
+        kind,
+        ns: &key.ns,
+        domain: &at.mesh.domain,
+        grants: Grants::Checked,
+    };
+    let found = destinations(at, tables, reads, &referrer, route.rules.first()?);
+    let mut body = TcpIr::to(UNKNOWN);
+    body.clusters = found.clusters;
+    if let Some(to) = &found.first {
+        settle(&mut body, at, tables, reads, to);
+    }
+    Some((body, found.outbound))
 }
 
 /// Where connections to a service port go; `None` when nothing says so and they go to the
@@ -67,7 +110,13 @@ fn connections(
         (Kind::TcpRoute, tables.tcp_routes),
     ] {
         if let Some((ns, rule)) = first(site, (kind, view), reads, port) {
-            return Some(destinations(site, tables, reads, (kind, ns), rule));
+            let referrer = Referrer {
+                kind,
+                ns,
+                domain: &site.mesh.domain,
+                grants: Grants::Ignored,
+            };
+            return Some(destinations(site.at(), tables, reads, &referrer, rule));
         }
     }
     virtual_services::tcp_routes(site, tables, reads, port)
@@ -117,27 +166,21 @@ pub(crate) fn sni_fits(hostnames: &[Str], service: &ServiceRow) -> bool {
 }
 
 fn destinations(
-    site: &Site<'_>,
+    at: At<'_>,
     tables: &RouteTables<'_>,
     reads: &mut Reads,
-    (kind, ns): (Kind, &Str),
+    referrer: &Referrer<'_>,
     rule: &L4Rule,
 ) -> TcpRoutes {
-    let referrer = Referrer {
-        kind,
-        ns,
-        domain: &site.mesh.domain,
-        grants: Grants::Ignored,
-    };
     let mut clusters = Vec::new();
     let mut outbound = BTreeSet::new();
     let mut first = None;
     for backend in rule.backends.iter().filter(|backend| backend.weight > 0) {
-        let found = resolve(tables, reads, &referrer, &backend.target);
+        let found = resolve(tables, reads, referrer, &backend.target);
         let name = match found.row(tables.services, reads) {
             None => UNKNOWN,
             Some((row, port)) => {
-                let (name, elsewhere) = cluster(row, (port, ""), &site.waypoint.key);
+                let (name, elsewhere) = at.cluster(row, (port, ""));
                 outbound.extend(elsewhere);
                 first.get_or_insert_with(|| Outbound {
                     service: row.key.clone(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use flow::{Reads, View};
 use gateway::waypoint_routes::refusal;
 use model::input::{HttpRoute, Namespace, RouteRef};
-use model::{Kind, ObjectKey, Parsed, ServiceRow, Str, WaypointRow};
+use model::{Kind, MeshRow, ObjectKey, Parsed, ServiceRow, Str, WaypointRow};
 
 use super::backend::{Grants, Referrer};
 use super::defect::{defect, mirror_defect};
@@ -68,7 +68,8 @@ pub(super) fn own_routes<'t>(
     for ns in namespaces(site) {
         let mut group = Vec::new();
         for (kind, _, parsed) in found.iter().filter(|(_, key, _)| key.ns == *ns) {
-            let Some(route) = usable(site, tables, reads, (*kind, parsed), Grants::Ignored) else {
+            let Some(route) = usable(site.mesh, tables, reads, (*kind, parsed), Grants::Ignored)
+            else {
                 continue;
             };
             let mut parents = own_parents(&route.parents, &target);
@@ -96,7 +97,7 @@ pub(super) fn gateway_routes<'t>(
     let target = Target::new(TargetKind::Gateway, site.waypoint.key.clone());
     let mut group = Vec::new();
     for (kind, key, parsed) in with_parent(tables, reads, &target) {
-        let Some(route) = usable(site, tables, reads, (kind, parsed), Grants::Checked) else {
+        let Some(route) = usable(site.mesh, tables, reads, (kind, parsed), Grants::Checked) else {
             continue;
         };
         let namespaces = tables.namespaces;
@@ -118,7 +119,7 @@ pub(super) fn gateway_routes<'t>(
 
 /// The route, unless a hard error leaves nothing of it.
 fn usable<'t>(
-    site: &Site<'_>,
+    mesh: &MeshRow,
     tables: &RouteTables<'t>,
     reads: &mut Reads,
     (kind, parsed): (Kind, &'t Arc<Parsed<HttpRoute>>),
@@ -129,12 +130,35 @@ fn usable<'t>(
     let referrer = Referrer {
         kind,
         ns,
-        domain: &site.mesh.domain,
+        domain: &mesh.domain,
         grants,
     };
     mirror_defect(tables, reads, &referrer, route)
         .is_none()
         .then_some(route)
+}
+
+/// An HTTPRoute or GRPCRoute that a listener takes, unless nothing is left of it.
+pub(super) fn by_listener<'t>(
+    mesh: &MeshRow,
+    tables: &RouteTables<'t>,
+    reads: &mut Reads,
+    (kind, key): (Kind, &ObjectKey),
+) -> Option<Reached<'t>> {
+    let view = match kind {
+        Kind::HttpRoute => tables.http_routes,
+        Kind::GrpcRoute => tables.grpc_routes,
+        _ => return None,
+    };
+    let parsed = view.get(reads, key)?;
+    let route = usable(mesh, tables, reads, (kind, parsed), Grants::Checked)?;
+    Some(Reached {
+        kind,
+        parsed,
+        route,
+        host_rank: (0, 0),
+        by_gateway: true,
+    })
 }
 
 fn oldest_first(mut routes: Vec<Reached<'_>>) -> Vec<Reached<'_>> {

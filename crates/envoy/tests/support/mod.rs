@@ -9,7 +9,7 @@ use ambientd_envoy as envoy;
 use envoy::emit::{self, Resource};
 use envoy::ir::{
     AttachmentIr, ChainIr, ClassResource, ClusterIr, DirectIr, EncodedChain, EndpointsIr,
-    ListenerIr, RoutesIr, StaticClusterIr, WaypointResource,
+    ListenerIr, RouteAt, RouteAtIr, RoutesIr, StaticClusterIr, WaypointResource,
 };
 use envoy::{
     attachment, chains, clusters, encoded, endpoints, findings, index, listeners, route_configs,
@@ -20,14 +20,15 @@ use model::census::{CensusKey, Served};
 use model::derived::{
     AppProtocol, BoundWaypoint, Locality, PortMap, PortRow, Vip, WaypointFor, WdsProtocol,
 };
+use model::gateway::RouteParents;
 use model::input::{
     AllowedNamespaces, AuthorizationPolicy, BackendRef, DestinationRule, GrpcRoute, HttpMatch,
     HttpRoute, HttpRule, Namespace, PathMatch, ReferenceGrant, RequestAuthentication, Resolution,
     RouteRef, Service, TargetPort, TargetRef, TcpRoute, TlsRoute, Transport, VirtualService,
 };
 use model::{
-    Finding, Kind, MeshRow, Meta, NamespacedHostname, ObjectKey, ObjectRef, Parsed, ProxyClass,
-    ServiceRow, Str, WaypointRow, WorkloadRow, WorkloadUid,
+    Finding, GatewayRow, Kind, MeshRow, Meta, NamespacedHostname, ObjectKey, ObjectRef, Parsed,
+    ProxyClass, ServiceRow, Str, WaypointRow, WorkloadRow, WorkloadUid,
 };
 
 /// Input tables.
@@ -234,7 +235,8 @@ impl World {
             destination_rules: destination_rules.view(),
         };
         let authentications = Table::<ObjectKey, Parsed<RequestAuthentication>>::new("authn")
-            .with_index::<i::RequestAuthenticationByTarget>();
+            .with_index::<i::RequestAuthenticationByTarget>()
+            .with_index::<i::UntargetedAuthenticationByNamespace>();
         let jwks = Table::<Str, model::jwks::Jwks>::new("jwks");
         let policy_tables = chains::PolicyTables {
             policies: policies.view(),
@@ -255,6 +257,13 @@ impl World {
             Table::new("proxies").with_index::<i::ClassByGateway>(),
             &classes,
         );
+
+        // Without ingress gateways: scenarios are about those.
+        let gateways = Table::<ObjectKey, GatewayRow>::new("gateways");
+        let route_parents = Table::<(Kind, ObjectKey), RouteParents>::new("route-parents")
+            .with_index::<gateway::index::RouteByListener>();
+        let ingress_routes = Table::<RouteAt, RouteAtIr>::new("ingress-routes")
+            .with_index::<envoy::ingress::index::RouteAtByDestination>();
 
         let attachments = stage!(
             Derived::new("attachment").with_index::<i::AttachmentByWaypoint>(),
@@ -319,6 +328,13 @@ impl World {
                 attachments: attachments.view(),
                 directs: directs.view(),
                 encoded: encoded.view(),
+                ingress: envoy::ingress::IngressTables {
+                    gateways: gateways.view(),
+                    services: services.view(),
+                    workloads: workloads.view(),
+                    route_parents: route_parents.view(),
+                    routes: ingress_routes.view(),
+                },
             }
         );
         let clusters = stage!(
@@ -331,6 +347,8 @@ impl World {
                 chains: chains.view(),
                 route_configs: route_configs.view(),
                 listeners: listeners.view(),
+                ingress_routes: ingress_routes.view(),
+                gateways: gateways.view(),
                 destination_rules: destination_rules.view(),
                 mesh: mesh.view(),
                 proxies: proxies.view(),
@@ -344,6 +362,7 @@ impl World {
                 services: services.view(),
                 workloads: workloads.view(),
                 clusters: clusters.view(),
+                gateways: gateways.view(),
             }
         );
         let static_clusters = stage!(
@@ -353,6 +372,7 @@ impl World {
             static_clusters::StaticClusterView {
                 proxies: proxies.view(),
                 waypoints: waypoints.view(),
+                gateways: gateways.view(),
                 mesh: mesh.view(),
             }
         );

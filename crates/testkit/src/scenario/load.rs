@@ -183,22 +183,27 @@ fn clients(path: &Path) -> Result<BTreeMap<String, ClientRole>> {
             let role = match text.split_once('/') {
                 None if text == "ztunnel" => ClientRole::Ztunnel,
                 Some(("waypoint", key)) => ClientRole::Waypoint(key.parse::<ObjectKey>()?),
-                _ => bail!("client {text:?} is neither ztunnel nor waypoint/NS/NAME"),
+                Some(("gateway", key)) => {
+                    let class = ProxyClass::ingress(key.parse::<ObjectKey>()?);
+                    ClientRole::Classed(Box::new(class))
+                }
+                _ => bail!("client {text:?} is none of ztunnel, waypoint/NS/NAME, gateway/NS/NAME"),
             };
             Ok((name.clone(), role))
         })
         .collect()
 }
 
-/// `{waypoint: NS/NAME, locality: REGION/ZONE/SUBZONE, form: istio, families: V4|V6|Dual}`, all
+/// `{waypoint|gateway: NS/NAME, locality: REGION/ZONE/SUBZONE, form: istio, families: V4|V6|Dual}`, all
 /// but the first optional.
 fn class(fields: &Map<String, Value>) -> Result<ProxyClass> {
-    let mut gateway = None;
+    let mut base = None;
     let (mut locality, mut istio, mut families) = Default::default();
     for (key, value) in fields {
         let text = value.as_str().with_context(|| format!("client: {key}"))?;
         match (key.as_str(), text) {
-            ("waypoint", key) => gateway = Some(key.parse::<ObjectKey>()?),
+            ("waypoint", key) => base = Some(ProxyClass::waypoint(key.parse()?)),
+            ("gateway", key) => base = Some(ProxyClass::ingress(key.parse()?)),
             ("locality", path) => {
                 let mut parts = path.split('/').map(Str::from);
                 let mut next = || parts.next().unwrap_or_default();
@@ -220,7 +225,7 @@ fn class(fields: &Map<String, Value>) -> Result<ProxyClass> {
         locality,
         istio,
         families,
-        ..ProxyClass::waypoint(gateway.context("client: waypoint")?)
+        ..base.context("client: waypoint or gateway")?
     })
 }
 

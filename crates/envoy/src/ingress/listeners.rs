@@ -1,0 +1,337 @@
+//! The listeners of a class of ingress gateways. Source: spec/envoy-config.md §6.1–§6.6.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use flow::{Output, Reads, View};
+use model::gateway::{ListenerProtocol, ListenerRow, RouteParents, TlsMode, TlsRow};
+use model::labels::{LABEL_GATEWAY_MANAGED, LABEL_GATEWAY_NAME};
+use model::{
+    Finding, GatewayRow, Kind, Labels, MeshRow, NamespacedHostname, ObjectKey, ProxyClass,
+    ServiceRow, Str, WorkloadRow, WorkloadUid,
+};
+
+use super::servers::{self, Ports, Served};
+use super::{Gateways, ingress};
+use crate::attachment::mesh_row;
+use crate::authz::{self, Attached, Layer};
+use crate::index::{InstanceByNamespace, WorkloadByService};
+use crate::ir::{
+    ChainFilter, ClassResource, GatewayBody, GatewayChainIr, GatewayListenerIr, ListenerIr,
+    RouteAt, RouteAtIr, RouteBody, ServerTlsIr,
+};
+use crate::listeners::{CONNECT_ORIGINATE, ListenerView, bind, tls};
+use gateway::index::RouteByListener;
+
+/// Label of a Gateway's pods with its class.
+const LABEL_GATEWAY_CLASS_NAME: &str = "gateway.networking.k8s.io/gateway-class-name";
+
+/// What listeners of ingress gateways are made of, beside what waypoints need too.
+#[derive(Clone, Copy)]
+pub struct IngressTables<'t> {
+    /// Gateways of ours.
+    pub gateways: Gateways<'t>,
+    /// Services.
+    pub services: View<'t, NamespacedHostname, ServiceRow>,
+    /// Workloads; indexes [`WorkloadByService`] and [`InstanceByNamespace`].
+    pub workloads: View<'t, WorkloadUid, WorkloadRow>,
+    /// What became of the parents of routes; index [`RouteByListener`].
+    pub route_parents: View<'t, (Kind, ObjectKey), RouteParents>,
+    /// What routes do.
+    pub routes: View<'t, RouteAt, RouteAtIr>,
+}
+
+/// A listener for each port of the pods that has a chain, and the one that opens HBONE.
+pub(crate) fn derive(
+    class: &ProxyClass,
+    view: &ListenerView<'_>,
+    reads: &mut Reads,
+) -> Output<ClassResource, ListenerIr, Finding> {
+    let tables = &view.ingress;
+    let Some(gateway) = ingress(tables.gateways, reads, &class.gateway) else {
+        return Output::none();
+    };
+    let mesh = &*mesh_row(view.mesh, reads);
+    let instances = instances(gateway, tables, reads);
+    let policies = &view.policies;
+    let attached = authz::attached_to_ingress(policies, reads, mesh, &gateway.key, &instances);
+    let ports = Ports {
+        services: tables.services,
+        workloads: tables.workloads,
+    };
+    let mut open: BTreeMap<u16, Vec<&ListenerRow>> = BTreeMap::new();
+    for Served { listener, port } in servers::of(gateway, ports, reads) {
+        open.entry(port).or_default().push(listener);
+    }
+    let site = Site {
+        class,
+        gateway,
+        mesh,
+        attached: &attached,
+        tables,
+    };
+    let key = |name: Str| ClassResource::new(class.clone(), name);
+    let mut rows = vec![(key(CONNECT_ORIGINATE), ListenerIr::ConnectOriginate)];
+    for (port, listeners) in open {
+        let chains = site.chains(port, &listeners, reads);
+        if chains.is_empty() {
+            continue;
+        }
+        let name = arcstr::format!("0.0.0.0_{port}");
+        let ir = GatewayListenerIr {
+            name: name.clone(),
+            bind: bind(class),
+            port,
+            topology: class.topology,
+            chains,
+        };
+        rows.push((key(name), ListenerIr::Gateway(Box::new(ir))));
+    }
+    Output::from(rows)
+}
+
+/// Labels of the Gateway's pods; while none is known, those that they will have.
+fn instances(gateway: &GatewayRow, tables: &IngressTables<'_>, reads: &mut Reads) -> Vec<Labels> {
+    let mut found: BTreeSet<Labels> = BTreeSet::new();
+    if gateway.is_managed {
+        let pods = tables
+            .workloads
+            .by::<InstanceByNamespace>(reads, &gateway.key.ns);
+        let own = pods.filter(|(_, row)| {
+            let name = row.labels.get(LABEL_GATEWAY_NAME);
+            row.ns == gateway.key.ns && name.is_some_and(|name| *name == gateway.key.name)
+        });
+        found.extend(own.map(|(_, row)| row.labels.clone()));
+    } else {
+        for host in &gateway.targets {
+            let pods = tables.workloads.by::<WorkloadByService>(reads, host);
+            found.extend(pods.map(|(_, row)| row.labels.clone()));
+        }
+    }
+    if found.is_empty() {
+        let labels = [
+            (LABEL_GATEWAY_NAME, gateway.key.name.clone()),
+            (LABEL_GATEWAY_CLASS_NAME, gateway.class.clone()),
+            (
+                LABEL_GATEWAY_MANAGED,
+                Str::from(gateway.controller.managed_label().unwrap_or_default()),
+            ),
+        ];
+        found.insert(
+            labels
+                .into_iter()
+                .map(|(key, value)| (Str::from(key), value))
+                .collect(),
+        );
+    }
+    found.into_iter().collect()
+}
+
+/// A Gateway at a class of its proxies.
+struct Site<'a, 't> {
+    class: &'a ProxyClass,
+    gateway: &'a GatewayRow,
+    mesh: &'a MeshRow,
+    attached: &'a Attached<'t>,
+    tables: &'a IngressTables<'t>,
+}
+
+impl Site<'_, '_> {
+    /// The chains of a port. Of several that would be chosen alike the first counts; Envoy would
+    /// refuse them all.
+    fn chains(
+        &self,
+        port: u16,
+        listeners: &[&ListenerRow],
+        reads: &mut Reads,
+    ) -> Vec<GatewayChainIr> {
+        let mut out: Vec<GatewayChainIr> = Vec::new();
+        for listener in listeners {
+            let candidates = match &listener.protocol {
+                ListenerProtocol::Http => vec![self.requests(listener, port, None)],
+                ListenerProtocol::Https => {
+                    let tls = listener.tls.as_ref().filter(|tls| tls.mode.terminates());
+                    let chain = |tls| self.requests(listener, port, Some(tls));
+                    tls.map(chain).into_iter().collect()
+                }
+                ListenerProtocol::Tcp | ListenerProtocol::Tls => {
+                    self.connections(listener, listeners, reads)
+                }
+                ListenerProtocol::Hbone | ListenerProtocol::Other(_) => Vec::new(),
+            };
+            for mut chain in candidates {
+                let is_named = !chain.server_names.is_empty();
+                chain.server_names.retain(|name| {
+                    let mut others = out.iter().flat_map(|other| &other.server_names);
+                    !others.any(|other| other == name)
+                });
+                let is_taken = if is_named {
+                    chain.server_names.is_empty()
+                } else {
+                    let alike = |other: &GatewayChainIr| {
+                        other.server_names.is_empty() && other.is_tls == chain.is_tls
+                    };
+                    out.iter().any(alike)
+                };
+                if !is_taken {
+                    out.push(chain);
+                }
+            }
+        }
+        out
+    }
+
+    /// The chain of HTTP or HTTPS.
+    fn requests(&self, listener: &ListenerRow, port: u16, row: Option<&TlsRow>) -> GatewayChainIr {
+        let (filters, outbound) = self.attached.filters(self.mesh, Layer::Http);
+        let normalization =
+            ChainFilter::normalization(&filters, self.mesh.traffic.path_normalization);
+        let name = servers::config_name(Served { listener, port });
+        GatewayChainIr {
+            name: name.clone(),
+            server_names: row.map_or_else(Vec::new, |_| own_names(listener)),
+            is_tls: row.is_some(),
+            tls: row.map(|row| self.server_tls(row)),
+            filters,
+            body: GatewayBody::Http(name, normalization),
+            outbound,
+        }
+    }
+
+    /// The chains of TLS and TCP: for each TLSRoute one, then the oldest TCPRoute.
+    fn connections(
+        &self,
+        listener: &ListenerRow,
+        all: &[&ListenerRow],
+        reads: &mut Reads,
+    ) -> Vec<GatewayChainIr> {
+        let tls = listener.tls.as_ref();
+        let is_tls = listener.protocol == ListenerProtocol::Tls;
+        // Where the SNI names the service, no route leads anywhere.
+        if is_tls && tls.is_none_or(|tls| tls.mode == TlsMode::AutoPassthrough) {
+            return Vec::new();
+        }
+        let tls = tls.filter(|tls| tls.mode.terminates());
+        let alike = || all.iter().copied().filter(|one| one.protocol.has_tls());
+        let mut out = Vec::new();
+        for (kind, hosts, row) in self.routes_of(listener, reads) {
+            let mut server_names = Vec::new();
+            if kind == Kind::TlsRoute {
+                let own = hosts.iter();
+                let own = own.filter(|host| servers::is_most_specific(listener, host, alike()));
+                server_names.extend(own.filter_map(|host| server_name(host)));
+                let any = hosts.iter().any(|host| host == "*");
+                if server_names.is_empty() && !any {
+                    continue;
+                }
+                if any {
+                    server_names.clear();
+                }
+            } else if is_tls {
+                server_names = own_names(listener);
+            }
+            server_names.sort();
+            server_names.dedup();
+            let name = chain_name(listener, kind, &row.age.1);
+            out.push(self.connection(name, server_names, (is_tls, tls), &row));
+            if kind == Kind::TcpRoute {
+                break;
+            }
+        }
+        out
+    }
+
+    fn connection(
+        &self,
+        name: Str,
+        server_names: Vec<Str>,
+        (is_tls, tls): (bool, Option<&TlsRow>),
+        row: &RouteAtIr,
+    ) -> GatewayChainIr {
+        let (filters, mut outbound) = self.attached.filters(self.mesh, Layer::Tcp);
+        outbound.extend(row.outbound.iter().cloned());
+        let body = match &row.body {
+            RouteBody::Connections(to) => to.clone(),
+            RouteBody::Requests(_) => crate::ir::TcpIr::to(crate::routes::UNKNOWN),
+        };
+        GatewayChainIr {
+            name,
+            server_names,
+            is_tls,
+            tls: tls.map(|row| self.server_tls(row)),
+            filters,
+            body: GatewayBody::Tcp(body),
+            outbound,
+        }
+    }
+
+    /// Routes of connections that a listener takes: TLSRoutes before TCPRoutes, the oldest first.
+    fn routes_of(
+        &self,
+        listener: &ListenerRow,
+        reads: &mut Reads,
+    ) -> Vec<(Kind, Vec<Str>, Arc<RouteAtIr>)> {
+        let id = (listener.owner.clone(), listener.name.clone());
+        let found: Vec<_> = self
+            .tables
+            .route_parents
+            .by::<RouteByListener>(reads, &id)
+            .collect();
+        let mut out = Vec::new();
+        for (route, parents) in found {
+            let at = RouteAt {
+                gateway: self.gateway.key.clone(),
+                route: route.clone(),
+                port: None,
+            };
+            let Some(row) = self.tables.routes.get(reads, &at) else {
+                continue;
+            };
+            let taken = parents.parents.iter().flat_map(|parent| &parent.taken);
+            let here = taken.filter(|one| one.owner == id.0 && one.listener == id.1);
+            let hosts: BTreeSet<Str> = here.flat_map(|one| one.hostnames.iter().cloned()).collect();
+            out.push((route.0, hosts.into_iter().collect(), Arc::clone(row)));
+        }
+        out.sort_by(|a: &(Kind, Vec<Str>, Arc<RouteAtIr>), b| {
+            let order = |kind: Kind| kind != Kind::TlsRoute;
+            (order(a.0), &a.2.age).cmp(&(order(b.0), &b.2.age))
+        });
+        out
+    }
+
+    fn server_tls(&self, row: &TlsRow) -> ServerTlsIr {
+        ServerTlsIr {
+            mode: row.mode,
+            credentials: row.credentials.clone(),
+            authority: row.authority.clone(),
+            accepts_untrusted: row.accepts_untrusted,
+            cipher_suites: row.cipher_suites.clone(),
+            mesh: tls(self.class, self.mesh),
+        }
+    }
+}
+
+fn chain_name(listener: &ListenerRow, kind: Kind, route: &ObjectKey) -> Str {
+    let ListenerRow {
+        port, name, owner, ..
+    } = listener;
+    arcstr::format!("{kind}/{route}.{port}.{}/{}.{name}", owner.kind, owner.key)
+}
+
+/// The server names of a listener's own hostname; none for every one.
+fn own_names(listener: &ListenerRow) -> Vec<Str> {
+    listener
+        .hostname
+        .as_ref()
+        .and_then(server_name)
+        .into_iter()
+        .collect()
+}
+
+/// A host as Envoy compares it with the SNI; `None` for every host, and for one that Envoy does
+/// not take, which would cost the listener.
+fn server_name(host: &Str) -> Option<Str> {
+    let rest = host.strip_prefix("*.").unwrap_or(host);
+    let is_good = !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_graphic() && b != b'*');
+    is_good.then(|| Str::from(host.to_ascii_lowercase()))
+}
