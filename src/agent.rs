@@ -64,9 +64,16 @@ impl fmt::Display for AgentTarget {
 /// # Errors
 /// Flags that make no sense together, and what [`::agent::run`] reports.
 pub fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
-    let env = AgentEnv::read();
-    if env.has_proxy_config {
-        tracing::warn!("PROXY_CONFIG is ignored: use the flags of `ambientd agent`");
+    let mut env = AgentEnv::read();
+    match env.proxy_config {
+        Some(config) if args.gateway.role == BootstrapRole::Router => {
+            tracing::info!("of PROXY_CONFIG gatewayTopology counts, and nothing else");
+            env.metadata.insert("PROXY_CONFIG".to_owned(), config);
+        }
+        Some(_) => {
+            tracing::warn!("PROXY_CONFIG is ignored: use the flags of `ambientd agent`");
+        }
+        None => {}
     }
     let options = options(args, env.metadata)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

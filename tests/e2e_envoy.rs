@@ -19,7 +19,7 @@ use std::time::Duration;
 use anyhow::{anyhow, ensure};
 use common::Held;
 use libtest_mimic::{Arguments, Failed, Trial};
-use model::ObjectKey;
+use model::{ObjectKey, ProxyClass};
 use testkit::daemon::{BootstrapRequest, Daemon};
 use testkit::envoy::{self, Envoy};
 use testkit::scenario::{ClientRole, Scenario};
@@ -32,6 +32,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// One proxy of one scenario.
 struct Load {
     dir: PathBuf,
+    kind: &'static str,
     gateway: ObjectKey,
     ip: String,
     sotw: bool,
@@ -58,14 +59,21 @@ fn main() {
             }
         };
         for (client, role) in scenario.clients {
-            let ClientRole::Waypoint(gateway) = role else {
-                continue;
+            let (kind, gateway) = match role {
+                ClientRole::Waypoint(gateway) => ("waypoint", gateway),
+                ClientRole::Classed(class)
+                    if *class == ProxyClass::ingress(class.gateway.clone()) =>
+                {
+                    ("gateway", class.gateway)
+                }
+                _ => continue,
             };
             let n = trials.len();
             let sotw = n % SOTW_EVERY == SOTW_EVERY - 1;
             let flavour = if sotw { "sotw" } else { "delta" };
             let load = Load {
                 dir: dir.clone(),
+                kind,
                 gateway,
                 ip: format!("127.40.{n}.1"),
                 sotw,
@@ -98,11 +106,12 @@ impl Load {
             config.join("world.yaml"),
             Scenario::load(&self.dir)?.final_world()?,
         )?;
-        let want = Held::rendered(&config, &self.gateway)?;
+        let want = Held::rendered_for(&config, self.kind, &self.gateway)?;
 
         let daemon = Daemon::start(&config, &dir.path().join("state")).await?;
         let bootstrap = dir.path().join("waypoint.yaml");
         let request = BootstrapRequest {
+            kind: self.kind,
             ns: self.gateway.ns.to_string(),
             name: self.gateway.name.to_string(),
             ip: self.ip.clone(),

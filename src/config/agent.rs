@@ -111,8 +111,8 @@ pub struct AgentEnvoyArgs {
 pub struct AgentEnv {
     /// `ISTIO_META_*`, without that prefix.
     pub metadata: BTreeMap<String, String>,
-    /// Whether `PROXY_CONFIG` is set.
-    pub has_proxy_config: bool,
+    /// `PROXY_CONFIG`.
+    pub proxy_config: Option<String>,
 }
 
 impl AgentEnv {
@@ -125,7 +125,7 @@ impl AgentEnv {
         };
         Self {
             metadata: std::env::vars_os().filter_map(meta).collect(),
-            has_proxy_config: std::env::var_os("PROXY_CONFIG").is_some(),
+            proxy_config: std::env::var("PROXY_CONFIG").ok(),
         }
     }
 }

@@ -23,7 +23,16 @@ pub(crate) struct Held {
 impl Held {
     /// What `ambientd render` says that a waypoint receives.
     pub(crate) fn rendered(config_dir: &Path, gateway: &ObjectKey) -> anyhow::Result<Self> {
-        let target = format!("waypoint/{gateway}");
+        Self::rendered_for(config_dir, "waypoint", gateway)
+    }
+
+    /// The same of a `waypoint` or `gateway`.
+    pub(crate) fn rendered_for(
+        config_dir: &Path,
+        kind: &str,
+        gateway: &ObjectKey,
+    ) -> anyhow::Result<Self> {
+        let target = format!("{kind}/{gateway}");
         let all = super::ambientd_json(&["render", "--for", &target], config_dir)?;
         let of = |kind: &str| {
             all[format!("{PREFIX}{kind}")]
@@ -47,7 +56,7 @@ impl Held {
             "{target} has no cluster: {all:#}"
         );
         ensure!(
-            held.listeners.len() >= 2,
+            !held.listeners.is_empty(),
             "{target} lacks listeners: {all:#}"
         );
         Ok(held)

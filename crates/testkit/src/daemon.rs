@@ -62,9 +62,11 @@ pub struct Addrs {
     pub ready: SocketAddr,
 }
 
-/// What a waypoint's bootstrap is made of.
+/// What the bootstrap of a waypoint or gateway is made of.
 #[derive(Clone, Debug)]
 pub struct BootstrapRequest {
+    /// `waypoint` or `gateway`.
+    pub kind: &'static str,
     /// Namespace of the waypoint.
     pub ns: String,
     /// Name of the waypoint.
@@ -116,7 +118,10 @@ fn bootstrap_args(
 ) -> Vec<String> {
     let mut args = vec!["bootstrap".to_owned(), "--bind-ip".to_owned()];
     for (flag, value) in [
-        ("--for", format!("waypoint/{}/{}", request.ns, request.name)),
+        (
+            "--for",
+            format!("{}/{}/{}", request.kind, request.ns, request.name),
+        ),
         ("--config-dir", config_dir.display().to_string()),
         ("--state-dir", state_dir.display().to_string()),
         ("--xds-addr", xds.to_string()),

@@ -104,9 +104,10 @@ pub(super) fn is_most_specific<'r>(
     all: impl Iterator<Item = &'r ListenerRow>,
 ) -> bool {
     let own = specificity(listener);
+    let host = host.to_ascii_lowercase();
     let covers = |one: &ListenerRow| {
         let pattern = one.hostname.as_deref().unwrap_or(hostnames::ANY);
-        hostnames::covers(pattern, host)
+        hostnames::covers(&pattern.to_ascii_lowercase(), &host)
     };
     !all.filter(|one| covers(one))
         .any(|one| specificity(one) > own)

@@ -114,7 +114,8 @@ pub(crate) fn key(kind: Kind, slot: usize) -> ObjectKey {
     }
 }
 
-/// Classes of proxies that come and go: several of one Gateway, and one without a Gateway.
+/// Classes of proxies that come and go: several of one Gateway, waypoints and
+/// ingress gateways, and one without a Gateway.
 pub(crate) fn classes() -> Vec<ProxyClass> {
     let of = |ns: &str, name: &str| ProxyClass::waypoint(ObjectKey::new(ns, name));
     let mut bound = of("a", "w");
@@ -130,6 +131,8 @@ pub(crate) fn classes() -> Vec<ProxyClass> {
         abroad,
         of("a", "x"),
         of("b", "nobody"),
+        ProxyClass::ingress(ObjectKey::new("a", "w")),
+        ProxyClass::ingress(ObjectKey::new("b", "x")),
     ]
 }
 
@@ -464,7 +467,8 @@ fn gateway(meta: &mut Value, c: &mut Choices<'_>) -> Value {
         "gone",
         "istio-remote",
         "istio-remote",
-        "istio",
+        "istio-remote",
+        "istio-remote",
         "istio",
         "istio",
         "istio",
@@ -505,7 +509,7 @@ fn gateway(meta: &mut Value, c: &mut Choices<'_>) -> Value {
         }
         _ => json!([]),
     };
-    if class == "istio" || c.rarely(4) {
+    if class == "istio" || (class == "istio-east-west" && c.rarely(2)) {
         listeners = c.many(3, gateways::listener);
     }
     let mut spec = json!({ "gatewayClassName": class, "listeners": listeners });

@@ -11,7 +11,7 @@ use super::{Envoy, binary};
 use crate::daemon::{self, Daemon};
 use crate::{http_client, wait};
 
-/// What a waypoint with an agent is started with.
+/// What a waypoint or gateway with an agent is started with.
 #[derive(Clone, Debug)]
 pub struct AgentRequest {
     /// Namespace of the waypoint.
@@ -36,9 +36,20 @@ pub(super) struct AgentParts {
 }
 
 impl Envoy {
-    /// Starts `ambientd agent`, and waits for its Envoy's admin interface.
+    /// Starts `ambientd agent` for a waypoint, and waits for its Envoy's admin interface.
     pub async fn start_with_agent(daemon: &Daemon, request: &AgentRequest) -> anyhow::Result<Self> {
-        let mut envoy = Self::start_agent(daemon, request)?;
+        let envoy = Self::start_agent(daemon, request)?;
+        envoy.with_token(daemon, request).await
+    }
+
+    /// The same for an ingress gateway.
+    pub async fn start_gateway(daemon: &Daemon, request: &AgentRequest) -> anyhow::Result<Self> {
+        let envoy = Self::start_agent_of("gateway", daemon, request)?;
+        envoy.with_token(daemon, request).await
+    }
+
+    async fn with_token(mut self, daemon: &Daemon, request: &AgentRequest) -> anyhow::Result<Self> {
+        let envoy = &mut self;
         let token = daemon.token(&request.ns, &request.service_account, None)?;
         std::fs::write(envoy.token_path()?, token)?;
         let admin_file = envoy.agent()?.dir.path().join("run/admin-address");
@@ -51,11 +62,15 @@ impl Envoy {
         })
         .await;
         envoy.admin = found.with_context(|| envoy.log_tail())?;
-        Ok(envoy)
+        Ok(self)
     }
 
     /// Starts `ambientd agent` without a token; Envoy is not started before it has one.
     pub fn start_agent(daemon: &Daemon, request: &AgentRequest) -> anyhow::Result<Self> {
+        Self::start_agent_of("waypoint", daemon, request)
+    }
+
+    fn start_agent_of(kind: &str, daemon: &Daemon, request: &AgentRequest) -> anyhow::Result<Self> {
         let dir = TempDir::with_prefix("ambientd-agent-")?;
         let log = dir.path().join("agent.log");
         let out = std::fs::File::create(&log)?;
@@ -75,7 +90,7 @@ impl Envoy {
         for (flag, value) in [
             (
                 "--gateway",
-                format!("waypoint/{}/{}", request.ns, request.name),
+                format!("{kind}/{}/{}", request.ns, request.name),
             ),
             ("--xds-addr", daemon.addrs().xds.to_string()),
             ("--root", daemon.ca()?.root_path().display().to_string()),
