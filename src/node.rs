@@ -2,6 +2,7 @@
 
 use envoy::node::{NodeInfo, NodeKind, class_from_node};
 use model::Str;
+use model::labels::LABEL_GATEWAY_NAME;
 use xds::{Client, ClientKind, NodeError, NodeReader};
 
 /// Longest text of metadata, bytes: the longest name of a Kubernetes object.
@@ -18,6 +19,12 @@ impl NodeReader for EnvoyNodes {
         let kind = match info.kind {
             NodeKind::Ztunnel => ClientKind::Ztunnel,
             NodeKind::Waypoint => ClientKind::Envoy,
+            NodeKind::Router if info.class.is_some() => ClientKind::Envoy,
+            NodeKind::Router => {
+                return Err(NodeError(format!(
+                    "the gateway has no label {LABEL_GATEWAY_NAME}, so nothing is known to serve it"
+                )));
+            }
             other => {
                 return Err(NodeError(format!(
                     "{other:?} proxies are not served by this version"

@@ -99,7 +99,9 @@ fn config(
         let own = listener.hostname.as_deref().unwrap_or(hostnames::ANY);
         for sibling in siblings(listener, all) {
             let host = sibling.hostname.as_ref().filter(|host| is_domain(host));
-            let Some(host) = host.filter(|host| hostnames::covers(&own.to_ascii_lowercase(), &domain(host))) else {
+            let Some(host) =
+                host.filter(|host| hostnames::covers(&own.to_ascii_lowercase(), &domain(host)))
+            else {
                 continue;
             };
             let domain = domain(host);
