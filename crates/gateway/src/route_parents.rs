@@ -202,6 +202,9 @@ impl Rank {
     }
 }
 
+/// What one listener says of a route: the hosts that it takes it for, or why not.
+type Answer = Result<Vec<Str>, (Rank, String)>;
+
 /// The hosts for which a listener takes a route. The first check that fails counts.
 fn of_listener(
     route: &Route<'_>,
@@ -209,7 +212,7 @@ fn of_listener(
     listener: &ListenerRow,
     view: &RouteParentView<'_>,
     reads: &mut Reads,
-) -> Result<Vec<Str>, (Rank, String)> {
+) -> Answer {
     let name = &listener.name;
     if let Some(port) = parent.port.filter(|port| *port != listener.port) {
         let message = format!("listener {name} has port {}, not {port}", listener.port);
@@ -240,7 +243,7 @@ fn of_listener(
 /// The best of what the listeners say.
 fn merged(
     owner: &ObjectRef,
-    results: Vec<(&ListenerRow, Result<Vec<Str>, (Rank, String)>)>,
+    results: Vec<(&ListenerRow, Answer)>,
 ) -> Verdict {
     let mut taken = Vec::new();
     let mut refused: Vec<(Rank, String)> = Vec::new();

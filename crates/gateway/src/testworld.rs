@@ -250,9 +250,10 @@ impl World {
         let Some(row) = self.routes.table().row(&(kind, key)) else {
             return Vec::new();
         };
-        let shown = row.parents.iter().map(|parent| match &parent.refused {
-            Some(defect) => format!("{} {}", parent.index, defect.reason),
-            None => {
+        let shown = row.parents.iter().map(|parent| {
+            if let Some(defect) = &parent.refused {
+                format!("{} {}", parent.index, defect.reason)
+            } else {
                 let taken: Vec<String> = parent
                     .taken
                     .iter()

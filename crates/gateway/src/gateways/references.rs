@@ -5,7 +5,7 @@
 use flow::Reads;
 use model::gateway::Defect;
 use model::input::{CertificateRef, FrontendValidation, Gateway};
-use model::secret::{CA_SUFFIX, CredentialGrants};
+use model::secret::{CA_SUFFIX, CredentialGrants, SecretData};
 use model::{Finding, Kind, ObjectKey, ObjectRef, Severity, Str};
 
 use super::GatewayView;
@@ -35,6 +35,22 @@ impl Referrer<'_> {
         } else {
             Kind::Gateway
         }
+    }
+}
+
+/// What an object that is referred to holds.
+enum Held<'a> {
+    /// It does not exist.
+    Nothing,
+    /// It cannot be read.
+    Unreadable,
+    /// Values by key.
+    Data(&'a SecretData),
+}
+
+impl<'a> Held<'a> {
+    fn of(data: Option<&'a SecretData>) -> Self {
+        data.map_or(Self::Unreadable, Self::Data)
     }
 }
 
@@ -145,7 +161,9 @@ impl<'w, 't> References<'w, 't> {
         if kind == Kind::ConfigMap {
             self.grants.config_maps.insert(key.clone());
             let object = self.view.config_maps.get(self.reads, &key);
-            let data = object.map(|object| object.ok().map(|map| &map.data));
+            let data = object.map_or(Held::Nothing, |object| {
+                Held::of(object.ok().map(|map| &map.data))
+            });
             self.check_authorities(&by, (kind, &key), data)?;
             return Ok(arcstr::format!("{SCHEME_CONFIG_MAP}{key}"));
         }
@@ -154,7 +172,9 @@ impl<'w, 't> References<'w, 't> {
         for at in &secrets {
             found = found.or_else(|| self.view.secrets.get(self.reads, at));
         }
-        let data = found.map(|object| object.ok().map(|secret| &secret.data));
+        let data = found.map_or(Held::Nothing, |object| {
+            Held::of(object.ok().map(|secret| &secret.data))
+        });
         self.check_authorities(&by, (kind, &key), data)?;
         Ok(authority_name(&key))
     }
@@ -180,15 +200,15 @@ impl<'w, 't> References<'w, 't> {
         &mut self,
         by: &Referrer<'_>,
         (kind, key): (Kind, &ObjectKey),
-        data: Option<Option<&model::secret::SecretData>>,
+        held: Held<'_>,
     ) -> Result<(), Defect> {
-        let message = match data {
-            None => {
+        let message = match held {
+            Held::Nothing => {
                 self.missing(by, kind, key);
                 format!("{kind} {key} does not exist")
             }
-            Some(None) => format!("{kind} {key} cannot be read"),
-            Some(Some(data)) => match pem::authorities(data) {
+            Held::Unreadable => format!("{kind} {key} cannot be read"),
+            Held::Data(data) => match pem::authorities(data) {
                 Ok(_) => return Ok(()),
                 Err(reason) => format!("{kind} {key} cannot be used: {reason}"),
             },

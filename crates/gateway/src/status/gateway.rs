@@ -144,14 +144,14 @@ fn accepted(row: &GatewayRow, own: &ObjectRef, generation: i64) -> Condition {
 }
 
 fn resolved(row: &GatewayRow, generation: i64) -> Condition {
-    let (holds, reason, message) = match &row.client_certificate_defect {
-        Some(defect) => (false, defect.reason, defect.message.clone()),
-        None => {
-            let message = arcstr::literal!("The Gateway refers to nothing that is missing");
-            (true, "ResolvedRefs", message)
-        }
+    let new = |holds, reason, message: Str| {
+        Condition::new(RESOLVED_REFS, holds, reason, message, generation)
     };
-    Condition::new(RESOLVED_REFS, holds, reason, message, generation)
+    if let Some(defect) = &row.client_certificate_defect {
+        return new(false, defect.reason, defect.message.clone());
+    }
+    let message = arcstr::literal!("The Gateway refers to nothing that is missing");
+    new(true, "ResolvedRefs", message)
 }
 
 /// ListenerSets that add at least one listener of use.
