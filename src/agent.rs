@@ -43,7 +43,7 @@ impl FromStr for AgentTarget {
         match key.parse::<ObjectKey>() {
             Ok(key) if !key.ns.is_empty() && !key.name.is_empty() => Ok(Self { role, key }),
             _ => Err(format!(
-                "{text:?} is not `waypoint/NAMESPACE/NAME` or `router/NAMESPACE/NAME`"
+                "{text:?} is not `waypoint/NAMESPACE/NAME` or `gateway/NAMESPACE/NAME`"
             )),
         }
     }

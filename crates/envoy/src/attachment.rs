@@ -5,7 +5,9 @@
 use ipnet::IpNet;
 use model::derived::{AppProtocol, PortRow};
 use model::input::{Resolution, TargetPort, Transport};
-use model::{Finding, MeshRow, NamespacedHostname, ObjectKey, ProxyClass, ServiceRow, Str};
+use model::{
+    Finding, MeshRow, NamespacedHostname, ObjectKey, ProxyClass, ProxyRole, ServiceRow, Str,
+};
 
 use std::sync::Arc;
 
@@ -31,16 +33,16 @@ pub(crate) fn mesh_row(mesh: View<'_, (), MeshRow>, reads: &mut Reads) -> Arc<Me
     mesh.get(reads, &()).cloned().unwrap_or_default()
 }
 
-/// Whether any proxy of a gateway is connected.
+/// Whether any proxy of a gateway is connected in a role.
 pub(crate) fn is_wanted(
     proxies: View<'_, ProxyClass, ()>,
     reads: &mut Reads,
+    role: ProxyRole,
     gateway: &ObjectKey,
 ) -> bool {
     proxies
         .by::<ClassByGateway>(reads, gateway)
-        .next()
-        .is_some()
+        .any(|(class, _)| class.role == role)
 }
 
 /// The waypoints of a service, primary first and then its canary, as far as their proxies are
@@ -55,7 +57,7 @@ pub(crate) fn served_by<'s>(
         return Vec::new();
     }
     waypoints_of(service)
-        .filter(|waypoint| is_wanted(proxies, reads, waypoint))
+        .filter(|waypoint| is_wanted(proxies, reads, ProxyRole::Waypoint, waypoint))
         .collect()
 }
 
@@ -161,7 +163,7 @@ pub mod workload {
     //! Stage `attachment::workload`: addresses whose pod-IP traffic a waypoint receives.
 
     use flow::{Output, Reads, View};
-    use model::{Finding, ProxyClass, WorkloadRow, WorkloadUid};
+    use model::{Finding, ProxyClass, ProxyRole, WorkloadRow, WorkloadUid};
 
     use super::is_wanted;
     use crate::ir::DirectIr;
@@ -194,7 +196,7 @@ pub mod workload {
         else {
             return Output::none();
         };
-        if !is_wanted(view.proxies, reads, &bound.key) {
+        if !is_wanted(view.proxies, reads, ProxyRole::Waypoint, &bound.key) {
             return Output::none();
         }
         let row = DirectIr {

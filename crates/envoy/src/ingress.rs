@@ -15,7 +15,7 @@ mod servers;
 pub(crate) mod waypoint;
 
 use flow::{Reads, View};
-use model::{GatewayController, GatewayRow, ObjectKey, ProxyClass};
+use model::{GatewayController, GatewayRow, ObjectKey, ProxyClass, ProxyRole};
 
 use crate::attachment::is_wanted;
 
@@ -41,7 +41,7 @@ pub(crate) fn wanted<'t>(
     reads: &mut Reads,
     key: &ObjectKey,
 ) -> Option<&'t GatewayRow> {
-    if !is_wanted(proxies, reads, key) {
+    if !is_wanted(proxies, reads, ProxyRole::Ingress, key) {
         return None;
     }
     ingress(gateways, reads, key)

@@ -89,6 +89,7 @@ fn show(expr: &Expr) -> String {
         Expr::Is(Fact::Sni(m)) => format!("sni{}", text(m)),
         Expr::Is(Fact::Identity(m)) => format!("id{}", text(m)),
         Expr::Is(Fact::SourceIp(net)) => format!("src={net}"),
+        Expr::Is(Fact::ForwardedIp(net)) => format!("client={net}"),
         Expr::Is(Fact::Claim(path, m)) => format!("claim[{}]{}", path.join("."), texts(m)),
         Expr::Is(Fact::ClaimOrItem(path, m)) => format!("item[{}]{}", path.join("."), texts(m)),
         Expr::Is(Fact::Metadata(filter, key, m, list)) => {
@@ -137,6 +138,7 @@ fn compile(
         policies: policies.to_vec(),
         authorizers: providers(policies).map(unknown).collect(),
         tokens: None,
+        is_ingress: false,
     };
     attached.filters(mesh, layer).0
 }

@@ -69,6 +69,7 @@ fn members(workloads: &[WorkloadRow]) -> Vec<Member<'_>> {
             more: Vec::new(),
             port: 80,
             tunnel: true,
+            waypoint: None,
             health: Health::Healthy,
             weight: 1,
             workload: Str::new(),

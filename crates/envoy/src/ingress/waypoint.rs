@@ -9,12 +9,13 @@ use model::{GatewayRow, ObjectKey, ServiceRow, WorkloadRow, WorkloadUid};
 
 use super::ingress;
 use crate::index::InstanceByNamespace;
-use crate::ir::{ClusterIr, Direction, EndpointGroup, EndpointIr, Health};
+use crate::ir::{ClusterIr, EndpointGroup, EndpointIr, Health};
 
 /// Weight of the whole of a waypoint among several, in parts of one hundredth.
 const SHARE: u32 = 10_000;
 
-/// Whether proxies of a Gateway reach a service through its waypoint.
+/// Whether proxies of a Gateway reach a service through its waypoint. A Gateway that is named as
+/// waypoint itself serves nothing as such.
 pub(crate) fn applies(
     gateways: View<'_, ObjectKey, GatewayRow>,
     reads: &mut Reads,
@@ -22,7 +23,7 @@ pub(crate) fn applies(
     service: &ServiceRow,
 ) -> bool {
     service.ingress_use_waypoint
-        && service.waypoint.is_some()
+        && (service.waypoint.as_ref()).is_some_and(|bound| bound.key != *gateway)
         && vip(service).is_some()
         && ingress(gateways, reads, gateway).is_some()
 }
@@ -45,11 +46,6 @@ pub(crate) fn endpoints(
     let Some(ip) = vip(service) else {
         return Vec::new();
     };
-    debug_assert_eq!(
-        cluster.direction,
-        Direction::Outbound,
-        "others are behind it"
-    );
     let shares = service.weighted_waypoints.iter();
     let mut shares: Vec<(&ObjectKey, u32)> =
         shares.map(|one| (&one.bound.key, one.weight)).collect();

@@ -285,3 +285,44 @@ fn a_network_is_no_place_for_long_texts() {
         Err(NodeError::Value("NETWORK", _))
     ));
 }
+
+#[test]
+fn a_router_of_a_gateway_has_its_class_and_what_stands_before_it() {
+    let read = |config: serde_json::Value| {
+        let metadata = json!({
+            "PROXY_CONFIG": config,
+            "LABELS": {"gateway.networking.k8s.io/gateway-name": "door"},
+        });
+        let id = "router~10.0.0.9~door-abc.app~app.svc.cluster.local";
+        class_from_node(&node(id, metadata)).map(|info| info.class.unwrap())
+    };
+    let gateway = ObjectKey::new("app", "door");
+    assert_eq!(read(json!("")), Ok(ProxyClass::ingress(gateway.clone())));
+    let config = json!({"gatewayTopology": {
+        "numTrustedProxies": 2,
+        "forwardClientCertDetails": "ALWAYS_FORWARD_ONLY",
+        "proxyProtocol": {},
+    }, "concurrency": 2});
+    let expected = ProxyClass {
+        topology: Topology {
+            trusted_hops: 2,
+            proxy_protocol: true,
+            forward_client_cert: ForwardClientCert::AlwaysForwardOnly,
+        },
+        ..ProxyClass::ingress(gateway)
+    };
+    assert_eq!(read(config.clone()), Ok(expected.clone()));
+    assert_eq!(read(json!(config.to_string())), Ok(expected));
+    for bad in [
+        json!({"gatewayTopology": {"numTrustedProxies": -1}}),
+        json!({"gatewayTopology": {"numTrustedProxies": "2"}}),
+        json!({"gatewayTopology": {"forwardClientCertDetails": "odd"}}),
+        json!("{"),
+    ] {
+        let wrong = Err(NodeError::Metadata(
+            METADATA_PROXY_CONFIG,
+            "proxy configuration",
+        ));
+        assert_eq!(read(bad.clone()), wrong, "{bad}");
+    }
+}
