@@ -155,6 +155,9 @@ pub(crate) fn for_port(
     out
 }
 
+/// Ranked entries of a route, and where they lead.
+pub(crate) type Entries = (Vec<(Precedence, RouteIr)>, BTreeSet<Outbound>);
+
 /// The entries of an HTTPRoute or GRPCRoute that a listener of a port takes, which speaks plain
 /// HTTP or HTTPS, and where they lead; `None` where nothing is left of it.
 pub(crate) fn entries_by_listener(
@@ -163,7 +166,7 @@ pub(crate) fn entries_by_listener(
     reads: &mut Reads,
     route: (Kind, &ObjectKey),
     port: (u16, bool),
-) -> Option<(Vec<(Precedence, RouteIr)>, BTreeSet<Outbound>)> {
+) -> Option<Entries> {
     let reached = reach::by_listener(at.mesh, tables, reads, route)?;
     let mut outbound = BTreeSet::new();
     let entries = entry::entries_of(at, tables, reads, &reached, port, &mut outbound);

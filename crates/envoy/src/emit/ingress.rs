@@ -177,12 +177,12 @@ fn manager(
         ..Default::default()
     };
     normalize(&mut out, normalization);
-    forward_client_cert(&mut out, &ir.topology);
+    forward_client_cert(&mut out, ir.topology);
     out
 }
 
 /// What the application is told of the client's certificate.
-fn forward_client_cert(out: &mut hcm::HttpConnectionManager, topology: &Topology) {
+fn forward_client_cert(out: &mut hcm::HttpConnectionManager, topology: Topology) {
     use hcm::http_connection_manager::{
         ForwardClientCertDetails as Details, SetCurrentClientCertDetails,
     };

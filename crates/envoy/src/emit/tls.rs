@@ -111,8 +111,10 @@ fn clients(ir: &ServerTlsIr) -> Option<tls::common_tls_context::ValidationContex
     use tls::certificate_validation_context::TrustChainVerification;
     use tls::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
     let (source, default) = match ir.mode {
-        TlsMode::Simple | TlsMode::IstioSimple => return None,
-        TlsMode::Passthrough | TlsMode::AutoPassthrough => return None,
+        TlsMode::Simple
+        | TlsMode::IstioSimple
+        | TlsMode::Passthrough
+        | TlsMode::AutoPassthrough => return None,
         TlsMode::IstioMutual => {
             return common(&ir.mesh).validation_context_type;
         }

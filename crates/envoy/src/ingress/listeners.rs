@@ -219,7 +219,7 @@ impl Site<'_, '_> {
             if kind == Kind::TlsRoute {
                 let own = hosts.iter();
                 let own = own.filter(|host| servers::is_most_specific(listener, host, alike()));
-                server_names.extend(own.filter_map(|host| server_name(host)));
+                server_names.extend(own.filter_map(server_name));
                 let any = hosts.iter().any(|host| host == "*");
                 if server_names.is_empty() && !any {
                     continue;

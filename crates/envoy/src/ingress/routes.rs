@@ -84,19 +84,16 @@ fn at(key: &RouteAt, view: &IngressRouteView<'_>, reads: &mut Reads) -> Option<R
         mesh,
     };
     let (kind, route) = &key.route;
-    let (body, outbound) = match key.port {
-        Some(port) => {
-            let found = routes::entries_by_listener(at, &view.tables, reads, (*kind, route), port)?;
-            let entries = found.0.into_iter().map(|(rank, route)| EntryIr {
-                rank,
-                bytes: emit::route_entry(&route),
-            });
-            (RouteBody::Requests(entries.collect()), found.1)
-        }
-        None => {
-            let found = routes::connections_by_listener(at, &view.tables, reads, (*kind, route))?;
-            (RouteBody::Connections(found.0), found.1)
-        }
+    let (body, outbound) = if let Some(port) = key.port {
+        let found = routes::entries_by_listener(at, &view.tables, reads, (*kind, route), port)?;
+        let entries = found.0.into_iter().map(|(rank, route)| EntryIr {
+            rank,
+            bytes: emit::route_entry(&route),
+        });
+        (RouteBody::Requests(entries.collect()), found.1)
+    } else {
+        let found = routes::connections_by_listener(at, &view.tables, reads, (*kind, route))?;
+        (RouteBody::Connections(found.0), found.1)
     };
     Some(RouteAtIr {
         age: age(*kind, route, view, reads)?,
