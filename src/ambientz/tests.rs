@@ -264,7 +264,7 @@ fn snapshot() -> Snapshot {
     let row = |name: &str| WaypointRow {
         key: ObjectKey::new("ns", name),
         class: Str::from("istio-waypoint"),
-        is_mesh_class: true,
+        controller: Some(model::GatewayController::Waypoint),
         ready: name != "starting",
         address: Some(GatewayAddress::Ip {
             network: Str::new(),

@@ -19,7 +19,7 @@ fn waypoint(at: &str, accounts: &[&str]) -> (ObjectKey, Arc<WaypointRow>) {
     let row = WaypointRow {
         key: key(at),
         class: Str::new(),
-        is_mesh_class: false,
+        controller: None,
         ready: true,
         address: None,
         serves: model::derived::WaypointFor::None,

@@ -39,7 +39,7 @@ fn world(secrets: &str, granted: &str) -> Arc<Snapshot> {
     let row = WaypointRow {
         key: gateway.clone(),
         class: Str::new(),
-        is_mesh_class: false,
+        controller: None,
         ready: true,
         address: None,
         serves: WaypointFor::None,
