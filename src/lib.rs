@@ -16,6 +16,7 @@ pub mod config;
 pub mod credentials;
 pub mod debug_http;
 pub mod driver;
+pub mod http;
 pub mod identity;
 pub mod jwks;
 pub mod metrics;

@@ -26,6 +26,7 @@ use xds::{AdsService, Connections, Deps};
 use crate::config::ServeArgs;
 use crate::debug_http::{self, DebugState};
 use crate::driver::{self, Channels, Debounce};
+use crate::http;
 use crate::identity::{self, Snapshots};
 use crate::jwks;
 use crate::metrics::ProcessMetrics;
@@ -56,17 +57,6 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
     // Blocking requests to an API server that does not answer must not hold up the end.
     runtime.shutdown_timeout(LAST_ANSWERS);
     outcome
-}
-
-/// The tasks of the process. The end of one is the end of all.
-struct Tasks {
-    all: JoinSet<anyhow::Result<()>>,
-    /// Those that have something to finish.
-    finishing: TaskTracker,
-    /// Told first: who writes, and who lets clients in.
-    stopping: CancellationToken,
-    /// Told last: who answers, and all streams.
-    ended: CancellationToken,
 }
 
 /// What tasks read and feed.
@@ -242,17 +232,19 @@ async fn serve_debug(args: &ServeArgs, tasks: &mut Tasks, debug: DebugState) -> 
         Some(_) => debug_http::ready_only(debug.clone()),
         None => debug_http::ready_and_debug(debug.clone()),
     };
-    let limits = debug_http::Limits::default();
-    tasks.spawn_answering(debug_http::serve(
+    let limits = http::Limits::default();
+    tasks.spawn_answering(http::serve(
         ready,
+        None,
         router,
         limits,
         tasks.ended.clone(),
     ));
     let listener = bind("--debug-addr", args.debug_addr()).await?;
     let router = debug_http::router(debug);
-    tasks.spawn_answering(debug_http::serve(
+    tasks.spawn_answering(http::serve(
         listener,
+        None,
         router,
         limits,
         tasks.ended.clone(),
@@ -336,105 +328,3 @@ fn fill_from_files(
     Ok(())
 }
 
-/// Ends when the owner thread ends, so that its death is the death of the process.
-async fn watch_owner(owner: std::thread::JoinHandle<()>) -> anyhow::Result<()> {
-    while !owner.is_finished() {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    match owner.join() {
-        Ok(()) => bail!("the pipeline thread ended"),
-        Err(_) => bail!("the pipeline thread panicked"),
-    }
-}
-
-/// Every connection is a file descriptor, and the usual limit of 1,024 is for interactive use.
-fn raise_file_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, "the limit of open files stays as it is");
-    }
-}
-
-/// SIGINT and SIGTERM.
-struct Ending {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-// === impl Ending ===
-
-impl Ending {
-    fn new() -> anyhow::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            terminate: signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?,
-            interrupt: signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?,
-        })
-    }
-
-    async fn signal(&mut self) -> anyhow::Result<()> {
-        tokio::select! {
-            _ = self.terminate.recv() => Ok(()),
-            _ = self.interrupt.recv() => Ok(()),
-        }
-    }
-}
-
-// === impl Tasks ===
-
-impl Tasks {
-    fn new() -> Self {
-        Self {
-            all: JoinSet::new(),
-            finishing: TaskTracker::new(),
-            stopping: CancellationToken::new(),
-            ended: CancellationToken::new(),
-        }
-    }
-
-    /// A task that has nothing to finish.
-    fn spawn(&mut self, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
-        self.all.spawn(task);
-    }
-
-    /// A task that ends by itself after `stopping`, and is waited for.
-    fn spawn_finishing(&mut self, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
-        self.all.spawn(self.finishing.track_future(task));
-    }
-
-    /// A task that ends by itself after `ended`.
-    fn spawn_answering(&mut self, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
-        self.all.spawn(task);
-    }
-
-    /// Why the first part ended that should not.
-    async fn next_ended(&mut self) -> anyhow::Result<()> {
-        match self.all.join_next().await {
-            Some(Ok(Ok(()))) => Err(anyhow::anyhow!("a part of ambientd ended")),
-            Some(Ok(Err(error))) => Err(error),
-            Some(Err(error)) => Err(error).context("a part of ambientd failed"),
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Ends all parts: who has something to finish gets this time.
-    async fn stop(&mut self, within: Duration) {
-        self.stopping.cancel();
-        self.finishing.close();
-        if within.is_zero() {
-            self.ended.cancel();
-        }
-        let finished = tokio::time::timeout(within.max(END_MIN), self.finishing.wait()).await;
-        if finished.is_err() {
-            tracing::warn!("not all has ended in time");
-        }
-        self.ended.cancel();
-        tokio::time::sleep(LAST_ANSWERS / 5).await;
-        self.all.abort_all();
-    }
-}

@@ -554,14 +554,7 @@ async fn kubectl_is_told_by_the_webhook() {
     let port = listener.local_addr().unwrap().port();
     let stop = CancellationToken::new();
     let metrics = webhook::Metrics::register(&Registry::new()).unwrap();
-    let limits = webhook::Limits::default();
-    tokio::spawn(webhook::serve(
-        listener,
-        config,
-        metrics,
-        limits,
-        stop.clone(),
-    ));
+    tokio::spawn(webhook::serve(listener, config, metrics, stop.clone()));
 
     cluster.apply(&configuration(host, port)).unwrap();
     let (_terms, terms) = watch::channel(Some(Term {

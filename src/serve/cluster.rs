@@ -248,7 +248,7 @@ impl Cluster {
         let metrics = webhook::Metrics::register(&wires.registry)?;
         let stop = tasks.ended.clone();
         tasks.spawn(async move {
-            webhook::serve(listener, tls, metrics, webhook::Limits::default(), stop)
+            webhook::serve(listener, tls, metrics, stop)
                 .await
                 .context("webhook")
         });

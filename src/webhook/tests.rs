@@ -37,13 +37,7 @@ async fn world() -> World {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    tokio::spawn(serve(
-        listener,
-        config,
-        metrics,
-        Limits::default(),
-        shutdown,
-    ));
+    tokio::spawn(serve(listener, config, metrics, shutdown));
     World {
         addr,
         authority,
