@@ -8,6 +8,9 @@
     reason = "a test that cannot go on should stop"
 )]
 
+#[path = "common/kube.rs"]
+mod common;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,21 +36,17 @@ use proto::auth::IstioCertificateRequest;
 use proto::value::Kind as ValueKind;
 use proto::{Struct, Value};
 use snapshot::Snapshot;
-use testkit::cluster::{Cluster, Options};
+use testkit::cluster::Cluster;
 use testkit::wait;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-/// More than anything needs, even on a busy machine.
-const SOON: Duration = Duration::from_secs(60);
-const SYSTEM: &str = "istio-system";
+use common::{SOON, SYSTEM, apply_definitions};
 
 async fn control_plane() -> Cluster {
-    let cluster = Cluster::start(Options::control_plane())
-        .await
-        .expect("a cluster");
+    let cluster = common::control_plane().await.expect("a cluster");
     cluster.kubectl(&["create", "namespace", SYSTEM]).unwrap();
     cluster
 }
@@ -88,21 +87,10 @@ fn pod(ns: &str, name: &str, sa: &str, node: &str) -> String {
     )
 }
 
-/// A token of an account, for istio-ca, bound to a pod.
+/// A token of an account, bound to a pod.
 fn token(cluster: &Cluster, ns: &str, sa: &str, pod: &str) -> String {
-    let bound = ["--bound-object-kind=Pod", "--bound-object-name"];
-    let args = [
-        "create",
-        "token",
-        sa,
-        "-n",
-        ns,
-        "--audience=istio-ca",
-        bound[0],
-        bound[1],
-        pod,
-    ];
-    cluster.kubectl(&args).unwrap().trim().to_owned()
+    let pod = format!("--bound-object-name={pod}");
+    common::token_with(cluster, ns, sa, &["--bound-object-kind=Pod", &pod]).unwrap()
 }
 
 struct Callers {
@@ -528,17 +516,7 @@ fn virtual_service(name: &str, more: &str) -> String {
 async fn kubectl_is_told_by_the_webhook() {
     let cluster = control_plane().await;
     let client = cluster.client().await.unwrap();
-    let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/crds/istio.yaml");
-    let args = ["apply", "--server-side", "-f", crds];
-    cluster.kubectl(&args).unwrap();
-    let args = [
-        "wait",
-        "--for=condition=Established",
-        "--timeout=60s",
-        "crd",
-        "--all",
-    ];
-    cluster.kubectl(&args).unwrap();
+    apply_definitions(&cluster).unwrap();
 
     let authority = authority();
     let dir = tempfile::tempdir().unwrap();

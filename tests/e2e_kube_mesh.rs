@@ -10,7 +10,6 @@
     clippy::panic,
     reason = "a test that cannot go on should stop"
 )]
-#![allow(dead_code, reason = "other tests use the rest of what is shared")]
 
 #[path = "common/kube.rs"]
 mod common;
@@ -25,12 +24,11 @@ use proto::workload::{TunnelProtocol, WorkloadStatus};
 use serde_json::Value;
 use testkit::ads::ztunnel_node;
 use testkit::cluster::Cluster;
-use testkit::wait;
 use testkit::ztunnel::{MeshState, Ztunnel};
 
 use common::{
     SOON, SYSTEM, cluster, get, install, manifest, nothing_was_refused, rolled_out, service, token,
-    xds,
+    until, xds,
 };
 use load::Load;
 
@@ -46,10 +44,6 @@ const DEPLOYMENTS: [&str; 7] = [
     "reviews-v2",
     "reviews-v3",
 ];
-
-async fn until(claim: &str, mut holds: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
-    wait::until(claim, SOON, || std::future::ready(holds())).await
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mesh_on_two_nodes_follows_its_pods_and_lets_through_what_it_should() -> anyhow::Result<()>

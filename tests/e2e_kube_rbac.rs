@@ -8,12 +8,9 @@
     clippy::panic,
     reason = "a test that cannot go on should stop"
 )]
-#![allow(dead_code, reason = "other tests use the rest of what is shared")]
 
 #[path = "common/kube.rs"]
 mod common;
-#[path = "common/replica.rs"]
-mod replica;
 
 use std::time::Duration;
 
@@ -24,14 +21,12 @@ use testkit::cluster::Cluster;
 use testkit::wait;
 use testkit::ztunnel::Ztunnel;
 
+use common::replica::Replica;
 use common::{
-    ACCOUNT, SOON, SYSTEM, asked, cluster, conditions, get, install, manifest, nothing_was_refused,
-    service, token, xds,
+    ACCOUNT, SOON, SYSTEM, asked, cluster, conditions, control_plane, get, install, manifest,
+    nothing_was_refused, service, token, until, xds,
 };
-use replica::Replica;
 
-/// The binary under test.
-pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_ambientd");
 /// Something of every kind that is written about.
 const EVERYTHING: &str = include_str!("kube/everything.yaml");
 const BAD: &str = "
@@ -45,10 +40,6 @@ const RARE: [(&str, &str); 1] = [("update", "secrets")];
 
 fn everything(ns: &str) -> String {
     EVERYTHING.replace("PLACE", ns)
-}
-
-async fn until(claim: &str, mut holds: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
-    wait::until(claim, SOON, || std::future::ready(holds())).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -470,7 +461,7 @@ async fn says(replica: &Replica, wanted: &[&str], unwanted: &[&str]) -> anyhow::
 #[tokio::test(flavor = "multi_thread")]
 async fn without_rights_to_write_clients_are_served_and_findings_say_what_is_missing()
 -> anyhow::Result<()> {
-    let cluster = Cluster::start(testkit::cluster::Options::control_plane()).await?;
+    let cluster = control_plane().await?;
     common::apply_manifests(&cluster)?;
     cluster.kubectl(&["create", "serviceaccount", "ztunnel", "-n", SYSTEM])?;
     let rules = rules(&cluster)?;
