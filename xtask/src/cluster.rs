@@ -16,7 +16,10 @@ use serde_json::Value;
 
 use crate::{steps, wheel, workspace};
 
-pub(crate) use build::ensure;
+pub(crate) use build::{ensure, test};
+
+/// Tells tests and benchmarks which binary is the cluster; without it they fail.
+pub(crate) const CLUSTER_VARIABLE: &str = "AMBIENTD_CLUSTER";
 
 /// How long `up` waits; the binary itself gives up before.
 const UP_LIMIT: Duration = Duration::from_secs(100);
@@ -28,6 +31,10 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 #[derive(Subcommand)]
 pub(crate) enum Action {
     /// Start it, with ambientd as an image that its pods can run
+    ///
+    /// Where KUBEBUILDER_ASSETS names a directory, as envtest has it, etcd and kube-apiserver are
+    /// run from there, and controllers, scheduler and proxy too if they are there; everything else
+    /// is built in.
     Up {
         /// How many nodes
         #[arg(long, default_value_t = 2)]
@@ -45,6 +52,15 @@ pub(crate) enum Action {
     Status,
     /// Build the binary and print its path
     Build,
+    /// Fill one with pods that nobody runs, and say what ambientd needs for them
+    Measure {
+        /// How many
+        #[arg(long, default_value_t = 50_000)]
+        pods: u32,
+        /// Build ambientd optimised
+        #[arg(long)]
+        release: bool,
+    },
 }
 
 /// Does it.
@@ -61,7 +77,21 @@ pub(crate) fn run(action: &Action) -> Result<()> {
         Action::Down => down(),
         Action::Status => status(),
         Action::Build => ensure().map(|path| println!("{}", path.display())),
+        Action::Measure { pods, release } => measure(*pods, *release),
     }
+}
+
+/// Runs `benches/kube.rs`.
+fn measure(pods: u32, release: bool) -> Result<()> {
+    let binary = ensure()?;
+    let mut bench = steps::cargo(&["bench", "-p", "ambientd", "--bench", "kube"]);
+    if !release {
+        bench.args(["--profile", "dev"]);
+    }
+    bench
+        .env(CLUSTER_VARIABLE, binary)
+        .args(["--", "--pods", &pods.to_string()]);
+    steps::run(&mut bench)
 }
 
 /// Where the one cluster of this repository keeps its files.
@@ -90,6 +120,10 @@ fn up(nodes: u8, images: &[String], release: bool) -> Result<()> {
         println!("the cluster is up already");
         return explain(&state);
     }
+    let images = images
+        .iter()
+        .map(|image| resolve(image))
+        .collect::<Result<Vec<_>>>()?;
     let binary = ensure()?;
     let ambientd = build_ambientd(release)?;
     remove_traces(&state)?;
@@ -102,7 +136,7 @@ fn up(nodes: u8, images: &[String], release: bool) -> Result<()> {
         .args(["--nodes", &nodes.to_string()])
         .args(["--image", &format!("ambientd={}", ambientd.display())]);
     for image in images {
-        command.args(["--image", image]);
+        command.args(["--image", &image]);
     }
     detach(&mut command);
     let mut child = command
@@ -124,6 +158,21 @@ fn up(nodes: u8, images: &[String], release: bool) -> Result<()> {
         std::thread::sleep(POLL_INTERVAL);
     }
     explain(&state)
+}
+
+/// An image with the path of its program as seen from anywhere, for the cluster runs in a
+/// directory of its own. Here, so that nobody waits for a build to learn of a wrong path.
+fn resolve(image: &str) -> Result<String> {
+    let Some((name, command)) = image.split_once('=') else {
+        bail!("--image {image} is not NAME=PROGRAM [ARGS]");
+    };
+    let (program, args) = command.split_once(' ').unwrap_or((command, ""));
+    let path = Path::new(program);
+    if !path.is_file() {
+        bail!("--image {image}: {program} is not a file");
+    }
+    let path = std::path::absolute(path)?;
+    Ok(format!("{name}={} {args}", path.display()))
 }
 
 /// A process group of its own: an interrupt at the terminal is not meant for it.
@@ -158,6 +207,10 @@ fn explain(state: &Path) -> Result<()> {
         serde_json::from_str(&text).with_context(|| format!("{} is not JSON", ready.display()))?;
     let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
     let (kubeconfig, binary) = (text("kubeconfig"), text("binary"));
+    let programs = value.get("programs").and_then(Value::as_object);
+    for (part, path) in programs.into_iter().flatten() {
+        println!("{part} is {}", path.as_str().unwrap_or_default());
+    }
     let elapsed_ms = value.get("elapsedMS").and_then(Value::as_u64);
     if let Some(elapsed_ms) = elapsed_ms {
         println!("the cluster took {elapsed_ms} ms to get ready");

@@ -3,6 +3,7 @@ package node
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"sort"
 	"strings"
 
@@ -20,16 +21,44 @@ func (i images) String() string { return strings.Join(i.names(), ",") }
 
 // Set implements flag.Value: NAME=PROGRAM [ARGS...].
 func (i images) Set(value string) error {
+	name, words, err := parseImage(value)
+	if err == nil {
+		i[name] = words
+	}
+	return err
+}
+
+// CheckImage says what is wrong with an image as flags name it: NAME=PROGRAM
+// [ARGS...]. The answer is the same with an absolute path, good in any directory.
+func CheckImage(value string) (string, error) {
+	name, words, err := parseImage(value)
+	if err != nil {
+		return "", err
+	}
+	return name + "=" + strings.Join(words, " "), nil
+}
+
+func parseImage(value string) (name string, words []string, err error) {
 	name, command, ok := strings.Cut(value, "=")
-	words := strings.Fields(command)
-	if !ok || name == "" || len(words) == 0 {
-		return fmt.Errorf("%q is not NAME=PROGRAM [ARGS...]", value)
+	words = strings.Fields(command)
+	switch {
+	case !ok || name == "" || len(words) == 0:
+		return "", nil, fmt.Errorf("image %q is not NAME=PROGRAM [ARGS...]", value)
+	case imageName(name) != name:
+		return "", nil, fmt.Errorf("image %s: only the last part of a name is known to nodes: %q",
+			name, imageName(name))
 	}
-	if info, err := os.Stat(words[0]); err != nil || info.IsDir() {
-		return fmt.Errorf("image %s: %s is not a program", name, words[0])
+	if words[0], err = filepath.Abs(words[0]); err != nil {
+		return "", nil, err
 	}
-	i[name] = words
-	return nil
+	info, err := os.Stat(words[0])
+	if err != nil {
+		return "", nil, fmt.Errorf("image %s: %w", name, err)
+	}
+	if info.IsDir() || info.Mode()&0o111 == 0 {
+		return "", nil, fmt.Errorf("image %s: %s is not a program", name, words[0])
+	}
+	return name, words, nil
 }
 
 func (i images) names() []string {
