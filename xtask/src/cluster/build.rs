@@ -4,7 +4,7 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
 
@@ -27,6 +27,7 @@ pub(crate) fn ensure() -> Result<PathBuf> {
     let home = steps::tools().join(format!("{PREFIX}{:016x}", fingerprint()?));
     let binary = home.join("cluster");
     if binary.is_file() {
+        note_use(&home)?;
         return Ok(binary);
     }
     let scratch = steps::tools().join(format!("{PREFIX}build.{}", std::process::id()));
@@ -98,26 +99,50 @@ fn list(directory: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-fn build(binary: &Path) -> Result<()> {
-    let go = golang::ensure()?;
-    println!(
-        "building Kubernetes {} (5 minutes when the cache is cold) ...",
-        VERSION.2
-    );
-    let began = Instant::now();
-    let mut command = Command::new(go);
+/// Vets and tests the sources: what was compiled for the binary is not compiled again.
+///
+/// # Errors
+/// When there is no Go, or something of it fails.
+pub(crate) fn test() -> Result<()> {
+    for what in ["vet", "test"] {
+        steps::run(go(what)?.args(["-trimpath", "./..."]))?;
+    }
+    Ok(())
+}
+
+/// A command of Go among the sources, with what decides whether compiled packages are reused.
+fn go(what: &str) -> Result<Command> {
+    let mut command = Command::new(golang::ensure()?);
     command
         .current_dir(sources())
         .env("CGO_ENABLED", "0")
         .env("GOTOOLCHAIN", "local")
         .env("GOFLAGS", "-mod=readonly")
-        .args(["build", "-buildvcs=false", "-trimpath"])
+        .arg(what);
+    Ok(command)
+}
+
+fn build(binary: &Path) -> Result<()> {
+    let mut command = go("build")?;
+    println!(
+        "building Kubernetes {} (5 minutes when the cache is cold) ...",
+        VERSION.2
+    );
+    let began = Instant::now();
+    command
+        .args(["-buildvcs=false", "-trimpath"])
         .args(["-ldflags", &link_flags(), "-o"])
         .arg(binary)
         .arg(".");
     steps::run(&mut command)?;
     println!("built it in {:.0} s", began.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// Has the directory say when its binary was last given to anybody.
+fn note_use(home: &Path) -> Result<()> {
+    let noted = fs::File::open(home).and_then(|home| home.set_modified(SystemTime::now()));
+    noted.with_context(|| format!("cannot note the use of {}", home.display()))
 }
 
 /// Removes builds of earlier sources, for each is more than 100 MB; but none that a test
