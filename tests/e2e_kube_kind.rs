@@ -1,0 +1,216 @@
+//! What people type: every kubectl step of `cargo xtask kind-up`, on a real cluster.
+//!
+//! The list of steps is one for kind and for here; only where definitions and the sample come
+//! from differs. Each step has to show what it should, so a new one needs a row in [`STEPS`].
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test that cannot go on should stop"
+)]
+#![allow(dead_code, reason = "other tests use the rest of what is shared")]
+
+#[path = "common/kube.rs"]
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::process::Command;
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+use testkit::cluster::{self, Cluster};
+
+use common::{SYSTEM, cluster, get, nothing_was_refused};
+
+const APP: &str = "bookinfo";
+/// Those of the sample.
+const DEPLOYMENTS: [&str; 7] = [
+    "client",
+    "details-v1",
+    "productpage-v1",
+    "ratings-v1",
+    "reviews-v1",
+    "reviews-v2",
+    "reviews-v3",
+];
+
+/// The steps in their order: what each is called, and what kubectl says when it worked.
+const STEPS: [(&str, &[&str]); 11] = [
+    (
+        "The Gateway API",
+        &[
+            "gateways.gateway.networking.k8s.io serverside-applied",
+            "authorizationpolicies.security.istio.io serverside-applied",
+        ],
+    ),
+    (
+        "Wait until the API server knows it",
+        &["gatewayclasses.gateway.networking.k8s.io condition met"],
+    ),
+    (
+        "ambientd, where istiod would be",
+        &["deployment.apps/istiod created", "service/istiod created"],
+    ),
+    (
+        "Wait for ambientd",
+        &["deployment \"istiod\" successfully rolled out"],
+    ),
+    (
+        "Wait for the root certificate that ztunnel mounts",
+        &["configmap/istio-ca-root-cert condition met"],
+    ),
+    (
+        "A namespace for the sample",
+        &["namespace/bookinfo created"],
+    ),
+    (
+        "The sample",
+        &[
+            "deployment.apps/productpage-v1 created",
+            "service/productpage created",
+        ],
+    ),
+    (
+        "Enrol the namespace: its pods need no restart",
+        &["namespace/bookinfo"],
+    ),
+    (
+        "Wait for the sample",
+        &[
+            "deployment.apps/productpage-v1 condition met",
+            "deployment.apps/reviews-v3 condition met",
+        ],
+    ),
+    (
+        "What is there",
+        &["deployment.apps/istiod", "pod/istiod-", "1/1", "Running"],
+    ),
+    (
+        "What is wrong with the configuration, as Events",
+        &["No resources found"],
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kubectl_step_of_kind_up_works_and_shows_what_it_should() -> anyhow::Result<()> {
+    let cluster = cluster(2, []).await?;
+    let shown = kind_up(&cluster, "first")?;
+    println!("{shown}");
+    steps_show_what_they_should(&shown)?;
+    ambientd_is_in_place_of_istiod(&cluster)?;
+    the_sample_is_enrolled_and_answers(&cluster)?;
+
+    // Who runs it again, as after a failure half-way, disturbs nothing.
+    let before = pods(&cluster)?;
+    kind_up(&cluster, "again")?;
+    ensure!(pods(&cluster)? == before, "pods were replaced");
+    nothing_was_refused(&cluster)
+}
+
+/// Runs it as a person would; the answer is what it and kubectl print.
+fn kind_up(cluster: &Cluster, name: &str) -> anyhow::Result<String> {
+    let output = cluster.dir().join(format!("kind-up-{name}.log"));
+    let file = File::create(&output)?;
+    let kubectl = format!("{} kubectl", cluster::binary()?.display());
+    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(["xtask", "kind-up", "--only-kubectl", "--kubeconfig"])
+        .arg(cluster.kubeconfig())
+        .args(["--kubectl", &kubectl])
+        .env("KUBECACHEDIR", cluster.dir().join("kubectl-cache"))
+        .stdout(file.try_clone()?)
+        .stderr(file)
+        .status()
+        .context("cargo xtask kind-up")?;
+    let shown = fs::read_to_string(output)?;
+    if status.success() {
+        return Ok(shown);
+    }
+    let pods = cluster.kubectl(&["describe", "pods", "-A"]);
+    let pods = pods.unwrap_or_else(|error| error.to_string());
+    anyhow::bail!("kind-up ended with {status}:\n{shown}\n{pods}")
+}
+
+/// Each step's output is between its own heading and the next one's.
+fn steps_show_what_they_should(shown: &str) -> anyhow::Result<()> {
+    let count = STEPS.len();
+    let mut rest = shown;
+    for (at, (what, wanted)) in STEPS.iter().enumerate() {
+        let heading = format!("[{}/{count}] {what}\n", at + 1);
+        let (_, after) = rest
+            .split_once(&heading)
+            .with_context(|| format!("no step {heading:?}"))?;
+        rest = after;
+        let next = format!("\n[{}/{count}] ", at + 2);
+        let output = after.split_once(&next).map_or(after, |(output, _)| output);
+        // The command and what to expect of it are no output.
+        let said = output
+            .lines()
+            .filter(|line| !line.starts_with("  $ ") && !line.starts_with("  expect: "));
+        let said = said.collect::<Vec<_>>().join("\n");
+        for text in *wanted {
+            ensure!(said.contains(text), "{what}: no {text:?} in\n{said}");
+        }
+    }
+    Ok(())
+}
+
+/// By the names by which istioctl, ztunnel and people look for it.
+fn ambientd_is_in_place_of_istiod(cluster: &Cluster) -> anyhow::Result<()> {
+    let list = get(cluster, SYSTEM, &["pods", "-l", "app=istiod"])?;
+    let pods = list["items"].as_array().context("no list")?;
+    ensure!(!pods.is_empty(), "no pods of istiod");
+    for pod in pods {
+        let container = &pod["status"]["containerStatuses"][0];
+        ensure!(container["name"] == "discovery", "{container}");
+        ensure!(container["ready"] == true, "{container}");
+        ensure!(container["restartCount"] == 0, "{container}");
+        let image = pod["spec"]["containers"][0]["image"].as_str();
+        ensure!(image == Some("ambientd:dev"), "{image:?}");
+    }
+    // Where the README says that they are.
+    let named = |kind: &str, query: &str, field: &str| -> anyhow::Result<BTreeSet<String>> {
+        let path = format!("jsonpath={{.items[*].metadata.{field}}}");
+        let list = cluster.kubectl(&["get", kind, "-A", "--field-selector", query, "-o", &path])?;
+        Ok(list.split(' ').map(str::to_owned).collect())
+    };
+    let roots = named(
+        "configmaps",
+        "metadata.name=istio-ca-root-cert",
+        "namespace",
+    )?;
+    let wanted = named(
+        "namespaces",
+        "metadata.name!=kube-public,metadata.name!=kube-node-lease",
+        "name",
+    )?;
+    ensure!(roots == wanted, "{roots:?} instead of {wanted:?}");
+    Ok(())
+}
+
+fn the_sample_is_enrolled_and_answers(cluster: &Cluster) -> anyhow::Result<()> {
+    let namespace = get(cluster, APP, &["namespace", APP])?;
+    let mode = &namespace["metadata"]["labels"]["istio.io/dataplane-mode"];
+    ensure!(mode == "ambient", "{mode}");
+    for name in DEPLOYMENTS {
+        let status = &get(cluster, APP, &["deployment", name])?["status"];
+        ensure!(
+            status["readyReplicas"] == status["replicas"] && status["replicas"].as_u64() >= Some(1),
+            "{name}: {status}"
+        );
+    }
+    let ask = ["curl", "-sS", "-m", "10", "http://productpage:9080/"];
+    let exec = ["-n", APP, "exec", "deploy/client", "--"];
+    cluster.kubectl(&[&exec[..], &ask].concat()).map(drop)
+}
+
+/// Every pod that there is, by what tells it from one that took its place.
+fn pods(cluster: &Cluster) -> anyhow::Result<BTreeSet<String>> {
+    let list = get(cluster, SYSTEM, &["pods", "-A"])?;
+    let uid = |pod: &Value| pod["metadata"]["uid"].as_str().map(str::to_owned);
+    let all = list["items"].as_array().context("no list")?;
+    all.iter().map(|pod| uid(pod).context("no uid")).collect()
+}
