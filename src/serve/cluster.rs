@@ -126,7 +126,10 @@ impl Cluster {
 
     /// Who says what tokens are worth.
     pub(super) fn reviewer(&self) -> Arc<dyn TokenReviewer> {
-        Arc::new(ApiReviewer::new(self.client.clone()))
+        Arc::new(ApiReviewer::telling(
+            self.client.clone(),
+            self.reports.clone(),
+        ))
     }
 
     /// Takes part in the election, and writes what the leader writes.

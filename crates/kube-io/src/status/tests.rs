@@ -12,10 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use http::{Request, Response};
 use kube::client::Body;
 use model::object::Input;
-use model::status::{
-    Condition, MANAGER_ALLOCATION, MANAGER_SERVICE, MANAGER_WAYPOINT_POLICY,
-    MANAGER_ZTUNNEL_POLICY, TYPE_FINDINGS,
-};
+use model::status::{Condition, MANAGER_SERVICE, TYPE_FINDINGS};
 use model::{Finding, Kind, ObjectKey, Severity};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -23,11 +20,18 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::{ObservedStatus, Term};
 
+mod sent;
+
 const BOUND: &str = "istio.io/WaypointBound";
 const OLD: &str = "2020-01-01T00:00:00Z";
 
 fn object(kind: Kind, name: &str) -> ObjectRef {
     ObjectRef::new(kind, ObjectKey::new("shop", name))
+}
+
+/// A Service.
+fn service(ns: &str, name: &str) -> ObjectRef {
+    ObjectRef::new(Kind::Service, ObjectKey::new(ns, name))
 }
 
 fn row(conditions: &[(&'static str, &'static str)]) -> StatusRow {
@@ -53,219 +57,6 @@ fn seen(version: u64, status: Value) -> ObservedStatus {
         status,
         managers: vec![MANAGER_SERVICE.to_owned()],
     }
-}
-
-fn conditions(body: &Value) -> Vec<(&str, &str)> {
-    let list = body["status"]["conditions"].as_array().unwrap().iter();
-    list.map(|it| {
-        (
-            it["type"].as_str().unwrap(),
-            it["lastTransitionTime"].as_str().unwrap(),
-        )
-    })
-    .collect()
-}
-
-#[test]
-fn where_lists_merge_a_manager_sends_its_own_conditions_alone() {
-    let status = json!({"conditions": [written("foreign", "x"), written(BOUND, "same")]});
-    let seen = seen(7, status);
-    let service = object(Kind::Service, "a");
-    assert!(!plan::is_due(
-        MANAGER_SERVICE,
-        &row(&[(BOUND, "same")]),
-        &seen,
-        Form::Map
-    ));
-    let more = row(&[(BOUND, "same"), ("istio.io/VisibilityApplied", "new")]);
-    assert!(plan::is_due(MANAGER_SERVICE, &more, &seen, Form::Map));
-    let body = plan::body(&service, (MANAGER_SERVICE, &more), &seen, Form::Map, "now");
-    // What says the same keeps its time.
-    let sent = [(BOUND, OLD), ("istio.io/VisibilityApplied", "now")];
-    assert_eq!(conditions(&body), sent);
-    assert_eq!(
-        body["metadata"],
-        json!({"name": "a", "namespace": "shop", "uid": "u", "resourceVersion": "7"})
-    );
-    // Removing.
-    assert!(plan::is_due(MANAGER_SERVICE, &row(&[]), &seen, Form::Map));
-    let body = plan::body(
-        &service,
-        (MANAGER_SERVICE, &row(&[])),
-        &seen,
-        Form::Map,
-        "now",
-    );
-    assert_eq!(body["status"], json!({}));
-    let foreign = ObservedStatus {
-        managers: vec!["other".to_owned()],
-        ..seen
-    };
-    assert!(!plan::is_due(
-        MANAGER_SERVICE,
-        &row(&[]),
-        &foreign,
-        Form::Map
-    ));
-}
-
-#[test]
-fn where_lists_do_not_merge_everything_that_others_wrote_is_sent_again() {
-    let status = json!({"conditions": [
-        written("Reconciled", "x"), written("ZtunnelAccepted", "z"), written("WaypointAccepted", "old"),
-    ]});
-    let seen = seen(7, status);
-    let policy = object(Kind::AuthorizationPolicy, "p");
-    let wanted = row(&[("WaypointAccepted", "new")]);
-    let body = plan::body(
-        &policy,
-        (MANAGER_WAYPOINT_POLICY, &wanted),
-        &seen,
-        Form::Atomic,
-        "now",
-    );
-    let sent = [
-        ("Reconciled", OLD),
-        ("ZtunnelAccepted", OLD),
-        ("WaypointAccepted", "now"),
-    ];
-    assert_eq!(conditions(&body), sent);
-    let body = plan::body(
-        &policy,
-        (MANAGER_ZTUNNEL_POLICY, &row(&[])),
-        &seen,
-        Form::Atomic,
-        "now",
-    );
-    assert_eq!(
-        conditions(&body),
-        [("Reconciled", OLD), ("WaypointAccepted", OLD)]
-    );
-}
-
-#[test]
-fn generation_reason_message_and_value_are_compared_and_numbers_may_be_text() {
-    let wanted = StatusRow {
-        conditions: vec![Condition::new("ZtunnelAccepted", true, "Good", "m", 3)],
-        ..StatusRow::default()
-    };
-    let cases = [
-        ("observedGeneration", json!(3), false),
-        ("observedGeneration", json!("3"), false),
-        ("observedGeneration", json!(2), true),
-        ("reason", json!("Bad"), true),
-        ("message", json!("n"), true),
-        ("status", json!("False"), true),
-        ("lastTransitionTime", json!("never"), false),
-    ];
-    for (field, value, differs) in cases {
-        let mut condition = written("ZtunnelAccepted", "m");
-        condition["observedGeneration"] = json!(3);
-        condition[field] = value.clone();
-        let seen = seen(1, json!({"conditions": [condition]}));
-        assert_eq!(
-            plan::differs(MANAGER_ZTUNNEL_POLICY, &wanted, &seen),
-            differs,
-            "{field} {value}"
-        );
-    }
-    let twice =
-        json!({"conditions": [written("ZtunnelAccepted", "m"), written("ZtunnelAccepted", "m")]});
-    assert!(plan::differs(
-        MANAGER_ZTUNNEL_POLICY,
-        &wanted,
-        &seen(1, twice)
-    ));
-}
-
-#[test]
-fn addresses_are_compared_in_order_and_take_no_condition_along() {
-    let wanted = StatusRow {
-        addresses: Some(vec![("240.240.0.1".into(), "a.example".into())]),
-        ..StatusRow::default()
-    };
-    let entry = object(Kind::ServiceEntry, "e");
-    let listed = json!({"addresses": [{"host": "a.example", "value": "240.240.0.1"}]});
-    assert!(!plan::differs(
-        MANAGER_ALLOCATION,
-        &wanted,
-        &seen(1, listed)
-    ));
-    let other = seen(
-        1,
-        json!({"addresses": [], "conditions": [written("x", "y")]}),
-    );
-    assert!(plan::differs(MANAGER_ALLOCATION, &wanted, &other));
-    let body = plan::body(
-        &entry,
-        (MANAGER_ALLOCATION, &wanted),
-        &other,
-        Form::Atomic,
-        "now",
-    );
-    assert_eq!(
-        body["status"],
-        json!({"addresses": [{"value": "240.240.0.1", "host": "a.example"}]})
-    );
-    let none = StatusRow {
-        addresses: Some(Vec::new()),
-        ..StatusRow::default()
-    };
-    assert!(!plan::differs(
-        MANAGER_ALLOCATION,
-        &none,
-        &seen(1, Value::Null)
-    ));
-}
-
-#[test]
-fn findings_become_one_condition_that_fits() {
-    let of = |code, severity, name: &str| {
-        let message = format!("What {code} does");
-        Finding::new(
-            code,
-            severity,
-            object(Kind::Service, name),
-            message,
-            "Change it",
-        )
-        .at("spec.x")
-    };
-    let mut all = vec![
-        of("wp-unused", Severity::Warning, "a"),
-        of("wp-missing", Severity::Error, "a"),
-        of("wp-headless", Severity::Info, "b"),
-        Finding::new("x", Severity::Error, object(Kind::Pod, "a"), "m", "f"),
-    ];
-    let rows = findings::by_object(&all);
-    assert_eq!(
-        rows.keys()
-            .map(|it| it.key.name.as_str())
-            .collect::<Vec<_>>(),
-        ["a"]
-    );
-    let condition = &rows[&object(Kind::Service, "a")].conditions[0];
-    assert_eq!(
-        (condition.ty.as_str(), condition.reason.as_str()),
-        (TYPE_FINDINGS, "WpMissing")
-    );
-    assert_eq!(
-        condition.message,
-        "error wp-missing spec.x: What wp-missing does. Change it\n\
-         warning wp-unused spec.x: What wp-unused does. Change it"
-    );
-    for number in 0..500 {
-        let mut finding = of("wp-missing", Severity::Error, "a");
-        finding.message = format!("{number} {}", "ü".repeat(3_000)).into();
-        all.push(finding);
-    }
-    let rows = findings::by_object(&all);
-    let message = &rows[&object(Kind::Service, "a")].conditions[0].message;
-    assert!(
-        message.len() < 20_000 && message.ends_with(" more"),
-        "{}",
-        message.len()
-    );
 }
 
 /// What an API server answers: a status code, and whether the object changes.
@@ -352,8 +143,9 @@ fn apply_to(observed: &Observed, mut body: Value, drops: bool) -> Value {
             .unwrap()
             .remove("observedGeneration");
     }
-    let kind = plan::find(body["kind"].as_str().unwrap()).unwrap();
-    let object = object(kind, body["metadata"]["name"].as_str().unwrap());
+    let kind = find_kind(body["kind"].as_str().unwrap()).unwrap();
+    let text = |field: &str| body["metadata"][field].as_str().unwrap().to_owned();
+    let object = ObjectRef::new(kind, ObjectKey::new(text("namespace"), text("name")));
     let old = observed.get(&object).unwrap();
     let version = old.resource_version.parse::<u64>().unwrap() + 1;
     body["metadata"]["resourceVersion"] = json!(version.to_string());
@@ -385,8 +177,38 @@ impl World {
         self.snapshots.send_replace(Some(Arc::new(snapshot)));
     }
 
+    /// Services that are there, and are each to have a condition.
+    fn want(&mut self, objects: &[ObjectRef]) {
+        let rows = objects.iter().map(|object| {
+            self.observed.set(object.clone(), Some(seen(1, json!({}))));
+            let key = StatusKey {
+                object: object.clone(),
+                manager: MANAGER_SERVICE,
+            };
+            (key, Arc::new(row(&[(BOUND, "m")])))
+        });
+        let snapshot = Snapshot {
+            statuses: rows.collect(),
+            ..Snapshot::default()
+        };
+        self.snapshots.send_replace(Some(Arc::new(snapshot)));
+    }
+
+    fn holds(&self, object: &ObjectRef) -> bool {
+        let seen = self.observed.get(object).unwrap();
+        seen.status["conditions"][0]["type"] == BOUND
+    }
+
     fn sent(&self) -> usize {
         self.requests.lock().len()
+    }
+
+    fn sent_to(&self, part: &str) -> usize {
+        let requests = self.requests.lock();
+        requests
+            .iter()
+            .filter(|(uri, _)| uri.contains(part))
+            .count()
     }
 }
 
@@ -443,70 +265,95 @@ async fn a_conflict_is_judged_anew_and_a_bad_object_holds_up_no_other() {
         (count == 1).then(|| json!({"kind": "Status", "code": 409, "reason": "Conflict"}))
     };
     let mut world = world(Arc::new(script));
-    for name in ["a", "bad", "c"] {
-        world
-            .observed
-            .set(object(Kind::Service, name), Some(seen(1, json!({}))));
-    }
-    let wanted = row(&[(BOUND, "m")]);
-    world.publish(&[
-        ("a", wanted.clone()),
-        ("bad", wanted.clone()),
-        ("c", wanted),
-    ]);
+    let all = ["a", "bad", "c"].map(|name| service("shop", name));
+    world.want(&all);
     pass(30).await;
-    let holds = |name: &str| {
-        let seen = world.observed.get(&object(Kind::Service, name)).unwrap();
-        seen.status["conditions"][0]["type"] == BOUND
-    };
-    assert!(holds("a") && holds("c") && !holds("bad"));
-    let tried = |world: &World| {
-        let requests = world.requests.lock();
-        requests
-            .iter()
-            .filter(|(uri, _)| uri.contains("/bad/"))
-            .count()
-    };
-    assert_eq!(tried(&world), 5);
+    assert_eq!(all.map(|it| world.holds(&it)), [true, false, true]);
+    assert_eq!(world.sent_to("/bad/"), 5);
     pass(80).await;
-    assert_eq!(tried(&world), 10);
+    assert_eq!(world.sent_to("/bad/"), 10);
+}
+
+/// What is told while something is, and then nothing more.
+async fn told(world: &mut World) -> Finding {
+    let told = world.findings.recv().await.unwrap();
+    let [Input::SourceFindings(_, all)] = &told[..] else {
+        panic!("{told:?}")
+    };
+    assert_eq!(all.len(), 1, "{all:?}");
+    assert!(world.findings.try_recv().is_err());
+    all[0].clone()
+}
+
+fn forbidden() -> Value {
+    json!({"kind": "Status", "code": 403, "reason": "Forbidden",
+        "message": "services \"a\" is forbidden: User \"u\" cannot patch resource \"services/status\""})
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_kind_that_may_not_be_written_is_told_once_and_tried_by_one_object() {
-    let (open, is_open) = watch::channel(false);
-    let script = move |_: &str, _: u64| {
-        (!*is_open.borrow()).then(|| {
-            json!({"kind": "Status", "code": 403, "reason": "Forbidden",
-                "message": "services \"a\" is forbidden: User \"u\" cannot patch resource \"services/status\""})
-        })
-    };
-    let mut world = world(Arc::new(script));
-    let names: Vec<String> = (0..200).map(|number| format!("s{number}")).collect();
-    for name in &names {
-        world
-            .observed
-            .set(object(Kind::Service, name), Some(seen(1, json!({}))));
+async fn a_kind_that_cannot_be_written_is_told_once_and_tried_by_one_object() {
+    let absent = json!({"kind": "Status", "code": 404, "reason": "NotFound", "details": {},
+        "message": "the server could not find the requested resource"});
+    for (answer, code) in [
+        (forbidden(), "kube-write-forbidden"),
+        (absent, "kube-status-not-served"),
+    ] {
+        let (open, is_open) = watch::channel(false);
+        let script = move |_: &str, _: u64| (!*is_open.borrow()).then(|| answer.clone());
+        let mut world = world(Arc::new(script));
+        let all: Vec<_> = (0..200)
+            .map(|number| service("shop", &format!("s{number}")))
+            .collect();
+        world.want(&all);
+        pass(60).await;
+        // At most what was under way, and then a few probes.
+        let sent = world.sent();
+        assert!(sent <= 25, "{code} {sent}");
+        pass(1_200).await;
+        assert!(world.sent() - sent <= 6, "{code} {sent} {}", world.sent());
+        assert_eq!(told(&mut world).await.code, code);
+        open.send_replace(true);
+        pass(700).await;
+        assert!(all.iter().all(|it| world.holds(it)), "{code}");
+        let told = world.findings.recv().await.unwrap();
+        assert!(matches!(&told[..], [Input::SourceFindings(_, all)] if all.is_empty()));
     }
-    let rows: Vec<(&str, StatusRow)> = names
-        .iter()
-        .map(|name| (name.as_str(), row(&[(BOUND, "m")])))
-        .collect();
-    world.publish(&rows);
-    pass(300).await;
-    // At most what was under way, and then a few probes.
-    assert!(world.sent() <= 25, "{}", world.sent());
-    let told = world.findings.recv().await.unwrap();
-    assert!(
-        matches!(&told[..], [Input::SourceFindings(_, all)] if all[0].code == "kube-write-forbidden")
-    );
-    open.send_replace(true);
-    pass(700).await;
-    let holds = |name: &String| {
-        let seen = world.observed.get(&object(Kind::Service, name)).unwrap();
-        seen.status["conditions"][0]["type"] == BOUND
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_where_a_kind_may_not_be_written_stops_no_other() {
+    let script = |uri: &str, _: u64| uri.contains("/namespaces/shut/").then(forbidden);
+    let mut world = world(Arc::new(script));
+    let at = |ns: &str| -> Vec<_> {
+        (0..50)
+            .map(|number| service(ns, &format!("s{number}")))
+            .collect()
     };
-    assert!(names.iter().all(holds));
+    let (shut, open) = (at("shut"), at("open"));
+    // The one that refuses comes first, and others later.
+    world.want(&shut);
+    pass(60).await;
+    world.want(&[shut.clone(), open.clone()].concat());
+    pass(2).await;
+    assert!(open.iter().all(|it| world.holds(it)));
+    pass(600).await;
+    assert!(
+        world.sent_to("/shut/") <= 16 + 10,
+        "{}",
+        world.sent_to("/shut/")
+    );
+    let finding = told(&mut world).await;
+    assert!(
+        finding
+            .message
+            .contains("patch services/status in namespace shut;"),
+        "{finding:?}"
+    );
+    // Nothing is left there that needs the right.
+    for object in &shut {
+        world.observed.set(object.clone(), None);
+    }
+    pass(700).await;
     let told = world.findings.recv().await.unwrap();
     assert!(matches!(&told[..], [Input::SourceFindings(_, all)] if all.is_empty()));
 }
@@ -585,37 +432,6 @@ async fn where_two_disagree_ours_is_repeated_ever_more_seldom() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_kind_without_status_subresource_is_told_once_and_tried_by_one_object() {
-    let script = |_: &str, _: u64| {
-        Some(
-            json!({"kind": "Status", "code": 404, "reason": "NotFound", "details": {},
-            "message": "the server could not find the requested resource"}),
-        )
-    };
-    let mut world = world(Arc::new(script));
-    let names: Vec<String> = (0..50).map(|number| format!("s{number}")).collect();
-    for name in &names {
-        world
-            .observed
-            .set(object(Kind::Service, name), Some(seen(1, json!({}))));
-    }
-    let rows: Vec<(&str, StatusRow)> = names
-        .iter()
-        .map(|name| (name.as_str(), row(&[(BOUND, "m")])))
-        .collect();
-    world.publish(&rows);
-    pass(60).await;
-    let sent = world.sent();
-    pass(1_200).await;
-    assert!(world.sent() - sent <= 6, "{} {sent}", world.sent());
-    let told = world.findings.recv().await.unwrap();
-    assert!(
-        matches!(&told[..], [Input::SourceFindings(_, all)] if all[0].code == "kube-status-not-served")
-    );
-    assert!(world.findings.try_recv().is_err());
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_write_that_panics_is_tried_again() {
     let script = |_: &str, count: u64| {
         assert!(count > 1, "the first write panics on purpose");
@@ -651,4 +467,39 @@ async fn findings_name_no_generation_that_they_may_not_be_of() {
         (1, &json!(TYPE_FINDINGS))
     );
     assert!(condition.get("observedGeneration").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_to_what_belongs_to_another_control_plane() {
+    let world = world(Arc::new(|_, _| None));
+    let gateway = object(Kind::Gateway, "a");
+    let finding = Finding::new("wp-not-ready", Severity::Error, gateway.clone(), "m", "f");
+    let publish = |is_foreign: bool| {
+        let snapshot = Snapshot {
+            findings: [finding.clone()].into_iter().collect(),
+            foreign: is_foreign.then(|| gateway.clone()).into_iter().collect(),
+            ..Snapshot::default()
+        };
+        world.snapshots.send_replace(Some(Arc::new(snapshot)));
+    };
+    let says = || {
+        let seen = world.observed.get(&gateway).unwrap();
+        seen.status["conditions"][0]["type"] == TYPE_FINDINGS
+    };
+    world
+        .observed
+        .set(gateway.clone(), Some(seen(1, json!({}))));
+    publish(true);
+    pass(30).await;
+    assert_eq!(world.sent(), 0);
+    publish(false);
+    pass(30).await;
+    assert!(world.sent() == 1 && says());
+    // What was written stays: it is the other one's to replace, whatever it says.
+    publish(true);
+    pass(30).await;
+    let theirs = json!({"conditions": [written(TYPE_FINDINGS, "theirs")]});
+    world.observed.set(gateway.clone(), Some(seen(9, theirs)));
+    pass(100).await;
+    assert_eq!(world.sent(), 1);
 }
