@@ -90,7 +90,8 @@ pub struct MeshArgs {
     #[arg(short = 'n', long, alias = "namespace", env = "POD_NAMESPACE", default_value = model::defaults::ROOT_NAMESPACE)]
     pub system_namespace: String,
     /// Revision of this control plane: Istio objects of another `istio.io/rev` are not taken;
-    /// empty takes all.
+    /// empty takes all. Status of the Gateway API is written to what names the revision or a tag of
+    /// it, and, where it is the default one, to what names none; empty is `default`.
     #[arg(long, env = "REVISION", default_value = "")]
     pub revision: String,
     /// Switches.
@@ -270,6 +271,19 @@ pub struct RotateArgs {
     /// Trust domain that the new root names.
     #[arg(long, default_value = model::defaults::TRUST_DOMAIN)]
     pub trust_domain: String,
+    /// The root is in the Secret istio-ca-secret of the cluster where this runs, or of that of
+    /// `$KUBECONFIG`, instead of a directory.
+    #[arg(long)]
+    pub in_cluster: bool,
+    /// The root is in that Secret of the cluster of this kubeconfig.
+    #[arg(long)]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig; by default its current one.
+    #[arg(long, requires = "kubeconfig")]
+    pub context: Option<String>,
+    /// Namespace of the Secret; that of the control plane.
+    #[arg(long, short, env = "POD_NAMESPACE", default_value = model::defaults::ROOT_NAMESPACE)]
+    pub namespace: String,
 }
 
 /// A step of the rotation.

@@ -9,7 +9,7 @@ use crate::input::{
     AuthorizationPolicy, DestinationRule, EndpointSlice, Gateway, GatewayClass, GrpcRoute,
     HttpRoute, MeshConfig, Namespace, Node, PeerAuthentication, Pod, ReferenceGrant,
     RequestAuthentication, Service, ServiceEntry, TargetRef, TcpRoute, TlsRoute, VirtualService,
-    WorkloadEntry,
+    WebhookConfiguration, WorkloadEntry,
 };
 use crate::jwks::Jwks;
 use crate::names::{Kind, ObjectKey};
@@ -153,6 +153,8 @@ objects! {
     WorkloadEntry(WorkloadEntry),
     Secret(Secret),
     ConfigMap(ConfigMap),
+    MutatingWebhookConfiguration(WebhookConfiguration),
+    ValidatingWebhookConfiguration(WebhookConfiguration),
     MeshConfig(MeshConfig),
 }
 

@@ -13,6 +13,8 @@ use ambient::mesh::{self, MeshDefaults, MeshView};
 use ambient::namespace_binding::{self, NamespaceBinding, NamespaceBindingView};
 use ambient::network_gateway::{self, GatewaysByNetwork, NetworkGatewayRow, NetworkGatewayView};
 use ambient::node_locality::{self, NodeLocalityView};
+use ambient::ownership::gateway::ForeignGatewayView;
+use ambient::ownership::{self, OwnershipView};
 use ambient::peer_binding::{self, PeerBinding, PeerBindingView};
 use ambient::pod_facts::{self, PodFactView};
 use ambient::pod_link::{self, PodLink, PodLinkKey, PodLinkView};
@@ -40,6 +42,7 @@ use envoy::static_clusters::{self, StaticClusterView};
 use flow::{Changes, Derived, Dirty, Reads, Touched};
 use model::derived::Locality;
 use model::jwks::Wanted;
+use model::ownership::Revisions;
 use model::secret::{CredentialGrants, Material, MaterialKey};
 use model::status::{StatusKey, StatusRow};
 use model::{
@@ -76,6 +79,8 @@ pub(crate) struct Stages {
     started: bool,
     notes_seen: u64,
     mesh: Stage<(), (), MeshRow>,
+    ownership: Stage<(), (), Revisions>,
+    foreign_gateways: Stage<ObjectKey, ObjectKey, ()>,
     node_localities: Stage<ObjectKey, ObjectKey, Locality>,
     network_gateways: Stage<ObjectKey, ObjectKey, NetworkGatewayRow>,
     waypoints: Stage<ObjectKey, ObjectKey, WaypointRow>,
@@ -141,6 +146,8 @@ pub(crate) struct DerivedChanges {
     pub(crate) jwks_wanted: Changes<Str, Wanted>,
     pub(crate) waypoints: Changes<ObjectKey, WaypointRow>,
     pub(crate) mesh: Changes<(), MeshRow>,
+    pub(crate) revisions: Changes<(), Revisions>,
+    pub(crate) foreign_gateways: Changes<ObjectKey, ()>,
     pub(crate) pods: Changes<ObjectKey, PodFact>,
     pub(crate) notes: bool,
 }
@@ -153,6 +160,8 @@ impl Stages {
             started: false,
             notes_seen: 0,
             mesh: Derived::new("mesh"),
+            ownership: Derived::new("ownership"),
+            foreign_gateways: Derived::new("foreign_gateways"),
             node_localities: Derived::new("node_localities"),
             network_gateways: Derived::new("network_gateways").with_index::<GatewaysByNetwork>(),
             waypoints: Derived::new("waypoints")
@@ -236,6 +245,12 @@ impl Stages {
             .unwrap_or_default()
     }
 
+    /// What this control plane owns.
+    pub(crate) fn revisions(&self) -> Revisions {
+        let row = self.ownership.table().row(&());
+        row.map(|row| Revisions::clone(row)).unwrap_or_default()
+    }
+
     /// The workloads of a service.
     pub(crate) fn members(
         &self,
@@ -266,6 +281,18 @@ impl Stages {
                 defaults: &self.defaults,
                 mesh_configs: inputs.mesh_configs.view(),
                 namespaces: inputs.namespaces.view(),
+            }
+        );
+        let revisions = update!(
+            touched,
+            self.ownership,
+            first.then_some(()).into_iter(),
+            ownership::derive,
+            OwnershipView {
+                defaults: &self.defaults,
+                mutating_webhooks: inputs.mutating_webhooks.view(),
+                validating_webhooks: inputs.validating_webhooks.view(),
+                services: inputs.services.view(),
             }
         );
         let mesh = self.mesh.view();
@@ -300,6 +327,18 @@ impl Stages {
             }
         );
         let waypoints = self.waypoints.view();
+        let foreign_gateways = update!(
+            touched,
+            self.foreign_gateways,
+            changed.gateways.keys().cloned(),
+            ownership::gateway::derive,
+            ForeignGatewayView {
+                revisions: self.ownership.view(),
+                gateways: inputs.gateways.view(),
+                namespaces: inputs.namespaces.view(),
+                waypoints,
+            }
+        );
         update!(
             touched,
             self.namespace_bindings,
@@ -689,6 +728,8 @@ impl Stages {
             jwks_wanted,
             waypoints: waypoint_changes,
             mesh: mesh_changes,
+            revisions,
+            foreign_gateways,
             pods,
             notes,
         }

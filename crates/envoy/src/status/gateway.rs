@@ -6,13 +6,14 @@ mod programmed;
 
 use flow::{Reads, View};
 use model::input::{Gateway, Service};
+use model::ownership::Revisions;
 use model::status::{Condition, ListenerStatus, MANAGER_GATEWAY_API, StatusKey, StatusRow};
 use model::{
     Kind, MeshRow, Meta, NamespacedHostname, ObjectKey, ObjectRef, Parsed, Str, WaypointRow,
     WorkloadRow, WorkloadUid,
 };
 
-use super::{ACCEPTED, PROGRAMMED, RESOLVED_REFS, StatusOutput};
+use super::{ACCEPTED, PROGRAMMED, RESOLVED_REFS, StatusOutput, is_ours};
 use crate::attachment::mesh_row;
 use crate::routes::RouteTables;
 use listeners::{is_built, is_valid};
@@ -31,6 +32,8 @@ const ANNOTATION_SERVICE_TYPE: &str = "networking.istio.io/service-type";
 pub struct GatewayStatusView<'t> {
     /// Gateways.
     pub gateways: View<'t, ObjectKey, Parsed<Gateway>>,
+    /// What is ours.
+    pub revisions: View<'t, (), Revisions>,
     /// Their rows.
     pub waypoints: View<'t, ObjectKey, WaypointRow>,
     /// Services as they are written.
@@ -44,7 +47,8 @@ pub struct GatewayStatusView<'t> {
     pub mesh: View<'t, (), MeshRow>,
 }
 
-/// The status of a waypoint; no row for Gateways of other classes, or that cannot be read.
+/// The status of a waypoint; no row for Gateways of other classes or control planes, or that cannot
+/// be read.
 pub fn derive(p: &P, view: &GatewayStatusView<'_>, reads: &mut Reads) -> StatusOutput {
     let Some(object) = view.gateways.get(reads, p) else {
         return StatusOutput::gone();
@@ -56,6 +60,9 @@ pub fn derive(p: &P, view: &GatewayStatusView<'_>, reads: &mut Reads) -> StatusO
     let Ok(gateway) = &object.body else {
         return StatusOutput::none();
     };
+    if !is_ours(&object.meta, view.revisions, view.tables.namespaces, reads) {
+        return StatusOutput::none();
+    }
     let mesh = mesh_row(view.mesh, reads);
     let key = StatusKey {
         object: ObjectRef::new(Kind::Gateway, p.clone()),

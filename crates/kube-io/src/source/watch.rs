@@ -218,6 +218,9 @@ impl<S: Sink> Driver<S> {
         if let Some(fields) = &self.target.fields {
             config = config.fields(fields);
         }
+        if let Some(labels) = self.target.labels {
+            config = config.labels(labels);
+        }
         watcher(objects, config)
     }
 

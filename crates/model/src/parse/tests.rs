@@ -957,3 +957,47 @@ proptest! {
         prop_assert_eq!(first, recognise(&value, "f"));
     }
 }
+
+#[test]
+fn of_a_webhook_configuration_with_a_revision_two_labels_are_kept() {
+    let webhook = |kind: &str, version: &str, labels: Value| {
+        json!({
+            "apiVersion": format!("admissionregistration.k8s.io/{version}"),
+            "kind": kind,
+            "metadata": {
+                "name": "istio-revision-tag-prod", "namespace": "ignored", "labels": labels,
+                "annotations": {"a": "b"}, "generation": 7, "uid": "u",
+                "creationTimestamp": "2024-01-01T00:00:00Z",
+            },
+            "webhooks": [{"clientConfig": {"caBundle": "c29tZXRoaW5n"}}],
+        })
+    };
+    let wanted = |labels: [(&str, &str); 2]| Meta {
+        key: ObjectKey::cluster("istio-revision-tag-prod"),
+        labels: labels.map(|(key, value)| (key.into(), value.into())).into(),
+        ..Meta::default()
+    };
+    let tag = json!({"istio.io/tag": "prod", "istio.io/rev": "canary", "app": "injector"});
+    let meta = wanted([("istio.io/tag", "prod"), ("istio.io/rev", "canary")]);
+    for kind in [
+        "MutatingWebhookConfiguration",
+        "ValidatingWebhookConfiguration",
+    ] {
+        let row = object(&webhook(kind, "v1", tag.clone()));
+        assert_eq!((row.kind().as_str(), row.meta()), (kind, &meta));
+        assert_eq!((row.notes(), row.invalid()), ([].as_slice(), None));
+        for foreign in [json!({}), json!({"istio.io/tag": "prod"}), json!(7)] {
+            for version in ["v1", "v1beta1"] {
+                let recognised = recognise(&webhook(kind, version, foreign.clone()), "f.yaml");
+                assert_eq!(recognised, Recognised::NotAnInput(None), "{foreign}");
+            }
+        }
+    }
+    let bad = json!({"istio.io/tag": true, "istio.io/rev": "canary"});
+    let row = object(&webhook("MutatingWebhookConfiguration", "v1", bad));
+    assert_eq!(
+        row.meta().label("istio.io/rev").map(Str::as_str),
+        Some("canary")
+    );
+    assert_eq!(row.notes().len(), 1, "{:?}", row.notes());
+}

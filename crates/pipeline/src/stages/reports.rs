@@ -295,6 +295,7 @@ impl Stages {
                 tables,
                 waypoints,
                 gateway_classes: inputs.gateway_classes.view(),
+                revisions: self.ownership.view(),
                 mesh,
             }
         );
@@ -305,6 +306,7 @@ impl Stages {
             envoy_status::gateway::derive,
             GatewayStatusView {
                 gateways: inputs.gateways.view(),
+                revisions: self.ownership.view(),
                 waypoints,
                 service_objects: inputs.services.view(),
                 workloads: self.workloads.view(),
@@ -343,6 +345,8 @@ macro_rules! notes {
 
 notes!(
     mesh,
+    ownership,
+    foreign_gateways,
     node_localities,
     network_gateways,
     waypoints,

@@ -18,6 +18,8 @@ use serde_json::{Map, Value, json};
 pub(crate) const NAMESPACES: [&str; 3] = ["a", "b", "istio-system"];
 const NAMES: [&str; 3] = ["x", "y", "w"];
 const NODES: [&str; 2] = ["n1", "n2"];
+const TAGS: [&str; 2] = ["istio-revision-tag-default", "istio-revision-tag-prod"];
+const VALIDATORS: [&str; 2] = ["istiod-default-validator", "other-validator"];
 const CLASSES: [&str; 2] = ["istio-waypoint", "custom"];
 /// Pods, entries, slices and inline endpoints share them.
 const IPS: [&str; 5] = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "fd00::1", "10.0.0.4"];
@@ -67,6 +69,8 @@ pub(crate) fn slots(kind: Kind) -> usize {
         Kind::MeshConfig => 1,
         Kind::Namespace => NAMESPACES.len(),
         Kind::Node => NODES.len(),
+        Kind::MutatingWebhookConfiguration => TAGS.len(),
+        Kind::ValidatingWebhookConfiguration => VALIDATORS.len(),
         Kind::GatewayClass => CLASSES.len(),
         _ => NAMESPACES.len() * NAMES.len(),
     }
@@ -93,6 +97,7 @@ pub(crate) fn defaults(c: &mut Choices<'_>) -> MeshDefaults {
     MeshDefaults {
         revision: c.of(&["stable", ""]).into(),
         system_namespace: c.of(&["istio-system", "istio-system", "b"]).into(),
+        is_alone: !c.rarely(2),
         features,
         ..MeshDefaults::default()
     }
@@ -104,6 +109,8 @@ pub(crate) fn key(kind: Kind, slot: usize) -> ObjectKey {
         Kind::MeshConfig => ObjectKey::new("istio-system", "istio"),
         Kind::Namespace => ObjectKey::cluster(NAMESPACES[slot]),
         Kind::Node => ObjectKey::cluster(NODES[slot]),
+        Kind::MutatingWebhookConfiguration => ObjectKey::cluster(TAGS[slot]),
+        Kind::ValidatingWebhookConfiguration => ObjectKey::cluster(VALIDATORS[slot]),
         Kind::GatewayClass => ObjectKey::cluster(CLASSES[slot]),
         _ => ObjectKey::new(
             NAMESPACES[slot % NAMESPACES.len()],
@@ -141,6 +148,10 @@ pub(crate) fn document(kind: Kind, slot: usize, c: &mut Choices<'_>) -> Value {
         Kind::MeshConfig => return mesh_config(c),
         Kind::Namespace => namespace(&mut meta, c),
         Kind::Node => node(&mut meta, c),
+        Kind::MutatingWebhookConfiguration | Kind::ValidatingWebhookConfiguration => {
+            tag(&mut meta, c);
+            json!({})
+        }
         Kind::GatewayClass => gateway_class(&mut meta, c),
         Kind::Gateway => gateway(&mut meta, c),
         Kind::ReferenceGrant => reference_grant(c),
@@ -172,7 +183,8 @@ pub(crate) fn document(kind: Kind, slot: usize, c: &mut Choices<'_>) -> Value {
         meta["generation"] = json!(2);
     }
     nothing_that_matters(&mut doc, &mut meta, c);
-    if kind.group().ends_with("istio.io") {
+    let is_gateway_api = kind.group() == "gateway.networking.k8s.io";
+    if is_gateway_api || kind.group().ends_with("istio.io") {
         let revision = c.of(&[
             None,
             None,
@@ -187,6 +199,20 @@ pub(crate) fn document(kind: Kind, slot: usize, c: &mut Choices<'_>) -> Value {
         ]);
         label(&mut meta, "istio.io/rev", revision);
     }
+    if kind == Kind::Namespace {
+        let revision = c.of(&[
+            None,
+            None,
+            None,
+            Some("stable"),
+            Some("prod"),
+            Some("canary"),
+        ]);
+        label(&mut meta, "istio.io/rev", revision);
+    }
+    if kind == Kind::Service && c.rarely(12) {
+        tag(&mut meta, c);
+    }
     let version = match kind.group() {
         "" => "v1".to_owned(),
         "gateway.networking.k8s.io" if kind == Kind::ReferenceGrant => {
@@ -199,6 +225,14 @@ pub(crate) fn document(kind: Kind, slot: usize, c: &mut Choices<'_>) -> Value {
     doc["kind"] = json!(kind.as_str());
     doc["metadata"] = meta;
     doc
+}
+
+/// What gives a revision another name.
+fn tag(meta: &mut Value, c: &mut Choices<'_>) {
+    let revision = c.of(&["stable", "stable", "default", "canary"]);
+    label(meta, "istio.io/rev", revision);
+    let tag = c.of(&[Some("prod"), Some("prod"), Some("default"), None]);
+    label(meta, "istio.io/tag", tag);
 }
 
 // === Parts ===

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use crate::objects::{self, Choices};
 
 /// Kinds as often as they should be edited.
-const EDITED: [Kind; 38] = [
+const EDITED: [Kind; 40] = [
     Kind::Service,
     Kind::Service,
     Kind::Service,
@@ -53,6 +53,8 @@ const EDITED: [Kind; 38] = [
     Kind::GrpcRoute,
     Kind::TcpRoute,
     Kind::TlsRoute,
+    Kind::MutatingWebhookConfiguration,
+    Kind::ValidatingWebhookConfiguration,
 ];
 
 /// One edit.
