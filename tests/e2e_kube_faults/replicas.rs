@@ -2,13 +2,13 @@
 
 use std::time::Instant;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use kube::Api;
 use kube::api::{DynamicObject, PostParams};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::common::{SOON, get, writes};
+use crate::common::{SOON, writes};
 use crate::world::{World, entry, resource};
 
 /// Objects that change while nobody looks.
