@@ -12,12 +12,14 @@ mod agent;
 mod features;
 mod istiod;
 mod serve;
+mod tls;
 mod values;
 
 pub use agent::{AgentArgs, AgentEnv, AgentEnvoyArgs};
 pub use features::{FeatureArgs, WaypointMissing};
 pub use istiod::{log_filter, read};
 pub use serve::ServeArgs;
+pub use tls::TlsLimits;
 pub use values::{OptionalAddr, OptionalCidr};
 
 use values::{duration, go_bool};

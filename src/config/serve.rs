@@ -37,6 +37,9 @@ pub struct ServeArgs {
         conflicts_with = "config_dir"
     )]
     pub mesh_config: PathBuf,
+    /// Another ConfigMap of the namespace with mesh config, which the usual one is applied over.
+    #[arg(long, hide = true, env = "SHARED_MESH_CONFIG")]
+    pub shared_mesh_config: Option<String>,
     /// Directory for the CA, the key of tokens and issued certificates; created with mode 0700.
     /// Only with --config-dir: in a cluster nothing is written to disk.
     #[arg(long, env = "AMBIENTD_STATE_DIR", default_value = ".ambientd")]
@@ -55,6 +58,12 @@ pub struct ServeArgs {
     /// As istiod has it: plain text is served on loopback, whatever the address says.
     #[arg(long = "grpcAddr", hide = true, value_parser = listen_or_nothing)]
     pub grpc_addr: Option<OptionalAddr>,
+    /// Lowest version of TLS that is offered: 1.2 or 1.3.
+    #[arg(long)]
+    pub tls_min_version: Option<String>,
+    /// Cipher suites of TLS 1.2 that are offered (comma-separated); by default all that are safe.
+    #[arg(long, value_delimiter = ',')]
+    pub tls_cipher_suites: Vec<String>,
     /// Address of the debug endpoints and metrics; by default port 15014, with --config-dir on
     /// loopback, else everywhere.
     #[arg(long, alias = "monitoringAddr", value_parser = listen)]

@@ -67,6 +67,7 @@ impl Cluster {
             system_namespace: args.mesh.system_namespace.clone(),
             revision: args.mesh.revision.clone(),
             mesh_config_file: Some(args.mesh_config.clone()),
+            shared_mesh_config: args.shared_mesh_config.clone().filter(|it| !it.is_empty()),
             metrics: SourceMetrics::register(&wires.registry)?,
             request_timeout: args.api_request_timeout,
             idle_timeout: args.api_idle_timeout,

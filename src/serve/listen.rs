@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tonic::service::Routes;
 use xds::{AdsService, IdentityPolicy, Limits, ServerConfig};
 
-use crate::config::ServeArgs;
+use crate::config::{ServeArgs, TlsLimits};
 use crate::identity::{self, ServingNames, SnapshotNodes};
 
 /// A request for a certificate, bytes: twice the longest CSR.
@@ -83,7 +83,9 @@ pub(super) async fn listeners(
         None => None,
     };
     let (names, ips) = serving_names(args);
-    let names = ServingNames { names, ips };
+    let version = args.tls_min_version.as_deref();
+    let (tls, _) = TlsLimits::read(version, &args.tls_cipher_suites);
+    let names = ServingNames { names, ips, tls };
     let (tls, config) = watch::channel(identity::serving(authority, &names)?);
     let renewal = identity::renew(Arc::clone(authority), names, tls);
     // What is decoded before the caller is known must be small.

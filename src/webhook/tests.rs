@@ -29,6 +29,7 @@ async fn world() -> World {
     let names = ServingNames {
         names: vec!["istiod.istio-system.svc".to_owned()],
         ips: Vec::new(),
+        ..ServingNames::default()
     };
     let config = identity::serving(&authority, &names).unwrap();
     let (tls, config) = watch::channel(config);

@@ -20,7 +20,6 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt as _};
 use model::input::LabelSelector;
 use model::{Kind, Labels, ObjectKey, ObjectRef, Str};
-use serde_json::json;
 use snapshot::Snapshot;
 use tokio::sync::watch;
 use tokio::task::JoinSet;

@@ -30,7 +30,7 @@ mod io_guard;
 mod tls;
 
 pub(crate) use connection::Going;
-pub use tls::tls_config;
+pub use tls::{tls_config, tls_config_of};
 
 /// Pause after a failed accept, for instance for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);

@@ -8,6 +8,7 @@ use http::{Request, Response};
 use kube::client::Body;
 use kube::runtime::watcher::Event;
 use model::MeshRow;
+use serde_json::json;
 
 use super::send::{CREATE, Write};
 use super::*;

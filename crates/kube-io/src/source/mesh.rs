@@ -10,7 +10,7 @@ use model::finding::{Finding, Severity};
 use model::object::{Input, Meta, Object};
 use model::parse::{Recognised, mesh_config, recognise};
 use model::{Kind, ObjectKey, Str};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::watch as channel;
 
 use crate::KindState;
@@ -50,14 +50,26 @@ pub(super) async fn run(
     };
     let config = &context.config;
     match &config.mesh_config_file {
-        Some(path) if path.exists() => watch_file(&context, path, keeper).await,
+        Some(path) if path.exists() => {
+            if let Some(shared) = &config.shared_mesh_config {
+                keeper.tell_unused(shared);
+            }
+            watch_file(&context, path, keeper).await
+        }
         _ => {
             context.health.set(Kind::MeshConfig, KindState::Listing, "");
             let name = config_map_name(&config.revision);
-            let target = Target::mesh(&config.system_namespace, &name);
+            let shared = config.shared_mesh_config.clone();
+            let shared = shared.filter(|shared| *shared != name);
+            // Of two names no watch can be, so that it is of all there.
+            let only = shared.is_none().then_some(name.as_str());
+            let target = Target::mesh(&config.system_namespace, only);
             let sink = MeshConfigMap {
                 keeper,
-                listed: None,
+                name: name.clone(),
+                shared,
+                now: Texts::default(),
+                listed: Texts::default(),
             };
             Driver::new(context, target, sink).run(catalogue).await
         }
@@ -73,12 +85,16 @@ async fn read(path: &Path) -> Result<String, String> {
     tokio::fs::read_to_string(path).await.map_err(problem)
 }
 
-fn from_text(text: Result<String, String>) -> Object {
-    let meta = Meta {
+/// Of a row that is of no ConfigMap.
+fn row_meta() -> Meta {
+    Meta {
         key: ObjectKey::new(ROOT_NAMESPACE, NAME),
         ..Meta::default()
-    };
-    from_yaml(meta, text)
+    }
+}
+
+fn from_text(text: Result<String, String>) -> Object {
+    from_yaml(row_meta(), text)
 }
 
 fn from_yaml(meta: Meta, text: Result<String, String>) -> Object {
@@ -112,6 +128,24 @@ struct Keeper {
 // === impl Keeper ===
 
 impl Keeper {
+    /// Says that a shared ConfigMap has no effect.
+    fn tell_unused(&self, shared: &str) {
+        let object = model::ObjectRef {
+            kind: Str::from("Environment"),
+            key: ObjectKey::cluster("SHARED_MESH_CONFIG"),
+        };
+        let finding = Finding::new(
+            "env-ignored",
+            Severity::Warning,
+            object,
+            arcstr::format!("ConfigMap {shared} has no effect: mesh config is a mounted file"),
+            "Put what it says into the file, or remove the variable",
+        );
+        let place = Some(ObjectKey::new(ROOT_NAMESPACE, "shared"));
+        self.findings
+            .set(&Str::from("MeshConfig"), place, Some(finding));
+    }
+
     /// What to deliver now; `None` in place of an object when there is none.
     fn take(&mut self, object: Option<Object>) -> Vec<Input> {
         let invalid = object.as_ref().and_then(Object::invalid);
@@ -166,49 +200,246 @@ async fn watch_file(context: &Context, path: &Path, mut keeper: Keeper) -> Resul
     }
 }
 
-/// The ConfigMap.
+/// The ConfigMap, and the one that is shared.
 struct MeshConfigMap {
     keeper: Keeper,
-    listed: Option<Object>,
+    name: String,
+    /// Applied underneath (`SHARED_MESH_CONFIG`).
+    shared: Option<String>,
+    now: Texts,
+    listed: Texts,
 }
 
-/// The row of a ConfigMap; `None` without key `mesh`.
-fn from_config_map(mut object: RawObject, api: &ApiResource) -> Option<Object> {
+/// What the two ConfigMaps hold; `None` without key `mesh`.
+#[derive(Default)]
+struct Texts {
+    own: Option<(Meta, String)>,
+    shared: Option<String>,
+    /// Names of networks that the own one has, which have no effect.
+    networks: String,
+}
+
+/// The text of a ConfigMap; `None` without key `mesh`.
+fn from_config_map(mut object: RawObject, api: &ApiResource) -> Option<(Meta, String)> {
     object.prepare(&api.api_version, "ConfigMap");
     let metadata = object.value.get_mut("metadata")?;
     let map = metadata.as_object_mut()?;
     map.insert("name".to_owned(), json!(NAME));
     map.insert("namespace".to_owned(), json!(ROOT_NAMESPACE));
     match recognise(&object.value, NAME) {
-        Recognised::MeshYaml(meta, yaml) => Some(from_yaml(meta, Ok(yaml))),
+        Recognised::MeshYaml(meta, yaml) => Some((meta, yaml)),
         _ => None,
     }
 }
 
+// === impl Texts ===
+
+impl Texts {
+    /// The row; `None` when neither says anything.
+    fn object(&self, shared_name: &str) -> Option<Object> {
+        match (&self.own, &self.shared) {
+            (None, None) => None,
+            (Some((meta, text)), None) => Some(from_yaml(meta.clone(), Ok(text.clone()))),
+            (own, Some(shared)) => {
+                let (meta, text) = own.clone().unwrap_or_else(|| (row_meta(), String::new()));
+                let under =
+                    document(shared).map_err(|reason| format!("ConfigMap {shared_name}: {reason}"));
+                let under = under.and_then(|under| match under {
+                    Value::Object(_) | Value::Null => Ok(under),
+                    _ => Err(format!("ConfigMap {shared_name}: these are no fields")),
+                });
+                let merged = under.and_then(|under| Ok(merge(under, document(&text)?)));
+                Some(match &merged {
+                    Ok(value) => mesh_config(meta, Ok(value)),
+                    Err(reason) => mesh_config(meta, Err(reason.clone())),
+                })
+            }
+        }
+    }
+}
+
+// === impl MeshConfigMap ===
+
+impl MeshConfigMap {
+    fn is_own(&self, object: &RawObject) -> bool {
+        object.key().is_some_and(|key| *key.name == *self.name)
+    }
+
+    fn is_shared(&self, object: &RawObject) -> bool {
+        let key = object.key();
+        key.is_some_and(|key| self.shared.as_deref() == Some(&*key.name))
+    }
+
+    /// Takes an object up into what is listed, or what is now.
+    fn put(&self, texts: &mut Texts, object: RawObject, api: &ApiResource) {
+        if self.is_own(&object) {
+            let text = object.value.pointer("/data/meshNetworks");
+            texts.networks = networks(text.and_then(Value::as_str).unwrap_or_default());
+            texts.own = from_config_map(object, api);
+        } else if self.is_shared(&object) {
+            texts.shared = from_config_map(object, api).map(|(_, text)| text);
+        }
+    }
+
+    fn tell_networks(&self) {
+        let names = &self.now.networks;
+        let finding = (!names.is_empty()).then(|| {
+            let object =
+                model::ObjectRef::new(Kind::MeshConfig, ObjectKey::new(ROOT_NAMESPACE, NAME));
+            Finding::new(
+                "mesh-networks-ignored",
+                Severity::Warning,
+                object,
+                arcstr::format!(
+                    "meshNetworks has no effect ({names}): networks are those of the label topology.istio.io/network, and gateways that are named here are not used"
+                ),
+                "Label the namespace of the control plane, and what is in another network; empty meshNetworks",
+            )
+            .at("data.meshNetworks")
+        });
+        let place = Some(ObjectKey::new(ROOT_NAMESPACE, "meshNetworks"));
+        let findings = &self.keeper.findings;
+        findings.set(&Str::from("MeshConfig"), place, finding);
+    }
+
+    fn take(&mut self) -> Vec<Input> {
+        self.tell_networks();
+        let name = self.shared.as_deref().unwrap_or_default();
+        let object = self.now.object(name);
+        self.keeper.take(object)
+    }
+}
+
+/// Names of networks that a text of `meshNetworks` has, for a message; empty when there are none.
+fn networks(text: &str) -> String {
+    const NAMED_MAX: usize = 5;
+    const CHARS_MAX: usize = 200;
+    let value = match document(text) {
+        Ok(value) => value,
+        Err(_) => return "it cannot be read".to_owned(),
+    };
+    let all = value.get("networks").and_then(Value::as_object);
+    let names: Vec<&str> = all
+        .into_iter()
+        .flat_map(|all| all.keys().map(String::as_str))
+        .take(NAMED_MAX)
+        .collect();
+    let names = names.join(", ");
+    let line = names.chars().take(CHARS_MAX);
+    line.map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Mesh config over a shared one. Source: spec/control-plane.md §5.2.
+fn merge(under: Value, over: Value) -> Value {
+    let (mut merged, over) = match (under, over) {
+        (Value::Object(under), Value::Object(over)) => (camel_keys(under), camel_keys(over)),
+        (under, Value::Null) => return under,
+        // What is no object is told of where it is read.
+        (_, over) => return over,
+    };
+    for (key, value) in over {
+        let value = match (key.as_str(), merged.remove(&key)) {
+            ("defaultConfig" | "defaultProviders", Some(under)) => fields_over(under, value),
+            ("extensionProviders", Some(under)) => named_over(under, value),
+            ("trustDomainAliases", Some(under)) => union(under, value),
+            (_, _) => value,
+        };
+        merged.insert(key, value);
+    }
+    Value::Object(merged)
+}
+
+/// Fields by their names in JSON, so that both spellings of one meet.
+fn camel_keys(map: Map<String, Value>) -> Map<String, Value> {
+    let camel = |key: String| {
+        let mut words = key.split('_');
+        let mut whole = words.next().unwrap_or_default().to_owned();
+        for word in words {
+            let mut chars = word.chars();
+            whole.extend(chars.next().into_iter().flat_map(char::to_uppercase));
+            whole.push_str(chars.as_str());
+        }
+        whole
+    };
+    let pairs = map.into_iter();
+    pairs.map(|(key, value)| (camel(key), value)).collect()
+}
+
+/// Fields over fields, and maps among them once more.
+fn fields_over(under: Value, over: Value) -> Value {
+    let (Value::Object(under), Value::Object(over)) = (under, over.clone()) else {
+        return over;
+    };
+    let mut merged = camel_keys(under);
+    for (key, value) in camel_keys(over) {
+        match (merged.get_mut(&key), value) {
+            (Some(Value::Object(under)), Value::Object(over)) => under.extend(over),
+            (_, value) => {
+                merged.insert(key, value);
+            }
+        }
+    }
+    Value::Object(merged)
+}
+
+/// Lists of what has a name: those of the same name are replaced.
+fn named_over(under: Value, over: Value) -> Value {
+    let (Value::Array(under), Value::Array(over)) = (under, over.clone()) else {
+        return over;
+    };
+    let is_replaced = |it: &Value| over.iter().any(|new| new.get("name") == it.get("name"));
+    let mut merged: Vec<Value> = under.into_iter().filter(|it| !is_replaced(it)).collect();
+    merged.extend(over);
+    Value::Array(merged)
+}
+
+/// Lists of texts as one, sorted.
+fn union(under: Value, over: Value) -> Value {
+    let (Value::Array(mut all), Value::Array(more)) = (under, over.clone()) else {
+        return over;
+    };
+    all.extend(more);
+    all.sort_by(|a, b| a.as_str().cmp(&b.as_str()));
+    all.dedup();
+    Value::Array(all)
+}
+
 impl Sink for MeshConfigMap {
     fn begin(&mut self) {
-        self.listed = None;
+        self.listed = Texts::default();
     }
 
     fn listed(&mut self, object: RawObject, api: &ApiResource) {
-        self.listed = from_config_map(object, api);
+        let mut texts = std::mem::take(&mut self.listed);
+        self.put(&mut texts, object, api);
+        self.listed = texts;
     }
 
     fn complete(&mut self) -> Vec<Input> {
-        let listed = self.listed.take();
-        self.keeper.take(listed)
+        self.now = std::mem::take(&mut self.listed);
+        self.take()
     }
 
     fn applied(&mut self, object: RawObject, api: &ApiResource) -> Option<Input> {
-        self.keeper.take(from_config_map(object, api)).pop()
+        let mut texts = std::mem::take(&mut self.now);
+        self.put(&mut texts, object, api);
+        self.now = texts;
+        self.take().pop()
     }
 
-    fn deleted(&mut self, _: &RawObject) -> Option<Input> {
-        self.keeper.take(None).pop()
+    fn deleted(&mut self, object: &RawObject) -> Option<Input> {
+        if self.is_own(object) {
+            self.now.own = None;
+            self.now.networks.clear();
+        } else if self.is_shared(object) {
+            self.now.shared = None;
+        }
+        self.take().pop()
     }
 
     fn emptied(&mut self) -> Vec<Input> {
-        self.keeper.take(None)
+        self.now = Texts::default();
+        self.take()
     }
 
     fn refused(&mut self) -> Vec<Input> {
@@ -224,3 +455,6 @@ impl Sink for MeshConfigMap {
         (Severity::Error, effect)
     }
 }
+
+#[cfg(test)]
+mod tests;
