@@ -243,6 +243,15 @@ impl Rule {
             && self.texts("apiGroups").contains(&it.group.as_str())
             && self.texts("resources").contains(&it.resource.as_str())
             && (!self.is_local || it.ns == SYSTEM)
+            && (self.names().is_empty() || self.names().contains(&it.name.as_str()))
+    }
+
+    /// The objects that it is about; none stands for all.
+    fn names(&self) -> Vec<&str> {
+        match self.value["resourceNames"].is_array() {
+            true => self.texts("resourceNames"),
+            false => Vec::new(),
+        }
     }
 }
 
@@ -346,8 +355,11 @@ async fn roles_are_known(
         let last = kept.rfind(|rule| rule.value != without.value).unwrap();
         let (verb, group) = (last.texts("verbs")[0], last.texts("apiGroups")[0]);
         let resource = format!("{}.{group}", last.texts("resources")[0]);
-        let resource = resource.trim_end_matches('.');
-        let question = ["auth", "can-i", verb, resource, "-n", SYSTEM, &user];
+        let mut resource = resource.trim_end_matches('.').to_owned();
+        if let Some(name) = last.names().first() {
+            resource = format!("{resource}/{name}");
+        }
+        let question = ["auth", "can-i", verb, &resource, "-n", SYSTEM, &user];
         until("its roles", || cluster.kubectl(&question).map(drop)).await?;
     }
     Ok(())
@@ -385,11 +397,14 @@ async fn each_is_missed(cluster: &Cluster, rules: &[Rule]) -> anyhow::Result<()>
         let replica = Replica::start_as(cluster, &name, own.trim(), None, &flags)?;
         let user = format!("system:serviceaccount:{SYSTEM}:{name}");
         let claim = format!("a refusal for lack of {rule:?}");
+        let is_review = rule.texts("resources").contains(&"tokenreviews");
         let refused = wait::until(&claim, SOON, || async {
-            if rule.texts("resources").contains(&"tokenreviews") {
+            if is_review {
                 // Of the root that this one made.
                 let target = xds(cluster, addr.parse()?, shown.clone())?;
                 let _ = first_answer(&target).await;
+                let said = replica.page("/debug/findings").await?;
+                ensure!(said.contains("kube-review-failed"), "{said}");
             }
             let all = asked(cluster, &user)?;
             let refused: Vec<_> = all.into_iter().filter(|it| it.code == 403).collect();
