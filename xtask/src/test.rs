@@ -9,6 +9,9 @@ use crate::{cluster, deny, deps, envoy, orphans, steps};
 /// Tells the tests which Envoy to run; without it they fail rather than skip.
 pub(crate) const ENVOY_VARIABLE: &str = "AMBIENTD_ENVOY";
 
+/// Tells a test where we are, which else starts us by cargo and waits for its lock.
+const XTASK_VARIABLE: &str = "AMBIENTD_XTASK";
+
 /// One thing that must hold.
 struct Step {
     name: &'static str,
@@ -115,7 +118,8 @@ fn cargo_test() -> Result<()> {
     let binary = cluster::ensure().context("the end-to-end tests need a cluster")?;
     let mut test = steps::cargo(&["test", "--workspace"]);
     test.env(ENVOY_VARIABLE, envoy)
-        .env(cluster::CLUSTER_VARIABLE, binary);
+        .env(cluster::CLUSTER_VARIABLE, binary)
+        .env(XTASK_VARIABLE, std::env::current_exe()?);
     steps::run(&mut test)
 }
 
