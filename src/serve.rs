@@ -6,44 +6,40 @@
 
 mod cluster;
 mod listen;
+mod tasks;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
-use authn::TokenReviewer;
+use authn::{Authenticator, TokenReviewer};
+use ca::Authority;
 use model::Severity;
 use model::object::Input;
+use pipeline::{MeshDefaults, Pipeline};
 use prometheus::Registry;
 use snapshot::DeltaCache;
 use source::Directory;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use xds::{AdsService, Connections, Deps};
+use xds::{AdsService, Connections, Deps, Report};
 
 use crate::config::ServeArgs;
 use crate::debug_http::{self, DebugState};
 use crate::driver::{self, Channels, Debounce};
 use crate::http;
-use crate::identity::{self, Snapshots};
+use crate::identity::{self, Snapshots, TlsConfig};
 use crate::jwks;
 use crate::metrics::ProcessMetrics;
 use crate::node::EnvoyNodes;
 use crate::readiness::{Late, Part, Readiness};
 use cluster::Cluster;
 use listen::bind;
+use tasks::{Ending, LAST_ANSWERS, Tasks};
 
 /// Batches that wait for the owner thread; a source waits when it is full.
 const INPUT_BATCHES_MAX: usize = 64;
 /// Connecting and leaving classes that wait for the owner thread.
 const INTEREST_MAX: usize = 1024;
-/// For requests that are being answered when everything else has ended.
-const LAST_ANSWERS: Duration = Duration::from_millis(500);
-/// The least that servers get to end their streams.
-const END_MIN: Duration = Duration::from_secs(2);
-
 /// Runs until SIGINT or SIGTERM, or until a part of it ends.
 ///
 /// # Errors
@@ -68,8 +64,15 @@ struct Wires {
     readiness: Readiness,
 }
 
+/// Of those who connect: where they are listed and counted, and who is told of them.
+struct Clients {
+    connections: Arc<Connections>,
+    metrics: Arc<xds::Metrics>,
+    interest: mpsc::Sender<Report>,
+}
+
 async fn serve(args: ServeArgs) -> anyhow::Result<()> {
-    raise_file_limit();
+    tasks::raise_file_limit();
     let mut tasks = Tasks::new();
     let mut end = Ending::new()?;
     let parts = match (&args.config_dir, args.webhook_addr) {
@@ -77,25 +80,29 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         _ => &[Part::Snapshot, Part::Authority, Part::Xds][..],
     };
     let readiness = Readiness::new(parts);
-    let started = start(&args, &mut tasks, &readiness);
-    let outcome = tokio::select! {
-        started = started => started,
+    let started = tokio::select! {
+        started = start(&args, &mut tasks, &readiness) => Some(started),
         signal = end.signal() => {
-            tracing::info!("stopping before all has started");
-            return signal;
+            signal?;
+            None
         }
     };
-    let outcome = match outcome {
-        Ok(()) => tokio::select! {
-            signal = end.signal() => signal,
-            ended = tasks.next_ended() => ended,
-        },
-        Err(error) => return Err(error),
+    let (outcome, within) = match started {
+        Some(Ok(())) => {
+            let outcome = tokio::select! {
+                signal = end.signal() => signal,
+                ended = tasks.next_ended() => ended,
+            };
+            (outcome, args.shutdown_duration())
+        }
+        Some(Err(error)) => return Err(error),
+        // Nobody was told to come.
+        None => (Ok(()), Duration::ZERO),
     };
     readiness.stop();
     tracing::info!("stopping");
     tokio::select! {
-        () = tasks.stop(args.shutdown_duration()) => {}
+        () = tasks.stop(within) => {}
         _ = end.signal() => tracing::info!("stopping at once"),
     }
     outcome
@@ -103,41 +110,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
 
 /// Starts everything, in order.
 async fn start(args: &ServeArgs, tasks: &mut Tasks, readiness: &Readiness) -> anyhow::Result<()> {
-    let began = Instant::now();
-    let registry = Registry::new();
-    let metrics = Arc::new(xds::Metrics::register(&registry)?);
-    let connections = Arc::new(Connections::default());
-    let (snapshots_tx, snapshots) = watch::channel(None);
-    let (inputs_tx, inputs) = mpsc::channel(INPUT_BATCHES_MAX);
-    let (interest, interest_rx) = mpsc::channel(INTEREST_MAX);
-    let wires = Wires {
-        registry: registry.clone(),
-        snapshots: snapshots.clone(),
-        inputs: inputs_tx,
-        late: Arc::default(),
-        readiness: readiness.clone(),
-    };
-    let debug = DebugState {
-        snapshots: snapshots.clone(),
-        connections: Arc::clone(&connections),
-        metrics: ProcessMetrics::register(registry.clone(), began)?,
-        config: Arc::new(format!("{args:#?}")),
-        readiness: readiness.clone(),
-        late: Arc::clone(&wires.late),
-        local_metrics: args.local_metrics,
-        namespaces: Arc::from(args.debug_namespace.as_slice()),
-    };
-    serve_debug(args, tasks, debug).await?;
-    tell_findings(args, &wires).await;
-
-    let channels = Channels {
-        inputs,
-        interest: interest_rx,
-        snapshots: snapshots_tx,
-    };
-    let pipeline = crate::commands::pipeline(&args.mesh);
-    let owner = driver::spawn(pipeline, debounce(args), channels)?;
-    tasks.spawn(watch_owner(owner));
+    let (wires, clients) = wire(args, tasks, readiness).await?;
     let cluster = match &args.config_dir {
         Some(dir) => {
             tasks.spawn(watch_directory(dir.clone(), wires.inputs.clone()));
@@ -145,67 +118,27 @@ async fn start(args: &ServeArgs, tasks: &mut Tasks, readiness: &Readiness) -> an
         }
         None => Some(Cluster::start(args, tasks, &wires).await?),
     };
-    let trust_domain = first_trust_domain(tasks, snapshots.clone()).await?;
+    let trust_domain = first_trust_domain(tasks, wires.snapshots.clone()).await?;
     readiness.done(Part::Snapshot);
 
-    let ttl = ca::TtlPolicy::new(args.default_workload_cert_ttl, args.max_workload_cert_ttl)?;
-    let authority = Arc::new(ca::Authority::new(&trust_domain, ttl)?);
-    match &cluster {
-        Some(cluster) => cluster.fill(args, tasks, &authority).await?,
-        None => fill_from_files(args, tasks, &authority)?,
-    }
-    let _ = wires.late.authority.set(Arc::clone(&authority));
+    let authority = sign(args, tasks, &wires, (&trust_domain, cluster.as_ref())).await?;
     readiness.done(Part::Authority);
-    tasks.spawn(identity::follow_trust_domains(
-        Arc::clone(&authority),
-        snapshots.clone(),
-    ));
 
     let reviewer: Arc<dyn TokenReviewer> = match &cluster {
         Some(cluster) => cluster.reviewer(),
-        None => Arc::new(identity::issuer(args, &snapshots)?),
+        None => Arc::new(identity::issuer(args, &wires.snapshots)?),
     };
+    let (snapshots, registry) = (&wires.snapshots, &wires.registry);
     let authenticator =
-        identity::authenticator(args, reviewer, &trust_domain, &snapshots, &registry)?;
+        identity::authenticator(args, reviewer, &trust_domain, snapshots, registry)?;
     let authenticator = Arc::new(authenticator);
     let _ = wires.late.authenticator.set(Arc::clone(&authenticator));
-    let ads = AdsService::new(Deps {
-        snapshots: snapshots.clone(),
-        node_reader: Arc::new(EnvoyNodes),
-        interest,
-        connections,
-        metrics: Arc::clone(&metrics),
-        authenticator: Arc::clone(&authenticator),
-        identity: listen::identity_policy(args)?,
-        cache: Arc::new(DeltaCache::default()),
-        streams_max: xds::service::STREAMS_MAX,
-        streams_per_second: match args.max_requests_per_second {
-            0 => xds::service::streams_per_second(),
-            per_second => per_second,
-        },
-        shutdown: tasks.ended.clone(),
-    });
-    let certificates = listen::certificates(
-        args,
-        &authority,
-        authenticator,
-        snapshots.clone(),
-        &registry,
-    )?;
-    let (server, tls, renewal) = listen::listeners(args, &authority, ads, certificates).await?;
-    tasks.spawn(async move {
-        renewal.await;
-        Ok(())
-    });
-    let stop = tasks.stopping.clone();
-    tasks.spawn_finishing(async move {
-        let served = xds::serve(server, metrics, stop).await;
-        served.context("xDS server")
-    });
+    let tls = serve_xds(args, tasks, &wires, clients, (&authority, authenticator)).await?;
     readiness.done(Part::Xds);
+
     tasks.spawn(jwks::follow(
-        jwks::fetcher(args, &registry)?,
-        snapshots,
+        jwks::fetcher(args, &wires.registry)?,
+        wires.snapshots.clone(),
         wires.inputs.clone(),
     ));
     if let Some(cluster) = cluster {
@@ -223,6 +156,117 @@ async fn start(args: &ServeArgs, tasks: &mut Tasks, readiness: &Readiness) -> an
         "serving"
     );
     Ok(())
+}
+
+/// HTTP, and the owner thread with what leads to it.
+async fn wire(
+    args: &ServeArgs,
+    tasks: &mut Tasks,
+    readiness: &Readiness,
+) -> anyhow::Result<(Wires, Clients)> {
+    let began = Instant::now();
+    let registry = Registry::new();
+    let metrics = Arc::new(xds::Metrics::register(&registry)?);
+    let connections = Arc::new(Connections::default());
+    let (snapshots_tx, snapshots) = watch::channel(None);
+    let (inputs_tx, inputs) = mpsc::channel(INPUT_BATCHES_MAX);
+    let (interest, interest_rx) = mpsc::channel(INTEREST_MAX);
+    let wires = Wires {
+        registry: registry.clone(),
+        snapshots: snapshots.clone(),
+        inputs: inputs_tx,
+        late: Arc::default(),
+        readiness: readiness.clone(),
+    };
+    let debug = DebugState {
+        snapshots,
+        connections: Arc::clone(&connections),
+        metrics: ProcessMetrics::register(registry, began)?,
+        config: Arc::new(format!("{args:#?}")),
+        readiness: readiness.clone(),
+        late: Arc::clone(&wires.late),
+        local_metrics: args.local_metrics,
+        namespaces: Arc::from(args.debug_namespace.as_slice()),
+    };
+    serve_debug(args, tasks, debug).await?;
+    tell_findings(args, &wires).await;
+    let channels = Channels {
+        inputs,
+        interest: interest_rx,
+        snapshots: snapshots_tx,
+    };
+    let pipeline = Pipeline::new(MeshDefaults {
+        is_alone: args.config_dir.is_some(),
+        ..crate::commands::defaults(&args.mesh)
+    });
+    let owner = driver::spawn(pipeline, debounce(args), channels)?;
+    tasks.spawn(tasks::watch_owner(owner));
+    let clients = Clients {
+        connections,
+        metrics,
+        interest,
+    };
+    Ok((wires, clients))
+}
+
+/// The CA, which signs once this returns.
+async fn sign(
+    args: &ServeArgs,
+    tasks: &mut Tasks,
+    wires: &Wires,
+    (trust_domain, cluster): (&str, Option<&Cluster>),
+) -> anyhow::Result<Arc<Authority>> {
+    let ttl = ca::TtlPolicy::new(args.default_workload_cert_ttl, args.max_workload_cert_ttl)?;
+    let authority = Arc::new(Authority::new(trust_domain, ttl)?);
+    match cluster {
+        Some(cluster) => cluster.fill(args, tasks, &authority).await?,
+        None => fill_from_files(args, tasks, &authority)?,
+    }
+    let _ = wires.late.authority.set(Arc::clone(&authority));
+    let followed = (Arc::clone(&authority), wires.snapshots.clone());
+    tasks.spawn(identity::follow_trust_domains(followed.0, followed.1));
+    Ok(authority)
+}
+
+/// xDS and the CA on their listeners; returns the TLS configuration, which is renewed.
+async fn serve_xds(
+    args: &ServeArgs,
+    tasks: &mut Tasks,
+    wires: &Wires,
+    clients: Clients,
+    (authority, authenticator): (&Arc<Authority>, Arc<Authenticator>),
+) -> anyhow::Result<TlsConfig> {
+    let metrics = clients.metrics;
+    let ads = AdsService::new(Deps {
+        snapshots: wires.snapshots.clone(),
+        node_reader: Arc::new(EnvoyNodes),
+        interest: clients.interest,
+        connections: clients.connections,
+        metrics: Arc::clone(&metrics),
+        authenticator: Arc::clone(&authenticator),
+        identity: listen::identity_policy(args)?,
+        cache: Arc::new(DeltaCache::default()),
+        streams_max: xds::service::STREAMS_MAX,
+        streams_per_second: match args.max_requests_per_second {
+            0 => xds::service::streams_per_second(),
+            per_second => per_second,
+        },
+        shutdown: tasks.ended.clone(),
+    });
+    let snapshots = wires.snapshots.clone();
+    let certificates =
+        listen::certificates(args, authority, authenticator, snapshots, &wires.registry)?;
+    let (server, tls, renewal) = listen::listeners(args, authority, ads, certificates).await?;
+    tasks.spawn(async move {
+        renewal.await;
+        Ok(())
+    });
+    let stop = tasks.stopping.clone();
+    tasks.spawn_finishing(async move {
+        let served = xds::serve(server, metrics, stop).await;
+        served.context("xDS server")
+    });
+    Ok(tls)
 }
 
 /// Readiness and debug HTTP.
@@ -304,7 +348,7 @@ async fn first_trust_domain(tasks: &mut Tasks, mut snapshots: Snapshots) -> anyh
 fn fill_from_files(
     args: &ServeArgs,
     tasks: &mut Tasks,
-    authority: &Arc<ca::Authority>,
+    authority: &Arc<Authority>,
 ) -> anyhow::Result<()> {
     let source = ca::Source::select(
         Some(&args.root_ca_dir),
@@ -327,4 +371,3 @@ fn fill_from_files(
     });
     Ok(())
 }
-

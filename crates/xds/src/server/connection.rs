@@ -116,7 +116,12 @@ where
     {
         // A stream that ends with a status tells its client more than one that is cut.
         going.0.cancel();
-        let _ = tokio::time::timeout(END_GRACE, connection).await;
+        // At the end of the server, requests had no time yet to get their answers.
+        let last = match reason {
+            "shutdown" => with.limits.grace,
+            _ => END_GRACE,
+        };
+        let _ = tokio::time::timeout(last, connection).await;
     }
 }
 

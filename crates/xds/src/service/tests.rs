@@ -824,3 +824,66 @@ async fn responses_go_out_up_to_the_limit_and_beyond_it_the_stream_says_so() {
     other.send(address()).await;
     assert_eq!(other.next().await.0, ["a"]);
 }
+
+/// A service that answers when it is let.
+#[derive(Clone, Default)]
+struct Slow {
+    asked: Arc<tokio::sync::Notify>,
+    let_go: Arc<tokio::sync::Notify>,
+}
+
+impl NamedService for Slow {
+    const NAME: &'static str = "test.Slow";
+}
+
+impl Service<http::Request<Body>> for Slow {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: http::Request<Body>) -> Self::Future {
+        let slow = self.clone();
+        Box::pin(async move {
+            slow.asked.notify_one();
+            slow.let_go.notified().await;
+            Ok(Status::already_exists("answered").into_http())
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_being_answered_at_the_end_gets_its_answer() {
+    let world = world(Some(mesh("a", ""))).await;
+    let open = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = open.local_addr().unwrap();
+    let slow = Slow::default();
+    let config = ServerConfig {
+        tls: None,
+        plaintext: Some((open, Routes::new(slow.clone()))),
+        limits: Limits::default(),
+    };
+    let shutdown = CancellationToken::new();
+    let server = serve(config, Arc::clone(&world.metrics), shutdown.clone());
+    let server = tokio::spawn(server);
+    let mut channel = connect(Connector(addr, None)).await.unwrap();
+    let asking = tokio::spawn(async move {
+        let request = http::Request::post("http://istiod/test.Slow/Ask");
+        let answer = channel.call(request.body(Body::empty()).unwrap()).await;
+        answer.unwrap().headers()["grpc-status"].clone()
+    });
+    slow.asked.notified().await;
+    shutdown.cancel();
+    // Longer than streams have that are told to end.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert!(TcpStream::connect(addr).await.is_err());
+    assert!(!server.is_finished());
+    slow.let_go.notify_one();
+    let code = tokio::time::timeout(PATIENCE, asking).await.unwrap();
+    assert_eq!(code.unwrap(), "6");
+    let ended = tokio::time::timeout(PATIENCE, server).await;
+    ended.expect("the server does not end").unwrap().unwrap();
+}
