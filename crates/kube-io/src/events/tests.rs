@@ -201,6 +201,7 @@ fn writer(
     }
 }
 
+#[allow(clippy::unnecessary_wraps)]
 fn term(transitions: i32) -> Option<Term> {
     let until = Instant::now() + Duration::from_secs(10_000);
     Some(Term { transitions, until })
