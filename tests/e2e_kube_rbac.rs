@@ -389,6 +389,17 @@ async fn each_is_missed(cluster: &Cluster, rules: &[Rule]) -> anyhow::Result<()>
         cluster.apply(&everything(&name))?;
         cluster.apply(&roles(&name, rules, rule).to_string())?;
         roles_are_known(cluster, &name, rules, rule).await?;
+        if rule.names().contains(&"istio-ca-secret") {
+            // Reading it is allowed by the rule for Events too, and renewing it takes months.
+            let user = format!("--as=system:serviceaccount:{SYSTEM}:{name}");
+            let update = ["update", "secrets/istio-ca-secret", "-n", SYSTEM, &user];
+            let may = cluster.kubectl(&[&["auth", "can-i"], &update[..]].concat());
+            ensure!(
+                may.is_err(),
+                "{rule:?} is missing, and the root can be renewed"
+            );
+            continue;
+        }
         let account = ["create", "token", &name, "-n", SYSTEM];
         let own = cluster.kubectl(&account)?;
         let (addr, webhook) = (wait::free_port()?, wait::free_port()?);
