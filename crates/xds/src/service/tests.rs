@@ -871,11 +871,15 @@ async fn a_request_that_is_being_answered_at_the_end_gets_its_answer() {
     let server = tokio::spawn(server);
     let mut channel = connect(Connector(addr, None)).await.unwrap();
     let asking = tokio::spawn(async move {
+        std::future::poll_fn(|cx| channel.poll_ready(cx))
+            .await
+            .unwrap();
         let request = http::Request::post("http://istiod/test.Slow/Ask");
         let answer = channel.call(request.body(Body::empty()).unwrap()).await;
         answer.unwrap().headers()["grpc-status"].clone()
     });
-    slow.asked.notified().await;
+    let asked = tokio::time::timeout(PATIENCE, slow.asked.notified()).await;
+    asked.expect("nobody asks");
     shutdown.cancel();
     // Longer than streams have that are told to end.
     tokio::time::sleep(Duration::from_millis(1_500)).await;
