@@ -248,9 +248,10 @@ impl Rule {
 
     /// The objects that it is about; none stands for all.
     fn names(&self) -> Vec<&str> {
-        match self.value["resourceNames"].is_array() {
-            true => self.texts("resourceNames"),
-            false => Vec::new(),
+        if self.value["resourceNames"].is_array() {
+            self.texts("resourceNames")
+        } else {
+            Vec::new()
         }
     }
 }
