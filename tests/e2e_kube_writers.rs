@@ -454,7 +454,7 @@ async fn is_told(cluster: &Cluster, name: &str, claim: &str) -> anyhow::Result<(
         ensure!(tells(cluster, name)?, "nothing is said of {name}");
         Ok(())
     };
-    until(claim, holds).await.map(|_| ())
+    until(claim, holds).await
 }
 
 fn tells(cluster: &Cluster, name: &str) -> anyhow::Result<bool> {

@@ -102,7 +102,7 @@ async fn list(cluster: &Cluster) -> anyhow::Result<Duration> {
         let page = page.await?;
         let token = page.split_once("\"continue\":\"").map(|(_, rest)| rest);
         match token.and_then(|rest| rest.split('"').next()) {
-            Some(token) if !token.is_empty() => next = token.to_owned(),
+            Some(token) if !token.is_empty() => token.clone_into(&mut next),
             _ => return Ok(began.elapsed()),
         }
     }

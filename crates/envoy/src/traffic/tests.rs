@@ -210,3 +210,39 @@ fn keys_of_routes_and_settings_of_bytes() {
     assert!(!tcp.hash_source_ip);
     assert!(tcp_settings(tables, reads, &seen, (80, "")).hash_source_ip);
 }
+
+/// A cluster of `shop/web` port 80 with a policy.
+fn cluster(
+    protocol: AppProtocol,
+    upstream: Upstream,
+    base: PortPolicy,
+    change: impl FnOnce(&mut Case<'_>),
+) -> ClusterIr {
+    let mut case = Case::new(&[]);
+    change(&mut case);
+    let mut out = ClusterIr {
+        name: "c".into(),
+        service: case.service.key.clone(),
+        service_name: "web".into(),
+        port: 80,
+        subset: Str::new(),
+        subset_labels: Labels::new(),
+        direction: case.direction,
+        discovery: Discovery::Eds,
+        upstream,
+        policy: ClusterPolicy::default(),
+        locality: LocalityPolicy::None,
+    };
+    let policy = EffectivePolicy {
+        base,
+        ..EffectivePolicy::default()
+    };
+    let seen = Seen {
+        waypoint: &case.waypoint,
+        direction: case.direction,
+        service: &case.service,
+        mesh: &case.mesh,
+    };
+    apply(&mut out, policy, &seen, &port(protocol), true);
+    out
+}
