@@ -1,7 +1,8 @@
 //! A mesh on two nodes in a real cluster, with ambientd where istiod would be.
 //!
-//! With `ZTUNNEL_BIN`, real ztunnels carry the traffic; without, the test says that they did not
-//! run, and the rest is tested.
+//! With `ZTUNNEL_BIN`, real ztunnels carry the traffic, also through a waypoint; without, the test
+//! says that they did not run, and the rest is tested: the waypoint then gets all that it needs, and
+//! nobody's requests.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,6 +16,8 @@
 mod common;
 #[path = "kube/load.rs"]
 mod load;
+#[path = "kube/waypoint.rs"]
+mod waypoint;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -51,7 +54,8 @@ async fn a_mesh_on_two_nodes_follows_its_pods_and_lets_through_what_it_should() 
     let ztunnel = std::env::var(ZTUNNEL_VAR).ok();
     let images = ztunnel
         .iter()
-        .map(|path| ("ztunnel".to_owned(), path.clone()));
+        .map(|path| ("ztunnel".to_owned(), path.clone()))
+        .chain([waypoint::image()?]);
     let cluster = cluster(2, images).await?;
     install(&cluster)?;
     cluster.kubectl(&["apply", "-k", &manifest("samples/bookinfo")])?;
@@ -77,6 +81,12 @@ async fn a_mesh_on_two_nodes_follows_its_pods_and_lets_through_what_it_should() 
 
     same_as_the_cluster(&cluster, &client).await?;
     pods_come_and_go(&cluster, &client).await?;
+    waypoint::joins(&cluster).await?;
+    same_as_the_cluster(&cluster, &client).await?;
+    if ztunnel.is_some() {
+        waypoint::enforces(&cluster).await?;
+    }
+    waypoint::leaves(&cluster).await?;
     if ztunnel.is_some() {
         traffic_is_tunnelled(&cluster).await?;
         policies_are_enforced(&cluster).await?;

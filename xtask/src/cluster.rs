@@ -40,7 +40,7 @@ pub(crate) enum Action {
         #[arg(long, default_value_t = 2)]
         nodes: u8,
         /// What containers of a further image run; may be repeated
-        #[arg(long = "image", value_name = "NAME=PROGRAM [ARGS]")]
+        #[arg(long = "image", value_name = "NAME=PROGRAM[,PROGRAM] [ARGS]")]
         images: Vec<String>,
         /// Build ambientd optimised
         #[arg(long)]
@@ -160,19 +160,22 @@ fn up(nodes: u8, images: &[String], release: bool) -> Result<()> {
     explain(&state)
 }
 
-/// An image with the path of its program as seen from anywhere, for the cluster runs in a
+/// An image with the paths of its programs as seen from anywhere, for the cluster runs in a
 /// directory of its own. Here, so that nobody waits for a build to learn of a wrong path.
 fn resolve(image: &str) -> Result<String> {
     let Some((name, command)) = image.split_once('=') else {
-        bail!("--image {image} is not NAME=PROGRAM [ARGS]");
+        bail!("--image {image} is not NAME=PROGRAM[,PROGRAM] [ARGS]");
     };
-    let (program, args) = command.split_once(' ').unwrap_or((command, ""));
-    let path = Path::new(program);
-    if !path.is_file() {
-        bail!("--image {image}: {program} is not a file");
+    let (programs, args) = command.split_once(' ').unwrap_or((command, ""));
+    let mut paths = Vec::new();
+    for program in programs.split(',') {
+        let path = Path::new(program);
+        if !path.is_file() {
+            bail!("--image {image}: {program} is not a file");
+        }
+        paths.push(std::path::absolute(path)?.display().to_string());
     }
-    let path = std::path::absolute(path)?;
-    Ok(format!("{name}={} {args}", path.display()))
+    Ok(format!("{name}={} {args}", paths.join(",")))
 }
 
 /// A process group of its own: an interrupt at the terminal is not meant for it.

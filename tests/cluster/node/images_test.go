@@ -23,7 +23,14 @@ func TestAnImageIsAProgramByItsAbsolutePath(t *testing.T) {
 	if want := "a=" + filepath.Join(here, "program") + " --flag x"; err != nil || got != want {
 		t.Errorf("%q, %v instead of %q", got, err, want)
 	}
+	got, err = CheckImage("a=program,./program x")
+	path := filepath.Join(here, "program")
+	if want := "a=" + path + "," + path + " x"; err != nil || got != want {
+		t.Errorf("%q, %v instead of %q", got, err, want)
+	}
 	for value, want := range map[string]string{
+		"a=program,":              "is not a program",
+		"a=program,absent":        "no such file",
 		"a":                       "is not NAME=PROGRAM",
 		"=program":                "is not NAME=PROGRAM",
 		"a= ":                     "is not NAME=PROGRAM",

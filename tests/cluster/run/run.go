@@ -84,7 +84,7 @@ func Main(args []string) int {
 	flags.StringVar(&o.dir, "state-dir", "", "where the cluster keeps its files; must be empty or absent")
 	flags.IntVar(&o.slot, "id", -1, fmt.Sprintf("the slot to use, below %d; -1 for the first that is free", slotsCount))
 	flags.IntVar(&o.nodes, "nodes", 2, fmt.Sprintf("how many nodes, at most %d", nodesMax))
-	flags.Var(&o.images, "image", "NAME=PROGRAM [ARGS...] that containers of this image run; may be repeated")
+	flags.Var(&o.images, "image", "NAME=PROGRAM[,PROGRAM...] [ARGS...] that containers of this image run; may be repeated")
 	flags.Var(&o.hostPaths, "host-path", "a path of the machine that pods may mount as it is; may be repeated")
 	flags.BoolVar(&o.withStdin, "with-stdin", false, "stop when standard input ends")
 	flags.Usage = func() {
