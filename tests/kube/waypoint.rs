@@ -80,14 +80,6 @@ pub(crate) async fn enforces(cluster: &Cluster) -> anyhow::Result<()> {
         let url = format!("http://{ip}:9080/");
         answered(cluster, &clients[0], &url, "000").await?;
     }
-    let log = said(cluster)?;
-    for side in ["src", "dst"] {
-        let identity = format!("{side}.identity=\"{IDENTITY}\"");
-        let count = log.lines().filter(|line| line.contains(&identity)).count();
-        ensure!(count > 0, "no connection has it as {side}");
-        println!("{count} connections have the waypoint as {side}");
-    }
-
     let load = Load::start(cluster, APP, clients, DETAILS);
     cluster.kubectl(&["-n", APP, "rollout", "restart", "deployment/waypoint"])?;
     rolled_out(cluster, APP, "deployment/waypoint")?;
@@ -95,6 +87,18 @@ pub(crate) async fn enforces(cluster: &Cluster) -> anyhow::Result<()> {
     let told = load.stop().await?;
     println!("waypoint replaced: {told:?}");
     ensure!(told.keys().all(|it| it == "200"), "failed: {told:?}");
+    // Said when they end; it keeps those to pods, and its end has ended them.
+    for side in ["src", "dst"] {
+        let identity = format!("{side}.identity=\"{IDENTITY}\"");
+        until(&format!("connections with it as {side}"), || {
+            let log = said(cluster)?;
+            let count = log.lines().filter(|line| line.contains(&identity)).count();
+            ensure!(count > 0, "no connection");
+            println!("{count} connections have the waypoint as {side}");
+            Ok(())
+        })
+        .await?;
+    }
     takes_all(cluster, &pod(cluster)?).await
 }
 

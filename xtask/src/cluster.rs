@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use serde_json::Value;
 
-use crate::{steps, wheel, workspace};
+use crate::{envoy, steps, wheel, workspace};
 
 pub(crate) use build::{ensure, test};
 
@@ -135,7 +135,7 @@ fn up(nodes: u8, images: &[String], release: bool) -> Result<()> {
         .arg(&state)
         .args(["--nodes", &nodes.to_string()])
         .args(["--image", &format!("ambientd={}", ambientd.display())]);
-    for image in images {
+    for image in agent_image(&ambientd).into_iter().chain(images) {
         command.args(["--image", &image]);
     }
     detach(&mut command);
@@ -158,6 +158,20 @@ fn up(nodes: u8, images: &[String], release: bool) -> Result<()> {
         std::thread::sleep(POLL_INTERVAL);
     }
     explain(&state)
+}
+
+/// What pods of waypoints run: ambientd, and Envoy beside it.
+fn agent_image(ambientd: &Path) -> Option<String> {
+    match envoy::ensure() {
+        Ok(envoy) => {
+            let (agent, envoy) = (ambientd.display(), envoy.display());
+            Some(format!("ambientd-agent={agent},{envoy}"))
+        }
+        Err(error) => {
+            println!("no image ambientd-agent, so no waypoints: {error:#}");
+            None
+        }
+    }
 }
 
 /// An image with the paths of its programs as seen from anywhere, for the cluster runs in a
@@ -226,7 +240,8 @@ fn explain(state: &Path) -> Result<()> {
          kubectl get nodes\n\n\
          Next, to put ambientd and a sample into it:\n\n  \
          cargo xtask kind-up --only-kubectl --kubeconfig {kubeconfig} --kubectl '{binary} kubectl'\n  \
-         kubectl apply -k manifests/ztunnel    # where `up` was given --image ztunnel=PATH\n\n\
+         kubectl apply -k manifests/ztunnel    # where `up` was given --image ztunnel=PATH\n  \
+         kubectl apply -k manifests/samples/waypoint\n\n\
          Logs are in {}. `cargo xtask cluster down` stops it.",
         text("podCIDR"),
         text("serviceCIDR"),
