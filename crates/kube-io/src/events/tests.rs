@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
-use http::{Method, Request, Response};
-use kube::client::Body;
+use http::Method;
 use model::{ObjectKey, Severity, Str};
 use parking_lot::Mutex;
 
 use super::*;
+use crate::scripted::{self, Asked, pass};
 use crate::{ObservedStatus, Term};
 
 fn finding(code: &'static str, kind: Kind, name: &str) -> Finding {
@@ -105,18 +105,14 @@ struct Server {
 }
 
 impl Server {
-    async fn answer(self, request: Request<Body>) -> Result<Response<Body>, std::io::Error> {
-        let (parts, body) = request.into_parts();
-        let bytes = body.collect_bytes().await.unwrap();
-        let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        let path = parts.uri.path().to_owned();
-        let (code, answer) = self.judge(&parts.method, &path, body);
-        self.log.lock().push(format!("{} {code}", parts.method));
-        let bytes = serde_json::to_vec(&answer).unwrap();
-        Ok(Response::builder()
-            .status(code)
-            .body(Body::from(bytes))
-            .unwrap())
+    fn client(&self) -> Client {
+        let server = self.clone();
+        scripted::client("default", move |asked| {
+            let Asked { method, uri, body } = asked;
+            let (code, answer) = server.judge(&method, uri.path(), body);
+            server.log.lock().push(format!("{method} {code}"));
+            std::future::ready(Ok((code, answer)))
+        })
     }
 
     fn judge(&self, method: &Method, path: &str, body: Value) -> (u16, Value) {
@@ -163,10 +159,6 @@ impl Server {
     }
 }
 
-async fn pass(seconds: u64) {
-    tokio::time::sleep(Duration::from_secs(seconds)).await;
-}
-
 #[allow(clippy::unnecessary_wraps)]
 fn snapshot(findings: &[Finding]) -> Option<Arc<Snapshot>> {
     Some(Arc::new(Snapshot {
@@ -181,8 +173,6 @@ fn writer(
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     terms: watch::Receiver<Option<Term>>,
 ) -> EventWriter {
-    let scripted = server.clone();
-    let service = tower::service_fn(move |request| scripted.clone().answer(request));
     let observed = Observed::default();
     let status = ObservedStatus {
         uid: "u".to_owned(),
@@ -191,7 +181,7 @@ fn writer(
     };
     observed.set(finding("x", Kind::Service, "a").object, Some(status));
     EventWriter {
-        client: Client::new(service, "default"),
+        client: server.client(),
         leadership: Leadership::new(terms),
         snapshots,
         observed,
@@ -235,7 +225,7 @@ async fn what_waits_for_another_attempt_goes_with_its_finding_and_keeps_the_orde
     let [a, b] = ["a", "b"].map(|name| finding("x", Kind::Service, name));
     tracker.follow(&Arc::from([a.clone()]));
     let first = tracker.pop().unwrap();
-    assert!(tracker.retry(first));
+    assert_eq!(tracker.retry(first), Some("retried"));
     tracker.follow(&Arc::from([a.clone(), b.clone()]));
     let names = |tracker: &Tracker| -> Vec<Str> {
         let all = tracker.pending.iter();
@@ -244,14 +234,17 @@ async fn what_waits_for_another_attempt_goes_with_its_finding_and_keeps_the_orde
     assert_eq!(names(&tracker), ["a", "b"]);
     let mut again = tracker.pop().unwrap();
     for _ in 0..3 {
-        assert!(tracker.retry(again));
+        assert_eq!(tracker.retry(again), Some("retried"));
         again = tracker.pending.pop_back().unwrap();
     }
     assert_eq!(names(&tracker), ["b"]);
-    assert!(!tracker.retry(again));
+    assert_eq!(tracker.retry(again), Some("error"));
     let second = tracker.pop().unwrap();
-    assert!(tracker.retry(second));
+    assert_eq!(tracker.retry(second), Some("retried"));
+    // What goes while it is sent is not sent again.
+    let second = tracker.pop().unwrap();
     tracker.follow(&Arc::from([a]));
+    assert_eq!(tracker.retry(second), None);
     assert!(tracker.pending.is_empty());
 }
 
@@ -295,15 +288,15 @@ async fn what_is_no_object_gets_no_event_and_what_no_watch_has_seen_no_request()
     let mut tracker = Tracker::default();
     let kind = finding("kube-forbidden", Kind::Service, "*");
     tracker.follow(&Arc::from([kind]));
+    let node = finding("x", Kind::Node, "a");
+    tracker.follow(&Arc::from([node]));
     assert!(tracker.pending.is_empty());
     let server = Server::default();
-    let scripted = server.clone();
-    let service = tower::service_fn(move |request| scripted.clone().answer(request));
     let sender = Sender {
         counts: HashMap::new(),
         bucket: Bucket::new(INTERVAL, BURST),
         config: EventWriter {
-            client: Client::new(service, "default"),
+            client: server.client(),
             leadership: Leadership::new(watch::channel(None).1),
             snapshots: watch::channel(None).1,
             observed: Observed::default(),
