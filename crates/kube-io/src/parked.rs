@@ -1,5 +1,5 @@
-//! What waits while a request of its sort is refused, and the one object that shows when it no
-//! longer is. Pure.
+//! What waits while requests of its verb and resource are refused, and the one object that shows
+//! when they no longer are. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,12 +15,12 @@ const WAIT_MAX: Duration = Duration::from_secs(600);
 /// Namespaces that refuse, after which a further one waits for the longest time at once.
 const FAST_MAX: u32 = 10;
 
-/// Objects by sort of the request that is refused, and by namespace: that one refuses says little
-/// of another, where a RoleBinding may be.
+/// Objects by the request (verb and resource) that is refused, and by namespace: that one refuses
+/// says little of another, where a RoleBinding may be.
 ///
 /// Of each namespace that refuses one object is tried. The more of them refuse, the longer the
 /// next one waits, so that where the right is missing everywhere they cost a request each in ten
-/// minutes. Bounded by the objects that watches hold: each is here once for a sort.
+/// minutes. Bounded by the objects that watches hold: each is here once for a request.
 pub(crate) struct Parked<K> {
     refused: BTreeMap<K, BTreeMap<Str, Refused>>,
 }
@@ -37,7 +37,7 @@ struct Refused {
 pub(crate) struct Skipped<K> {
     /// Those that are tried in its place.
     pub(crate) probes: Vec<ObjectRef>,
-    /// Sorts that nothing in its namespace waits for any more.
+    /// Requests that nothing in its namespace waits for any more.
     pub(crate) ended: Vec<K>,
 }
 
@@ -58,8 +58,8 @@ impl<K: Ord + Clone> Parked<K> {
     }
 
     /// Whether an object must wait; it is kept then.
-    pub(crate) fn holds(&mut self, sort: &K, object: &ObjectRef) -> bool {
-        let places = self.refused.get_mut(sort);
+    pub(crate) fn holds(&mut self, request: &K, object: &ObjectRef) -> bool {
+        let places = self.refused.get_mut(request);
         let Some(refused) = places.and_then(|places| places.get_mut(&object.key.ns)) else {
             return false;
         };
@@ -72,8 +72,8 @@ impl<K: Ord + Clone> Parked<K> {
 
     /// A request was refused. Returns after which time this object is tried again; `None` when
     /// another one is: of many that were under way in a namespace, one refusal counts.
-    pub(crate) fn refuse(&mut self, sort: K, object: &ObjectRef) -> Option<Duration> {
-        let places = self.refused.entry(sort).or_default();
+    pub(crate) fn refuse(&mut self, request: K, object: &ObjectRef) -> Option<Duration> {
+        let places = self.refused.entry(request).or_default();
         let others = u32::try_from(places.len()).unwrap_or(FAST_MAX);
         if let Some(refused) = places.get_mut(&object.key.ns) {
             if refused.probe != *object {
@@ -96,8 +96,8 @@ impl<K: Ord + Clone> Parked<K> {
     /// A request for an object went through. Returns what is to be tried now: what has waited for
     /// that in its namespace, and one object of each other namespace that refuses, for the right
     /// may be back there too.
-    pub(crate) fn allow(&mut self, sort: &K, object: &ObjectRef) -> BTreeSet<ObjectRef> {
-        let Some(places) = self.refused.get_mut(sort) else {
+    pub(crate) fn allow(&mut self, request: &K, object: &ObjectRef) -> BTreeSet<ObjectRef> {
+        let Some(places) = self.refused.get_mut(request) else {
             return BTreeSet::new();
         };
         let Some(refused) = places.remove(&object.key.ns) else {
@@ -106,20 +106,20 @@ impl<K: Ord + Clone> Parked<K> {
         let mut due = refused.parked;
         due.extend(places.values().map(|refused| refused.probe.clone()));
         if places.is_empty() {
-            self.refused.remove(sort);
+            self.refused.remove(request);
         }
         due
     }
 
-    /// An object needs no request, or one of the sort `but`.
+    /// An object needs no request, or the request `but`.
     pub(crate) fn skip(&mut self, object: &ObjectRef, but: Option<&K>) -> Skipped<K> {
         let mut skipped = Skipped {
             probes: Vec::new(),
             ended: Vec::new(),
         };
         let ns = &object.key.ns;
-        self.refused.retain(|sort, places| {
-            if Some(sort) == but {
+        self.refused.retain(|request, places| {
+            if Some(request) == but {
                 return true;
             }
             let Some(refused) = places.get_mut(ns) else {
@@ -135,7 +135,7 @@ impl<K: Ord + Clone> Parked<K> {
                 return true;
             }
             places.remove(ns);
-            skipped.ended.push(sort.clone());
+            skipped.ended.push(request.clone());
             !places.is_empty()
         });
         skipped

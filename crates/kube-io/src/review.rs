@@ -139,7 +139,7 @@ impl Reviewer {
             }
             Err(problem) => {
                 let reason = without(token, &problem.reason);
-                reports.tell(WHAT, &reason, problem.finding());
+                reports.report(WHAT, &reason, problem.finding());
                 self.probe(audiences.to_vec());
                 Err(ReviewError(reason))
             }

@@ -100,7 +100,7 @@ impl Term<'_> {
                 self.queue.push(probe, now);
             }
             for ended in skipped.ended {
-                self.config.reports.moot(ended, &object.key.ns);
+                self.config.reports.forget(ended, &object.key.ns);
             }
             let (Some(write), Some(what)) = (write, what) else {
                 continue;

@@ -135,7 +135,7 @@ impl Writer {
         for kind in skipped.ended {
             let version = plan::find(&kind).map(Kind::api_version).unwrap_or_default();
             let what = apply::what(&apply::resource(object, &version));
-            self.shared.reports.moot(&what, &object.key.ns);
+            self.shared.reports.forget(&what, &object.key.ns);
         }
     }
 
