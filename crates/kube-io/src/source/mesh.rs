@@ -221,6 +221,14 @@ struct Texts {
     shared: Option<String>,
     /// Names of networks that the own one has, which have no effect.
     networks: String,
+    /// Those of the shared one.
+    shared_networks: String,
+}
+
+/// Names of the networks that a ConfigMap has.
+fn networks_of(object: &RawObject) -> String {
+    let text = object.value.pointer("/data/meshNetworks");
+    networks(text.and_then(Value::as_str).unwrap_or_default())
 }
 
 /// The text of a ConfigMap; `None` without key `mesh`.
@@ -277,16 +285,21 @@ impl MeshConfigMap {
     /// Takes an object up into what is listed, or what is now.
     fn put(&self, texts: &mut Texts, object: RawObject, api: &ApiResource) {
         if self.is_own(&object) {
-            let text = object.value.pointer("/data/meshNetworks");
-            texts.networks = networks(text.and_then(Value::as_str).unwrap_or_default());
+            texts.networks = networks_of(&object);
             texts.own = from_config_map(object, api);
         } else if self.is_shared(&object) {
+            texts.shared_networks = networks_of(&object);
             texts.shared = from_config_map(object, api).map(|(_, text)| text);
         }
     }
 
     fn tell_networks(&self) {
-        let names = &self.now.networks;
+        self.tell_networks_of("meshNetworks", &self.name, &self.now.networks);
+        let shared = self.shared.as_deref().unwrap_or_default();
+        self.tell_networks_of("sharedMeshNetworks", shared, &self.now.shared_networks);
+    }
+
+    fn tell_networks_of(&self, place: &'static str, map: &str, names: &str) {
         let finding = (!names.is_empty()).then(|| {
             let object =
                 model::ObjectRef::new(Kind::MeshConfig, ObjectKey::new(ROOT_NAMESPACE, NAME));
@@ -295,13 +308,13 @@ impl MeshConfigMap {
                 Severity::Warning,
                 object,
                 arcstr::format!(
-                    "meshNetworks has no effect ({names}): networks are those of the label topology.istio.io/network, and gateways that are named here are not used"
+                    "meshNetworks of ConfigMap {map} has no effect ({names}): networks are those of the label topology.istio.io/network, and gateways that are named here are not used"
                 ),
                 "Label the namespace of the control plane, and what is in another network; empty meshNetworks",
             )
             .at("data.meshNetworks")
         });
-        let place = Some(ObjectKey::new(ROOT_NAMESPACE, "meshNetworks"));
+        let place = Some(ObjectKey::new(ROOT_NAMESPACE, place));
         let findings = &self.keeper.findings;
         findings.set(&Str::from("MeshConfig"), place, finding);
     }
@@ -343,6 +356,7 @@ impl Sink for MeshConfigMap {
             self.now.networks.clear();
         } else if self.is_shared(object) {
             self.now.shared = None;
+            self.now.shared_networks.clear();
         }
         self.take().pop()
     }

@@ -219,6 +219,8 @@ async fn an_object_that_is_nested_too_deeply_costs_only_itself() {
 async fn mesh_config_is_applied_over_the_shared_one_and_networks_are_told() {
     let own = Arc::new(Mutex::new(json!({"mesh": "trustDomain: own"})));
     let now = own.clone();
+    let networks = Arc::new(Mutex::new(String::new()));
+    let shared_networks = networks.clone();
     let answer = move |path: &str, _| {
         let is_ours = path.starts_with("/api/v1/namespaces/istio-system/configmaps?");
         let map = |name: &str, data: Value| json!({"metadata": {"name": name, "namespace": "istio-system"}, "data": data});
@@ -228,7 +230,10 @@ async fn mesh_config_is_applied_over_the_shared_one_and_networks_are_told() {
             () if is_watch(path) => status(410),
             () => {
                 assert!(!path.contains("metadata.name"), "{path}");
-                let shared = json!({"mesh": "trustDomain: shared\nrootNamespace: root"});
+                let shared = json!({
+                    "mesh": "trustDomain: shared\nrootNamespace: root",
+                    "meshNetworks": *shared_networks.lock(),
+                });
                 let other = json!({"mesh": "rootNamespace: other"});
                 let all = [
                     map("istio", now.lock().clone()),
@@ -266,5 +271,13 @@ async fn mesh_config_is_applied_over_the_shared_one_and_networks_are_told() {
         .until("a finding", |world| {
             world.codes() == [("mesh-networks-ignored", "MeshConfig")]
         })
+        .await;
+    "networks: {n2: {}}".clone_into(&mut networks.lock());
+    world
+        .until("one of each", |world| world.codes().len() == 2)
+        .await;
+    networks.lock().clear();
+    world
+        .until("its own", |world| world.codes().len() == 1)
         .await;
 }
