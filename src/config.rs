@@ -270,9 +270,10 @@ pub struct RotateArgs {
     /// Which step.
     #[arg(long)]
     pub step: RotateStep,
-    /// Trust domain that the new root names.
-    #[arg(long, default_value = model::defaults::TRUST_DOMAIN)]
-    pub trust_domain: String,
+    /// Trust domain that the new root names: that of the present one, so that it is needed only
+    /// where that one names none.
+    #[arg(long)]
+    pub trust_domain: Option<String>,
     /// The root is in the Secret istio-ca-secret of the cluster where this runs, or of that of
     /// `$KUBECONFIG`, instead of a directory.
     #[arg(long)]

@@ -94,7 +94,7 @@ fn step(
 ) -> Result<(&'static str, &'static str), CaError> {
     Ok(match rotate.step {
         RotateStep::Prepare => {
-            root::prepare(store, &rotate.trust_domain, SystemTime::now())?;
+            root::prepare(store, rotate.trust_domain.as_deref(), SystemTime::now())?;
             (
                 "a second root is trusted; the first one still signs",
                 "When every proxy has the new roots (certificates are renewed within a day): --step switch",
