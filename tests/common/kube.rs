@@ -24,6 +24,19 @@ pub(crate) use replica::ACCOUNT;
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 /// Where ambientd is.
 pub(crate) const SYSTEM: &str = "istio-system";
+/// Namespace of the sample.
+pub(crate) const APP: &str = "bookinfo";
+/// The Deployments of the sample.
+pub(crate) const DEPLOYMENTS: [&str; 7] = [
+    "client",
+    "details-v1",
+    "productpage-v1",
+    "ratings-v1",
+    "reviews-v1",
+    "reviews-v2",
+    "reviews-v3",
+];
+
 /// A directory or file of the manifests.
 pub(crate) fn manifest(path: &str) -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
