@@ -108,10 +108,8 @@ pub async fn run(config: EventWriter, stop: CancellationToken) {
                     tokio::select! {
                         () = stop.cancelled() => return,
                         is_over = sender.tell(&appearance) => {
-                            if !is_over && tracker.retry(appearance) {
-                                sender.count("retried", 1);
-                            } else if !is_over {
-                                sender.count("error", 1);
+                            if !is_over && let Some(result) = tracker.retry(appearance) {
+                                sender.count(result, 1);
                             }
                         }
                     }
@@ -269,11 +267,20 @@ impl Sender {
             _ => {
                 let version = find_kind(&object.kind).map(Kind::api_version);
                 let version = version.unwrap_or_default();
-                let api = api(&self.config.client, object, &resource(object, &version));
+                let resource = resource(object, &version);
+                let api = api(&self.config.client, object, &resource);
+                let (request, ns) = (format!("get {}", resource.plural), &object.key.ns);
+                let reports = &self.config.reports;
                 match api.get_metadata(&object.key.name).await {
-                    Ok(found) => (version, found.metadata.uid.unwrap_or_default()),
+                    Ok(found) => {
+                        reports.allowed(&request, ns);
+                        (version, found.metadata.uid.unwrap_or_default())
+                    }
                     Err(error) => match Failure::of(&error, &object.key.name) {
                         Failure::Gone => return Ok(None),
+                        Failure::Refused(message) => {
+                            return Err(reports.refused(&request, ns, &message));
+                        }
                         failure => return Err(failure),
                     },
                 }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::KNOWN_MAX;
 use crate::jitter::Bucket;
+use crate::kinds::has_status;
 use crate::status::find_kind;
 
 /// For how long a finding must last: what one edit after the other leads to is no news.
@@ -52,11 +53,20 @@ pub(super) fn identity(finding: &Finding) -> u64 {
     hasher.digest()
 }
 
+/// Whether the uid of an object is known or may be asked for. Errors of the kinds left out are
+/// those of files: what the API server takes of these has none.
+fn can_be_asked(kind: Kind) -> bool {
+    has_status(kind)
+        || matches!(
+            kind,
+            Kind::Namespace | Kind::Pod | Kind::Secret | Kind::ConfigMap
+        )
+}
+
 /// Whether an Event can be about it: it is an object of the API server.
 fn is_told(finding: &Finding) -> bool {
     let kind = find_kind(&finding.object.kind);
-    let is_one =
-        kind.is_some_and(|kind| kind != Kind::MeshConfig && !kind.api_version().is_empty());
+    let is_one = kind.is_some_and(|kind| !kind.api_version().is_empty() && can_be_asked(kind));
     // `*` stands for a kind as a whole.
     finding.severity == Severity::Error && is_one && *finding.object.key.name != *"*"
 }
@@ -120,16 +130,21 @@ impl Tracker {
         self.pending.pop_front()
     }
 
-    /// Takes back what could not be sent, for another attempt; returns whether there is one.
-    pub(super) fn retry(&mut self, mut appearance: Appearance) -> bool {
+    /// Takes back what could not be sent, for another attempt if it is still so; returns as what
+    /// that is counted.
+    pub(super) fn retry(&mut self, mut appearance: Appearance) -> Option<&'static str> {
+        if !self.present.contains(&identity(&appearance.finding)) {
+            return None;
+        }
         appearance.failures += 1;
         let is_left = appearance.failures < SENT_MAX && self.pending.len() < PENDING_MAX;
         if is_left {
             let wait = RESEND * 2_u32.pow(appearance.failures - 1);
             appearance.due = Instant::now() + wait;
             self.wait(appearance);
+            return Some("retried");
         }
-        is_left
+        Some("error")
     }
 
     fn wait(&mut self, appearance: Appearance) {
