@@ -40,6 +40,7 @@ use tasks::{Ending, LAST_ANSWERS, Tasks};
 const INPUT_BATCHES_MAX: usize = 64;
 /// Connecting and leaving classes that wait for the owner thread.
 const INTEREST_MAX: usize = 1024;
+
 /// Runs until SIGINT or SIGTERM, or until a part of it ends.
 ///
 /// # Errors
