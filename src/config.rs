@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::target::Target;
 
@@ -20,9 +20,9 @@ pub use features::{FeatureArgs, WaypointMissing};
 pub use istiod::{log_filter, read};
 pub use serve::ServeArgs;
 pub use tls::TlsLimits;
-pub use values::{OptionalAddr, OptionalCidr};
+pub use values::{OptionalAddr, OptionalCidr, Switch};
 
-use values::{duration, go_bool};
+use values::duration;
 
 /// An istiod-compatible control plane for Istio ambient mesh.
 #[derive(Debug, Parser)]
@@ -44,11 +44,9 @@ pub struct Cli {
         default_value = "false",
         default_missing_value = "true",
         num_args = 0..=1,
-        require_equals = true,
-        value_parser = go_bool,
-        action = ArgAction::Set
+        require_equals = true
     )]
-    pub log_as_json: bool,
+    pub log_as_json: Switch,
     /// Log levels as istiod has them, such as `default:info,ca:debug`; wins over --log.
     #[arg(long = "log_output_level", global = true, hide = true)]
     pub log_output_level: Option<String>,
@@ -329,7 +327,7 @@ mod tests {
     fn switches_are_read_as_go_reads_them() {
         let read = |word: &str| {
             Mesh::try_parse_from(["x", "--dry-run-policies", word])
-                .map(|args| args.mesh.features.dry_run_policies)
+                .map(|args| args.mesh.features.dry_run_policies.is_on())
                 .ok()
         };
         assert_eq!(["1", "T", "True"].map(read), [Some(true); 3]);

@@ -11,7 +11,7 @@ mod tasks;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use authn::{Authenticator, TokenReviewer};
 use ca::Authority;
 use model::Severity;
@@ -72,6 +72,16 @@ struct Clients {
     interest: mpsc::Sender<Report>,
 }
 
+/// How the start ended.
+enum Started {
+    /// By itself.
+    Tried(anyhow::Result<()>),
+    /// By a signal.
+    Asked(anyhow::Result<()>),
+    /// By the end of a part that was there already.
+    Lost,
+}
+
 async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     tasks::raise_file_limit();
     let mut tasks = Tasks::new();
@@ -81,24 +91,23 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         _ => &[Part::Snapshot, Part::Authority, Part::Xds][..],
     };
     let readiness = Readiness::new(parts);
+    let any_ended = tasks.any_ended.clone();
     let started = tokio::select! {
-        started = start(&args, &mut tasks, &readiness) => Some(started),
-        signal = end.signal() => {
-            signal?;
-            None
-        }
+        started = start(&args, &mut tasks, &readiness) => Started::Tried(started),
+        signal = end.signal() => Started::Asked(signal),
+        () = any_ended.cancelled() => Started::Lost,
     };
+    // Who has not started whole has told nobody to come, but may hold the Lease.
     let (outcome, within) = match started {
-        Some(Ok(())) => {
+        Started::Tried(Ok(())) => {
             let outcome = tokio::select! {
                 signal = end.signal() => signal,
                 ended = tasks.next_ended() => ended,
             };
             (outcome, args.shutdown_duration())
         }
-        Some(Err(error)) => return Err(error),
-        // Nobody was told to come.
-        None => (Ok(()), Duration::ZERO),
+        Started::Tried(outcome) | Started::Asked(outcome) => (outcome, Duration::ZERO),
+        Started::Lost => (tasks.next_ended().await, Duration::ZERO),
     };
     readiness.stop();
     tracing::info!("stopping");
@@ -119,7 +128,7 @@ async fn start(args: &ServeArgs, tasks: &mut Tasks, readiness: &Readiness) -> an
         }
         None => Some(Cluster::start(args, tasks, &wires).await?),
     };
-    let trust_domain = first_trust_domain(tasks, wires.snapshots.clone()).await?;
+    let trust_domain = first_trust_domain(wires.snapshots.clone()).await?;
     readiness.done(Part::Snapshot);
 
     let authority = sign(args, tasks, &wires, (&trust_domain, cluster.as_ref())).await?;
@@ -186,7 +195,7 @@ async fn wire(
         config: Arc::new(format!("{args:#?}")),
         readiness: readiness.clone(),
         late: Arc::clone(&wires.late),
-        local_metrics: args.local_metrics,
+        local_metrics: args.local_metrics.is_on(),
         namespaces: Arc::from(args.debug_namespace.as_slice()),
     };
     serve_debug(args, tasks, debug).await?;
@@ -278,7 +287,7 @@ async fn serve_debug(args: &ServeArgs, tasks: &mut Tasks, debug: DebugState) -> 
         None => debug_http::ready_and_debug(debug.clone()),
     };
     let limits = http::Limits::default();
-    tasks.spawn_answering(http::serve(
+    tasks.spawn(http::serve(
         ready,
         None,
         router,
@@ -287,7 +296,7 @@ async fn serve_debug(args: &ServeArgs, tasks: &mut Tasks, debug: DebugState) -> 
     ));
     let listener = bind("--debug-addr", args.debug_addr()).await?;
     let router = debug_http::router(debug);
-    tasks.spawn_answering(http::serve(
+    tasks.spawn(http::serve(
         listener,
         None,
         router,
@@ -329,20 +338,11 @@ async fn watch_directory(
 }
 
 /// The trust domain of the first snapshot: there is none before everything was read.
-async fn first_trust_domain(tasks: &mut Tasks, mut snapshots: Snapshots) -> anyhow::Result<String> {
-    let first = async {
-        let first = snapshots.wait_for(Option::is_some).await;
-        let first = first.context("the pipeline thread ended")?;
-        let mesh = first.as_ref().map(|snapshot| &snapshot.mesh);
-        Ok(mesh.map_or_else(String::new, |mesh| mesh.trust_domain.to_string()))
-    };
-    tokio::select! {
-        first = first => first,
-        ended = tasks.next_ended() => match ended {
-            Err(error) => Err(error),
-            Ok(()) => bail!("a part of ambientd ended"),
-        },
-    }
+async fn first_trust_domain(mut snapshots: Snapshots) -> anyhow::Result<String> {
+    let first = snapshots.wait_for(Option::is_some).await;
+    let first = first.context("the pipeline thread ended")?;
+    let mesh = first.as_ref().map(|snapshot| &snapshot.mesh);
+    Ok(mesh.map_or_else(String::new, |mesh| mesh.trust_domain.to_string()))
 }
 
 /// Fills the authority from files, and follows them.
@@ -353,8 +353,8 @@ fn fill_from_files(
 ) -> anyhow::Result<()> {
     let source = ca::Source::select(
         Some(&args.root_ca_dir),
-        args.enable_ca_crl,
-        args.multiroot_mesh,
+        args.enable_ca_crl.is_on(),
+        args.multiroot_mesh.is_on(),
         &args.state_dir,
     )
     .with_context(|| format!("--root-ca-dir {}", args.root_ca_dir.display()))?;

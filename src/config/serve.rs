@@ -4,12 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args};
+use clap::Args;
 use model::Finding;
 
 use super::MeshArgs;
 use super::values::{
-    OptionalAddr, OptionalCidr, cidr_or_nothing, duration, go_bool, listen, listen_or_nothing,
+    OptionalAddr, OptionalCidr, Switch, cidr_or_nothing, duration, listen, listen_or_nothing,
     millis,
 };
 
@@ -122,11 +122,9 @@ pub struct ServeArgs {
         long,
         env = "AMBIENT_ENABLE_STATUS",
         value_name = "BOOL",
-        default_value = "true",
-        value_parser = go_bool,
-        action = ArgAction::Set
+        default_value = "true"
     )]
-    pub write_status: bool,
+    pub write_status: Switch,
     /// ConfigMap of every namespace that holds the roots of trust.
     #[arg(
         long,
@@ -142,11 +140,9 @@ pub struct ServeArgs {
         long,
         env = "METRICS_LOCALHOST_ACCESS_ONLY",
         value_name = "BOOL",
-        default_value = "false",
-        value_parser = go_bool,
-        action = ArgAction::Set
+        default_value = "false"
     )]
-    pub local_metrics: bool,
+    pub local_metrics: Switch,
     /// Further DNS names or addresses for the serving certificate (comma-separated).
     #[arg(long, env = "ISTIOD_CUSTOM_HOST", value_delimiter = ',')]
     pub serving_name: Vec<String>,
@@ -158,11 +154,9 @@ pub struct ServeArgs {
         long,
         env = "PILOT_ENABLE_CA_CRL",
         value_name = "BOOL",
-        default_value = "true",
-        value_parser = go_bool,
-        action = ArgAction::Set
+        default_value = "true"
     )]
-    pub enable_ca_crl: bool,
+    pub enable_ca_crl: Switch,
     /// Let the plugged-in CA change its roots if old and new ones overlap.
     #[arg(
         long,
@@ -171,11 +165,9 @@ pub struct ServeArgs {
         default_value = "false",
         default_missing_value = "true",
         num_args = 0..=1,
-        require_equals = true,
-        value_parser = go_bool,
-        action = ArgAction::Set
+        require_equals = true
     )]
-    pub multiroot_mesh: bool,
+    pub multiroot_mesh: Switch,
     /// Life of workload certificates that ask for none.
     #[arg(long, env = "DEFAULT_WORKLOAD_CERT_TTL", default_value = "24h", value_parser = duration)]
     pub default_workload_cert_ttl: Duration,

@@ -98,8 +98,8 @@ impl Cluster {
         let store = store.with_reports(self.reports.clone());
         let source = ca::Source::select_or(
             Some(&args.root_ca_dir),
-            args.enable_ca_crl,
-            args.multiroot_mesh,
+            args.enable_ca_crl.is_on(),
+            args.multiroot_mesh.is_on(),
             Arc::new(store),
         )
         .with_context(|| format!("--root-ca-dir {}", args.root_ca_dir.display()))?;
@@ -154,7 +154,7 @@ impl Cluster {
         };
         // Writers stop first; the lease is released when the last of them has.
         let writers = tokio_util::task::TaskTracker::new();
-        if args.write_status {
+        if args.write_status.is_on() {
             let writer = StatusWriter {
                 client: self.client.clone(),
                 leadership: self.leadership.clone(),
@@ -184,7 +184,7 @@ impl Cluster {
             events::run(writer, stop).await;
             Ok(())
         }));
-        let bundles = bundles(tasks, authority, args.enable_ca_crl);
+        let bundles = bundles(tasks, authority, args.enable_ca_crl.is_on());
         let writer = RootWriter {
             client: self.client.clone(),
             leadership: self.leadership.clone(),

@@ -10,13 +10,15 @@ use tokio_util::task::TaskTracker;
 /// For requests that are being answered when everything else has ended.
 pub(super) const LAST_ANSWERS: Duration = Duration::from_millis(500);
 /// The least that servers get to end their streams.
-const END_MIN: Duration = Duration::from_secs(2);
+pub(super) const END_MIN: Duration = Duration::from_secs(2);
 
 /// The tasks of the process. The end of one is the end of all.
 pub(super) struct Tasks {
     all: JoinSet<anyhow::Result<()>>,
     /// Those that have something to finish.
     finishing: TaskTracker,
+    /// Told as soon as any of them has ended, however it did.
+    pub(super) any_ended: CancellationToken,
     /// Told first: who writes, and who lets clients in.
     pub(super) stopping: CancellationToken,
     /// Told last: who answers, and all streams.
@@ -79,17 +81,22 @@ impl Tasks {
         Self {
             all: JoinSet::new(),
             finishing: TaskTracker::new(),
+            any_ended: CancellationToken::new(),
             stopping: CancellationToken::new(),
             ended: CancellationToken::new(),
         }
     }
 
-    /// A task that has nothing to finish.
+    /// A task that has nothing to finish, or ends by itself after `ended`.
     pub(super) fn spawn(
         &mut self,
         task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
     ) {
-        self.all.spawn(task);
+        let telling = self.any_ended.clone().drop_guard();
+        self.all.spawn(async move {
+            let _telling = telling;
+            task.await
+        });
     }
 
     /// A task that ends by itself after `stopping`, and is waited for.
@@ -97,15 +104,7 @@ impl Tasks {
         &mut self,
         task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
     ) {
-        self.all.spawn(self.finishing.track_future(task));
-    }
-
-    /// A task that ends by itself after `ended`.
-    pub(super) fn spawn_answering(
-        &mut self,
-        task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
-    ) {
-        self.all.spawn(task);
+        self.spawn(self.finishing.track_future(task));
     }
 
     /// Why the first part ended that should not.
@@ -132,5 +131,52 @@ impl Tasks {
         self.ended.cancel();
         tokio::time::sleep(LAST_ANSWERS / 5).await;
         self.all.abort_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn however_a_part_ends_it_is_told_and_why() {
+        for why in [
+            "a part of ambientd ended",
+            "broken",
+            "a part of ambientd failed",
+        ] {
+            let mut tasks = Tasks::new();
+            tasks.spawn(std::future::pending());
+            tasks.spawn_finishing(async move {
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                match why {
+                    "broken" => bail!(why),
+                    "a part of ambientd failed" => panic!("on purpose"),
+                    _ => Ok(()),
+                }
+            });
+            assert!(!tasks.any_ended.is_cancelled());
+            let told = tokio::time::timeout(Duration::from_secs(6), tasks.any_ended.cancelled());
+            told.await.unwrap();
+            assert_eq!(tasks.next_ended().await.unwrap_err().to_string(), why);
+            tasks.stop(Duration::ZERO).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn at_the_end_who_has_something_to_finish_is_waited_for() {
+        let mut tasks = Tasks::new();
+        let (done, is_done) = tokio::sync::oneshot::channel();
+        let stopping = tasks.stopping.clone();
+        tasks.spawn_finishing(async move {
+            stopping.cancelled().await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let _ = done.send(());
+            Ok(())
+        });
+        tasks.stop(Duration::ZERO).await;
+        is_done.await.unwrap();
     }
 }
