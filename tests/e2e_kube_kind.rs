@@ -22,21 +22,13 @@ use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use testkit::cluster::{self, Cluster};
 
-use common::{SYSTEM, cluster, get, nothing_was_refused};
+use common::{
+    APP, DEPLOYMENTS, SYSTEM, apply_definitions, cluster, get, manifest, nothing_was_refused,
+    rolled_out, until,
+};
 
 /// Names the program behind `cargo xtask`.
 const XTASK_VAR: &str = "AMBIENTD_XTASK";
-const APP: &str = "bookinfo";
-/// Those of the sample.
-const DEPLOYMENTS: [&str; 7] = [
-    "client",
-    "details-v1",
-    "productpage-v1",
-    "ratings-v1",
-    "reviews-v1",
-    "reviews-v2",
-    "reviews-v3",
-];
 
 /// The steps in their order: what each is called, and what kubectl says when it worked.
 const STEPS: [(&str, &[&str]); 11] = [
@@ -109,6 +101,77 @@ async fn every_kubectl_step_of_kind_up_works_and_shows_what_it_should() -> anyho
     kind_up(&cluster, "again")?;
     ensure!(pods(&cluster)? == before, "pods were replaced");
     nothing_was_refused(&cluster)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_of_the_ha_overlay_are_on_two_nodes_and_one_leads_after_another()
+-> anyhow::Result<()> {
+    let cluster = cluster(2, []).await?;
+    apply_definitions(&cluster)?;
+    for file in ["namespace.yaml", "default-validator.yaml"] {
+        let path = manifest(&format!("overlays/test/{file}"));
+        cluster.kubectl(&["apply", "-f", &path])?;
+    }
+    cluster.kubectl(&["apply", "-k", &manifest("overlays/ha")])?;
+    // The least number of replicas is the autoscaler's to ask for, which needs no metrics.
+    until("two nodes have a replica each, which is ready", || {
+        let nodes = ready_replicas(&cluster)?;
+        let count = nodes.iter().map(|(_, node)| node).collect::<BTreeSet<_>>();
+        ensure!(nodes.len() == 2 && count.len() == 2, "{nodes:?}");
+        Ok(())
+    })
+    .await?;
+    rolled_out(&cluster, SYSTEM, "deployment/istiod")?;
+
+    let mut leader = String::new();
+    until("one of them leads", || {
+        leader = holder(&cluster)?;
+        let all = ready_replicas(&cluster)?;
+        ensure!(all.iter().any(|(pod, _)| *pod == leader), "{leader:?}");
+        Ok(())
+    })
+    .await?;
+    // Without grace it is killed 50 ms after it is told.
+    let delete = ["-n", SYSTEM, "delete", "pod", &leader];
+    cluster.kubectl(&[&delete[..], &["--grace-period=0", "--force"]].concat())?;
+    until("the other one leads, or the one in its place", || {
+        let next = holder(&cluster)?;
+        ensure!(!next.is_empty() && next != leader, "{next:?} leads");
+        Ok(())
+    })
+    .await?;
+    rolled_out(&cluster, SYSTEM, "deployment/istiod")?;
+    cluster.kubectl(&["create", "namespace", APP])?;
+    until("it writes", || {
+        get(&cluster, APP, &["configmap", "istio-ca-root-cert"]).map(drop)
+    })
+    .await?;
+    nothing_was_refused(&cluster)
+}
+
+/// The replicas that are ready, with their nodes.
+fn ready_replicas(cluster: &Cluster) -> anyhow::Result<Vec<(String, String)>> {
+    let list = get(cluster, SYSTEM, &["pods", "-l", "app=istiod"])?;
+    let pods = list["items"].as_array().context("no list")?;
+    let ready = pods
+        .iter()
+        .filter(|pod| pod["status"]["containerStatuses"][0]["ready"] == true);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    Ok(ready
+        .map(|pod| {
+            (
+                text(&pod["metadata"]["name"]),
+                text(&pod["spec"]["nodeName"]),
+            )
+        })
+        .collect())
+}
+
+/// Who holds the Lease.
+fn holder(cluster: &Cluster) -> anyhow::Result<String> {
+    let lease = get(cluster, SYSTEM, &["lease", "istio-status-leader"])?;
+    let holder = lease["spec"]["holderIdentity"].as_str();
+    Ok(holder.unwrap_or_default().to_owned())
 }
 
 /// The one that runs the tests, or else what people type, which may have to wait for other builds.

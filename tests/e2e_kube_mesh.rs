@@ -30,23 +30,13 @@ use testkit::cluster::Cluster;
 use testkit::ztunnel::{MeshState, Ztunnel};
 
 use common::{
-    SOON, SYSTEM, cluster, get, install, manifest, nothing_was_refused, rolled_out, service, token,
-    until, xds,
+    APP, DEPLOYMENTS, SOON, SYSTEM, cluster, get, install, manifest, nothing_was_refused,
+    rolled_out, service, token, until, xds,
 };
 use load::Load;
 
 /// Names the ztunnel under test.
 const ZTUNNEL_VAR: &str = "ZTUNNEL_BIN";
-const APP: &str = "bookinfo";
-const DEPLOYMENTS: [&str; 7] = [
-    "client",
-    "details-v1",
-    "productpage-v1",
-    "ratings-v1",
-    "reviews-v1",
-    "reviews-v2",
-    "reviews-v3",
-];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mesh_on_two_nodes_follows_its_pods_and_lets_through_what_it_should() -> anyhow::Result<()>
