@@ -5,6 +5,7 @@
 mod audit;
 pub(crate) mod relay;
 pub(crate) mod replica;
+pub(crate) mod streams;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -16,6 +16,8 @@ use testkit::cluster::Cluster;
 use testkit::ztunnel::Ztunnel;
 use testkit::{http_client, wait};
 
+use super::SOON;
+
 /// The account of ambientd.
 pub(crate) const ACCOUNT: &str = "system:serviceaccount:istio-system:istiod";
 
@@ -213,6 +215,29 @@ impl Replica {
         let answer = http_client::get(self.debug, path).await?;
         ensure!(answer.status == 200, "{path}: {}", answer.text());
         Ok(answer.text())
+    }
+
+    /// A metric without labels.
+    pub(crate) async fn metric(&self, name: &str) -> anyhow::Result<u64> {
+        let metrics = self.page("/metrics").await?;
+        let line = |line: &str| {
+            line.strip_prefix(name)?
+                .strip_prefix(' ')
+                .map(str::to_owned)
+        };
+        let value = metrics.lines().find_map(line);
+        Ok(value.with_context(|| format!("no {name}"))?.parse()?)
+    }
+
+    /// Waits until it says that it hears nothing new, and that it serves on.
+    pub(crate) async fn outage_is_told(&self) -> anyhow::Result<()> {
+        wait::until("the outage to be told", SOON, || async {
+            let (status, text) = self.ready().await?;
+            let is_told = text.contains("api server: unreachable");
+            ensure!(status == 200 && is_told, "{status} {text}");
+            Ok(())
+        })
+        .await
     }
 
     /// Whether it writes.

@@ -14,27 +14,46 @@ use crate::world::{Aside, NO_LEASE, World, subscribe};
 
 impl World {
     pub(super) async fn the_api_server_dies(&mut self) -> anyhow::Result<()> {
+        self.server_goes()?;
         self.cluster.kill(&Part::ApiServer)?;
         for replica in &self.replicas {
-            outage_is_told(replica).await?;
+            replica.outage_is_told().await?;
         }
         self.cluster.start_part(&Part::ApiServer)?;
-        self.cluster.wait_api(SOON).await?;
-        self.leader().await?;
+        self.server_is_back().await?;
         self.check("the API server died", &[]).await?;
         self.probe_all("the API server died").await
     }
 
     pub(super) async fn etcd_dies(&mut self) -> anyhow::Result<()> {
+        self.server_goes()?;
         self.cluster.kill(&Part::Etcd)?;
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        let etcd_is_away = self.clients_are_served_without_etcd().await;
         self.cluster.start_part(&Part::Etcd)?;
         // An API server may have given up without its store.
         let _ = self.cluster.start_part(&Part::ApiServer);
-        self.cluster.wait_api(SOON).await?;
-        self.leader().await?;
+        etcd_is_away?;
+        self.server_is_back().await?;
         self.check("etcd died", &[]).await?;
         self.probe_all("etcd died").await
+    }
+
+    /// That nobody can renew the right to write, and that clients which come are served all the
+    /// same.
+    async fn clients_are_served_without_etcd(&self) -> anyhow::Result<()> {
+        wait::until("nobody to lead", SOON, || async {
+            for replica in &self.replicas {
+                ensure!(!replica.leads().await?, "{} leads", replica.name);
+            }
+            Ok(())
+        })
+        .await?;
+        for (replica, client) in self.replicas.iter().zip(&self.clients) {
+            let new = replica.subscribe();
+            new.wait_synced(1, SOON).await?;
+            ensure!(new.state() == client.state(), "another state");
+        }
+        Ok(())
     }
 
     /// One whose connections go through our hands, with short patience.
@@ -80,12 +99,12 @@ impl World {
 
     pub(super) async fn the_api_server_freezes(&mut self, aside: Aside) -> anyhow::Result<()> {
         let before = aside.client.received().len();
+        self.server_goes()?;
         self.cluster.stop_part(&Part::ApiServer)?;
-        let told = outage_is_told(&aside.replica).await;
+        let told = aside.replica.outage_is_told().await;
         self.cluster.cont(&Part::ApiServer)?;
         told?;
-        self.cluster.wait_api(SOON).await?;
-        self.leader().await?;
+        self.server_is_back().await?;
         self.check("the API server froze", &[]).await?;
         self.probe_silent(&aside).await?;
         self.is_as_fresh_too("the API server froze", &aside).await?;
@@ -157,19 +176,6 @@ impl World {
         self.is_as_fresh_too("a server appeared", &aside).await?;
         self.check("a server appeared", &[]).await
     }
-}
-
-/// That it serves on, and says that it hears nothing new.
-async fn outage_is_told(replica: &Replica) -> anyhow::Result<()> {
-    wait::until("the outage to be told", SOON, || async {
-        let (status, text) = replica.ready().await?;
-        ensure!(
-            status == 200 && text.contains("unreachable"),
-            "{status} {text}"
-        );
-        Ok(())
-    })
-    .await
 }
 
 fn told_of_probes_alone(received: &[Received]) -> anyhow::Result<()> {

@@ -1,14 +1,15 @@
 //! Two replicas, and that all is as after a fresh start.
 
-use std::collections::BTreeSet;
-use std::fmt::Write as _;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use kube::Api;
 use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use proto::type_url::{CLUSTER, ENDPOINT, LISTENER, ROUTE};
 use serde_json::{Value, json};
-use testkit::ads::ztunnel_node;
+use testkit::ads::{waypoint_node, ztunnel_node};
 use testkit::cluster::{Cluster, Part};
 use testkit::wait;
 use testkit::ztunnel::{MeshState, Ztunnel};
@@ -17,9 +18,9 @@ use tokio::task::JoinSet;
 use crate::common::relay::Relay;
 use crate::common::replica::Replica;
 use crate::common::{
-    self, ACCOUNT, SOON, SYSTEM, Write, apply_account, apply_definitions, settled, token, until,
-    writes, xds,
+    self, SOON, SYSTEM, Write, apply_account, apply_definitions, settled, token, until, writes, xds,
 };
+use crate::waypoint::Waypoint;
 
 /// Pods of the world.
 const PODS: usize = 24;
@@ -75,6 +76,30 @@ metadata: {name: waypoint, namespace: shop, labels: {istio.io/waypoint-for: serv
 spec:
   gatewayClassName: istio-waypoint
   listeners: [{name: mesh, port: 15008, protocol: HBONE}]
+---
+apiVersion: v1
+kind: Service
+metadata:
+  name: waypoint
+  namespace: shop
+  labels:
+    gateway.networking.k8s.io/gateway-name: waypoint
+    gateway.networking.k8s.io/gateway-class-name: istio-waypoint
+    gateway.istio.io/managed: istio.io-mesh-controller
+spec:
+  selector: {gateway.networking.k8s.io/gateway-name: waypoint}
+  ports: [{port: 15008, name: mesh}]
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: waypoint, namespace: shop}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web, namespace: shop}
+spec:
+  parentRefs: [{group: '', kind: Service, name: web, port: 80}]
+  rules: [{backendRefs: [{name: web, port: 80}]}]
 ";
 
 const ENTRY: &str = "
@@ -87,21 +112,27 @@ spec:
   resolution: DNS
 ";
 
-/// Two replicas, a client of each, and what was when somebody last looked.
+/// Two replicas, a ztunnel and a waypoint of each, and what was when somebody last looked.
 pub(super) struct World {
     pub(super) cluster: Cluster,
     pub(super) kube: kube::Client,
     pub(super) replicas: [Replica; 2],
     pub(super) clients: [Ztunnel; 2],
+    pub(super) waypoints: [Waypoint; 2],
     pub(super) seen: Mark,
     pub(super) began: Instant,
     pub(super) checks: usize,
+    /// Requests, by their place in the audit log, while a server started: it refuses then what its
+    /// roles allow.
+    pub(super) starts: Vec<Range<usize>>,
 }
 
 #[derive(Default)]
 pub(super) struct Mark {
     pub(super) writes: usize,
     pub(super) received: [usize; 2],
+    /// Names that waypoints had been told.
+    pub(super) told: [usize; 2],
 }
 
 /// A replica that is there for the sake of one fault.
@@ -117,14 +148,51 @@ pub(super) fn subscribe(cluster: &Cluster, replica: &Replica) -> anyhow::Result<
     Ok(Ztunnel::start(target, ztunnel_node("n1")))
 }
 
+/// A waypoint's subscription, with a token of its account.
+pub(super) fn subscribe_waypoint(cluster: &Cluster, replica: &Replica) -> anyhow::Result<Waypoint> {
+    let target = xds(cluster, replica.secure, token(cluster, "shop", "waypoint")?)?;
+    let node = waypoint_node("shop", "waypoint", "10.1.0.1");
+    Ok(Waypoint::start(target, node))
+}
+
 pub(super) fn entry(name: &str) -> String {
     ENTRY.replace("NAME", name)
 }
 
-/// Writes by their text, leaving out those that failed because the object had changed.
-pub(super) fn texts(writes: &[Write]) -> Vec<&str> {
-    let all = writes.iter().map(|write| write.text.as_str());
-    all.filter(|text| !text.ends_with(" 409")).collect()
+/// Writes by their text, and apart from them those that failed because the object had changed,
+/// without their code.
+pub(super) fn texts(writes: &[Write]) -> (Vec<&str>, Vec<&str>) {
+    let (mut done, mut late) = (Vec::new(), Vec::new());
+    for write in writes {
+        match write.text.strip_suffix(" 409") {
+            Some(text) => late.push(text),
+            None => done.push(write.text.as_str()),
+        }
+    }
+    (done, late)
+}
+
+/// The only Event of the world, and how often at most new leaders find between two looks that it
+/// is there already.
+const EVENT: &str = "create events/ shop/lost.";
+const EVENTS_FOUND_MAX: usize = 2;
+
+/// That nothing failed because it was late but what was done then, each at most once, and the
+/// Event that new leaders need not repeat.
+pub(super) fn few_came_late(done: &[&str], late: &[&str]) -> anyhow::Result<()> {
+    let (found, late): (Vec<&str>, Vec<&str>) =
+        late.iter().partition(|text| text.starts_with(EVENT));
+    ensure!(found.len() <= EVENTS_FOUND_MAX, "{found:?}");
+    let mut left: Vec<&str> = done
+        .iter()
+        .filter_map(|text| text.rsplit_once(' ').map(|(text, _)| text))
+        .collect();
+    for text in &late {
+        let found = left.iter().position(|one| one == text);
+        let found = found.with_context(|| format!("{text}: 409, of {late:#?} and {done:#?}"))?;
+        left.swap_remove(found);
+    }
+    Ok(())
 }
 
 // === impl World ===
@@ -138,6 +206,12 @@ impl World {
         apply_account(&cluster)?;
         cluster.kubectl(&["create", "serviceaccount", "ztunnel", "-n", SYSTEM])?;
         until("the world is taken", || cluster.apply(WORLD).map(drop)).await?;
+        // Where the waypoint is, as whoever starts it says.
+        let place = json!([{"type": "Hostname", "value": "waypoint.shop.svc.cluster.local"}]);
+        let place = json!({"status": {"addresses": place}}).to_string();
+        let gateway = ["-n", "shop", "patch", "gateway", "waypoint", "-p", &place];
+        let status = ["--subresource=status", "--type=merge"];
+        cluster.kubectl(&[&gateway[..], &status].concat())?;
         let kube = cluster.client().await?;
         for ns in ["shop", "going"] {
             let args = ["-n", ns, "get", "serviceaccount", "default"];
@@ -170,21 +244,40 @@ impl World {
             subscribe(&cluster, &replicas[0])?,
             subscribe(&cluster, &replicas[1])?,
         ];
+        let waypoints = [
+            subscribe_waypoint(&cluster, &replicas[0])?,
+            subscribe_waypoint(&cluster, &replicas[1])?,
+        ];
         let mut world = Self {
             cluster,
             kube,
             replicas,
             clients,
+            waypoints,
             seen: Mark::default(),
             began,
             checks: 0,
+            starts: Vec::new(),
         };
-        for client in &world.clients {
-            client.wait_synced(1, SOON).await?;
+        for at in [0, 1] {
+            world.wait_joined(at, (0, 0)).await?;
+            wait::until("a waypoint with all it needs", SOON, || async {
+                let held = world.waypoints[at].held();
+                for ty in [CLUSTER, LISTENER, ROUTE, ENDPOINT] {
+                    let count = held.get(ty).map_or(0, BTreeMap::len);
+                    ensure!(count > 0, "it holds nothing of {ty}: {held:#?}");
+                }
+                Ok(())
+            })
+            .await?;
         }
         world.leader().await?;
         let first = world.settled().await?;
-        println!("at first: {:#?}", texts(&first));
+        let (done, late) = texts(&first);
+        println!("at first: {done:#?}, and late {late:#?}");
+        few_came_late(&done, &late)?;
+        // Roles and servers were new to each other until now.
+        world.starts.push(0..world.asked()?);
         world.mark();
         world.check("the start", &[]).await?;
         Ok(world)
@@ -195,7 +288,31 @@ impl World {
         self.seen = Mark {
             writes: writes(&self.cluster).unwrap().len(),
             received: [0, 1].map(|at| self.clients[at].received().len()),
+            told: [0, 1].map(|at| self.waypoints[at].told().len()),
         };
+    }
+
+    /// Requests that the API server has logged.
+    pub(super) fn asked(&self) -> anyhow::Result<usize> {
+        Ok(self.cluster.audit()?.count())
+    }
+
+    /// How often the clients of a replica have connected.
+    pub(super) fn connections(&self, at: usize) -> (usize, usize) {
+        (
+            self.clients[at].connection(),
+            self.waypoints[at].connection(),
+        )
+    }
+
+    /// Waits until the clients of a replica have connected once more and are in sync.
+    pub(super) async fn wait_joined(
+        &self,
+        at: usize,
+        (client, waypoint): (usize, usize),
+    ) -> anyhow::Result<()> {
+        self.clients[at].wait_synced(client + 1, SOON).await?;
+        self.waypoints[at].wait_synced(waypoint + 1, SOON).await
     }
 
     /// Writes since the mark, once no more of them come.
@@ -210,6 +327,12 @@ impl World {
         let new = received[self.seen.received[at]..].iter();
         new.flat_map(|one| one.names.iter().chain(&one.removed).cloned())
             .collect()
+    }
+
+    /// The same of a waypoint.
+    pub(super) fn told_waypoint(&self, at: usize) -> BTreeSet<String> {
+        let told = self.waypoints[at].told();
+        told[self.seen.told[at]..].iter().cloned().collect()
     }
 
     /// The number of the replica that leads.
@@ -237,7 +360,8 @@ impl World {
             replica.wait_well(SOON).await?;
         }
         let new = self.settled().await?;
-        let mut new = texts(&new);
+        let (mut new, late) = texts(&new);
+        few_came_late(&new, &late).context(what.to_owned())?;
         new.sort_unstable();
         let mut wanted = written.to_vec();
         wanted.sort_unstable();
@@ -247,6 +371,11 @@ impl World {
             let odd = |name: &&String| !names.iter().any(|part| name.contains(part));
             let odd: Vec<_> = told.iter().filter(odd).collect();
             ensure!(odd.is_empty(), "{what}: a client was told of {odd:?}");
+            let told = self.told_waypoint(at);
+            let is_meant = |name: &str, part: &str| name.contains(part.trim_start_matches('/'));
+            let odd = |name: &&String| !names.iter().any(|part| is_meant(name, part));
+            let odd: Vec<_> = told.iter().filter(odd).collect();
+            ensure!(odd.is_empty(), "{what}: a waypoint was told of {odd:?}");
         }
         self.is_as_fresh(what).await?;
         self.mark();
@@ -256,78 +385,6 @@ impl World {
 
     pub(super) async fn check(&mut self, what: &str, written: &[&str]) -> anyhow::Result<()> {
         self.check_told(what, written, &[]).await
-    }
-
-    /// That clients and pages say what those of a replica say that has just started.
-    async fn is_as_fresh(&mut self, what: &str) -> anyhow::Result<()> {
-        let [one, two] = [0, 1].map(|at| (&self.replicas[at], &self.clients[at]));
-        self.are_as_fresh(what, &[one, two], self.checks).await?;
-        self.checks += 1;
-        Ok(())
-    }
-
-    /// The same of one that is there for the sake of a fault.
-    pub(super) async fn is_as_fresh_too(
-        &mut self,
-        what: &str,
-        aside: &Aside,
-    ) -> anyhow::Result<()> {
-        let pair = (&aside.replica, &aside.client);
-        self.are_as_fresh(what, &[pair], self.checks).await?;
-        self.checks += 1;
-        println!("{:?}: {what}: as after a fresh start", self.began.elapsed());
-        Ok(())
-    }
-
-    async fn are_as_fresh(
-        &self,
-        what: &str,
-        pairs: &[(&Replica, &Ztunnel)],
-        number: usize,
-    ) -> anyhow::Result<()> {
-        let name = format!("fresh-{number}");
-        let fresh = Replica::start(&self.cluster, &name, &[NO_LEASE])?;
-        fresh.wait_well(SOON).await?;
-        let client = subscribe(&self.cluster, &fresh)?;
-        client.wait_synced(1, SOON).await?;
-        for (replica, held) in pairs {
-            let claim = format!("{what}: the state of a fresh start");
-            wait::until(&claim, SOON, || async {
-                let (held, fresh_held) = (held.state(), client.state());
-                ensure!(
-                    held == fresh_held,
-                    "{} and {} workloads, {} and {} services",
-                    held.workloads.len(),
-                    fresh_held.workloads.len(),
-                    held.services.len(),
-                    fresh_held.services.len()
-                );
-                for path in ["/debug/ambientz", "/debug/findings"] {
-                    let (ours, other) = (replica.page(path).await?, fresh.page(path).await?);
-                    ensure!(ours == other, "{path}: {}", difference(&ours, &other));
-                }
-                Ok(())
-            })
-            .await?;
-        }
-        Ok(())
-    }
-
-    /// That replicas which start now, and lead, find nothing to write and tell nobody anything.
-    pub(super) async fn fresh_leaders_write_nothing(&mut self, what: &str) -> anyhow::Result<()> {
-        let connections = [0, 1].map(|at| self.clients[at].connection());
-        for replica in &mut self.replicas {
-            replica.kill()?;
-        }
-        for replica in &mut self.replicas {
-            replica.spawn()?;
-        }
-        for (client, connection) in self.clients.iter().zip(connections) {
-            client.wait_synced(connection + 1, SOON).await?;
-        }
-        self.leader().await?;
-        self.check(&format!("{what}, then all started anew"), &[])
-            .await
     }
 
     /// That changes are seen: a Service comes and goes.
@@ -379,24 +436,6 @@ impl World {
             })
             .await
     }
-
-    /// That a server which started was never taken for one that had withdrawn a right.
-    pub(super) fn nobody_was_refused(&self) -> anyhow::Result<()> {
-        let mut text = String::new();
-        for replica in &self.replicas {
-            for line in replica.log().lines() {
-                if line.contains("refuses to let us") || line.contains("not allowed to write") {
-                    let _ = writeln!(text, "{}: {line}", replica.name);
-                }
-            }
-        }
-        ensure!(text.is_empty(), "{text}");
-        let refused = self.cluster.audit()?.filter(|event| {
-            event["user"]["username"] == ACCOUNT && event["responseStatus"]["code"] == 403
-        });
-        println!("{} requests were refused after starts", refused.count());
-        Ok(())
-    }
 }
 
 pub(super) fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
@@ -411,18 +450,6 @@ pub(super) fn resource(group: &str, version: &str, kind: &str, plural: &str) -> 
         kind: kind.to_owned(),
         plural: plural.to_owned(),
     }
-}
-
-/// The first lines that differ.
-pub(super) fn difference(ours: &str, other: &str) -> String {
-    let lines = ours.lines().zip(other.lines());
-    let different = lines.filter(|(ours, other)| ours != other);
-    let shown = different
-        .take(5)
-        .map(|(ours, other)| format!("{ours} / {other}"));
-    let mut text: Vec<String> = shown.collect();
-    text.push(format!("{} and {} bytes", ours.len(), other.len()));
-    text.join("\n")
 }
 
 /// Pods of a node that is not there, as its kubelet would have them.

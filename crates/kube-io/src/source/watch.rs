@@ -375,7 +375,8 @@ impl<S: Sink> Driver<S> {
         if self.problem.as_ref() != Some(&state) {
             let kind = &self.target.label;
             if state == KindState::Forbidden {
-                tracing::error!(%kind, reason, "the API server refuses to let us read it");
+                let code = "kube-forbidden";
+                tracing::error!(code, %kind, reason, "the API server refuses to let us read it");
             } else {
                 tracing::warn!(
                     %kind,
