@@ -319,7 +319,7 @@ impl Lot {
                 "addresses": [format!("10.97.{third}.{fourth}")],
                 "ports": [{"number": 80 + way, "name": "http", "protocol": "HTTP"}],
                 "resolution": "STATIC",
-                "endpoints": [],
+                "endpoints": [{"address": format!("10.96.{third}.{fourth}")}],
             }),
         };
         let version = if self.group.is_empty() {
