@@ -84,10 +84,11 @@ impl World {
     pub(super) async fn clocks_decide_nothing(&mut self) -> anyhow::Result<()> {
         let at = self.leader().await?;
         let before = self.lease()?;
-        let until = Instant::now() + LEASE_TIME + Duration::from_secs(3);
-        while Instant::now() < until {
-            self.write_lease_at("2000-01-01T00:00:00.000000Z")?;
-            tokio::time::sleep(Duration::from_millis(300)).await;
+        // Each time another one, as of a clock that goes on: a Lease that says what it said before
+        // is one that nobody renews.
+        for second in 0..LEASE_TIME.as_secs() + 3 {
+            self.write_lease_at(&format!("2000-01-01T00:00:{second:02}.000000Z"))?;
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
         let after = self.lease()?;
         for field in ["holderIdentity", "leaseTransitions"] {
@@ -186,15 +187,18 @@ impl World {
             let wanted: usize = LOTS.iter().map(|lot| lot.before).sum();
             let is_there = |state: &MeshState| {
                 let names = state.workloads.keys().chain(state.services.keys());
-                let names = names.filter(|name| is_of_a_lot(name));
-                names.count() == wanted && !state.services.keys().any(|name| is_orphan(name))
+                let objects: BTreeSet<_> = names.map(|name| object_of(name)).collect();
+                let of_lots = objects.iter().filter(|name| is_of_a_lot(name));
+                of_lots.count() == wanted && !objects.contains("orphan")
             };
             let client = &self.clients[at];
             client.wait(SOON, |state, _| is_there(state)).await?;
         }
         println!("objects were made in {:?}", began.elapsed());
         let names = ["/vm-", "/many-", "orphan"];
-        self.check_told("much was made", &[], &names).await?;
+        // With the first workloads that take tunnels, the warning goes that nobody is captured.
+        let once = ["patch services/status shop/web 200"];
+        self.check_told("much was made", &once, &names).await?;
 
         let connections = [0, 1].map(|at| self.connections(at));
         for replica in &mut self.replicas {
@@ -220,7 +224,7 @@ impl World {
         for (at, before) in connections.into_iter().enumerate() {
             self.wait_joined(at, before).await?;
             // The first answer holds all of it, and nothing else.
-            let told: BTreeSet<_> = self.told(at).iter().map(|name| part_of(name)).collect();
+            let told: BTreeSet<_> = self.told(at).iter().map(|name| object_of(name)).collect();
             let missing: Vec<_> = wanted.difference(&told).take(5).collect();
             let odd: Vec<_> = told.difference(&wanted).take(5).collect();
             ensure!(missing.is_empty() && odd.is_empty(), "{missing:?} {odd:?}");
@@ -310,16 +314,16 @@ impl Lot {
         let (third, fourth) = (at / 250, at % 250 + 1);
         let spec = match self.kind {
             "WorkloadEntry" => json!({
-                "address": format!("10.{}.{third}.{fourth}", 98 + way),
+                "address": format!("172.{}.{third}.{fourth}", 20 + way),
                 "serviceAccount": "vm",
             }),
             "Service" => json!({"ports": [{"port": 80 + way, "name": "http"}]}),
             _ => json!({
                 "hosts": [format!("{}.example.com", self.name(at))],
-                "addresses": [format!("10.97.{third}.{fourth}")],
+                "addresses": [format!("172.24.{third}.{fourth}")],
                 "ports": [{"number": 80 + way, "name": "http", "protocol": "HTTP"}],
                 "resolution": "STATIC",
-                "endpoints": [{"address": format!("10.96.{third}.{fourth}")}],
+                "endpoints": [{"address": format!("172.25.{third}.{fourth}")}],
             }),
         };
         let version = if self.group.is_empty() {
@@ -339,15 +343,14 @@ impl Lot {
 }
 
 fn is_of_a_lot(name: &str) -> bool {
-    name.contains("/vm-") || name.contains("/many-")
+    name.starts_with("vm-") || name.starts_with("many-")
 }
 
-fn is_orphan(name: &str) -> bool {
-    name.contains("orphan")
-}
-
-/// The name of the object that a resource is of: behind the last slash, up to the first dot.
-fn part_of(name: &str) -> String {
-    let name = name.rsplit('/').next().unwrap_or(name);
+/// The name of the object that a resource is of, where it is one of a lot; a ServiceEntry has a
+/// service, and a workload for its endpoint. Else the last part of the name, up to the first dot.
+fn object_of(name: &str) -> String {
+    let last = name.rsplit('/').next().unwrap_or(name);
+    let found = name.split('/').find(|part| is_of_a_lot(part));
+    let name = found.unwrap_or(last);
     name.split('.').next().unwrap_or(name).to_owned()
 }
