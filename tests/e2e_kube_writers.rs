@@ -31,7 +31,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use common::{apply_account, apply_definitions, conditions, control_plane, replica, until};
+use common::{conditions, overwrite_status, prepared, replica, until};
 
 const OBJECTS: &str = r"
 apiVersion: v1
@@ -212,20 +212,9 @@ fn root_is(cluster: &Cluster, ns: &str, wanted: &str) -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_replica_writes_each_thing_once_and_the_next_goes_on() -> anyhow::Result<()> {
-    let cluster = control_plane().await?;
-    apply_definitions(&cluster)?;
-    apply_account(&cluster)?;
+    let cluster = prepared().await?;
     until("objects are taken", || cluster.apply(OBJECTS).map(|_| ())).await?;
-    let foreign = [
-        "apply",
-        "--server-side",
-        "--force-conflicts",
-        "--subresource=status",
-        "--field-manager=auditor",
-        "-f",
-        "-",
-    ];
-    cluster.kubectl_with(&foreign, FOREIGN)?;
+    overwrite_status(&cluster, FOREIGN)?;
 
     let a = Replica::start(&cluster, "a").await?;
     until("a leads", || {
@@ -377,7 +366,7 @@ async fn one_replica_writes_each_thing_once_and_the_next_goes_on() -> anyhow::Re
     // Others write to the same list, again and again.
     for number in 0..10 {
         let text = FOREIGN.replace("by another tool", &format!("again {number}"));
-        cluster.kubectl_with(&foreign, &text)?;
+        overwrite_status(&cluster, &text)?;
     }
     until("both stay", || {
         let all = conditions(&get(&cluster, &["authorizationpolicy", "allow"])?);

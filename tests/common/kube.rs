@@ -51,6 +51,23 @@ pub(crate) async fn control_plane() -> anyhow::Result<Cluster> {
     Cluster::start(Options::control_plane()).await
 }
 
+/// A cluster without nodes that has the definitions and ambientd's account, for replicas that run
+/// elsewhere.
+pub(crate) async fn prepared() -> anyhow::Result<Cluster> {
+    let cluster = control_plane().await?;
+    apply_definitions(&cluster)?;
+    apply_account(&cluster)?;
+    Ok(cluster)
+}
+
+/// Writes a status as somebody else who takes over what is in his way.
+pub(crate) fn overwrite_status(cluster: &Cluster, object: &str) -> anyhow::Result<()> {
+    let args = ["apply", "--server-side", "--force-conflicts"];
+    let whose = ["--subresource=status", "--field-manager=auditor", "-f", "-"];
+    let written = cluster.kubectl_with(&[&args[..], &whose].concat(), object);
+    written.map(drop)
+}
+
 /// A cluster whose image `ambientd` is the binary under test.
 pub(crate) async fn cluster(
     nodes: usize,

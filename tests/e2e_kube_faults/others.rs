@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use testkit::cluster::{Cluster, Part};
 use testkit::ztunnel::MeshState;
 
-use crate::common::{SOON, Write, apply_definitions, until, writes};
+use crate::common::{SOON, Write, apply_definitions, overwrite_status, until, writes};
 use crate::world::{World, entry, texts};
 
 /// What another tool says of the policy, over what we said.
@@ -32,15 +32,6 @@ const STATUSES_MAX: usize = 5;
 impl World {
     pub(super) async fn others_overwrite(&mut self) -> anyhow::Result<()> {
         const ROUNDS: usize = 10;
-        let args = [
-            "apply",
-            "--server-side",
-            "--force-conflicts",
-            "--subresource=status",
-            "--field-manager=auditor",
-            "-f",
-            "-",
-        ];
         let root = [
             "-n",
             "shop",
@@ -60,8 +51,10 @@ impl World {
         let before: Value = serde_json::from_str(&self.cluster.kubectl(&look)?)?;
         let last = format!("round {}", ROUNDS - 1);
         for round in 0..ROUNDS {
-            self.cluster
-                .kubectl_with(&args, &OVERWRITE.replace("ROUND", &round.to_string()))?;
+            overwrite_status(
+                &self.cluster,
+                &OVERWRITE.replace("ROUND", &round.to_string()),
+            )?;
             let patch = json!({"data": {"root-cert.pem": format!("{round}"), "mine": "kept"}});
             self.cluster
                 .kubectl(&[&root[..], &[&patch.to_string()]].concat())?;

@@ -17,9 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::common::relay::Relay;
 use crate::common::replica::Replica;
-use crate::common::{
-    self, SOON, SYSTEM, Write, apply_account, apply_definitions, settled, token, until, writes, xds,
-};
+use crate::common::{self, SOON, SYSTEM, Write, settled, token, until, writes, xds};
 use crate::waypoint::Waypoint;
 
 /// Pods of the world.
@@ -200,10 +198,8 @@ pub(super) fn few_came_late(done: &[&str], late: &[&str]) -> anyhow::Result<()> 
 impl World {
     pub(super) async fn start() -> anyhow::Result<Self> {
         let began = Instant::now();
-        let cluster = common::control_plane().await?;
+        let cluster = common::prepared().await?;
         println!("{:?}: the cluster is up", began.elapsed());
-        apply_definitions(&cluster)?;
-        apply_account(&cluster)?;
         cluster.kubectl(&["create", "serviceaccount", "ztunnel", "-n", SYSTEM])?;
         until("the world is taken", || cluster.apply(WORLD).map(drop)).await?;
         // Where the waypoint is, as whoever starts it says.

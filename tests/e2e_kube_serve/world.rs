@@ -19,9 +19,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Status};
 
 use crate::common::replica::Replica;
-use crate::common::{
-    self, SOON, SYSTEM, apply_account, apply_definitions, control_plane, get, xds,
-};
+use crate::common::{self, SOON, SYSTEM, get, prepared, xds};
 
 /// The lease that says who writes.
 const LEASE: &str = "istio-status-leader";
@@ -71,9 +69,7 @@ metadata: {name: ztunnel, namespace: istio-system}
 ";
 
 pub(super) async fn world() -> anyhow::Result<Cluster> {
-    let cluster = control_plane().await?;
-    apply_definitions(&cluster)?;
-    apply_account(&cluster)?;
+    let cluster = prepared().await?;
     let applied = wait::until("the world to be taken", SOON, || {
         let applied = cluster.apply(WORLD);
         async { applied }

@@ -4,7 +4,7 @@ use anyhow::ensure;
 use pipeline::MeshDefaults;
 use testkit::cluster::Cluster;
 
-use super::common::{apply_account, apply_definitions, conditions, control_plane, until};
+use super::common::{conditions, prepared, until};
 use super::{Replica, get, settled};
 
 /// Two waypoints without address, which is an error; one names the revision, of the other the
@@ -71,9 +71,7 @@ fn forget(cluster: &Cluster, name: &str) -> anyhow::Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn status_of_a_gateway_follows_the_tag_that_its_namespace_names() -> anyhow::Result<()> {
-    let cluster = control_plane().await?;
-    apply_definitions(&cluster)?;
-    apply_account(&cluster)?;
+    let cluster = prepared().await?;
     until("objects are taken", || cluster.apply(GATEWAYS).map(|_| ())).await?;
     let defaults = MeshDefaults {
         revision: "canary".into(),
