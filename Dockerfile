@@ -16,6 +16,15 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
  && cargo build --locked --release --target "$target" --package ambientd --bin ambientd \
  && cp "target/$target/release/ambientd" /ambientd
 
+# For waypoints: stock Envoy, and ambientd to run it.
+#
+#   docker build --target agent -t ambientd-agent:dev .
+FROM envoyproxy/envoy:distroless-v1.40.0 AS agent
+COPY --from=build /ambientd /usr/local/bin/ambientd
+USER 1337:1337
+ENTRYPOINT ["/usr/local/bin/ambientd"]
+CMD ["agent", "--help"]
+
 # Holds root certificates, for key sets of token issuers, and time zones.
 FROM gcr.io/distroless/static-debian12:nonroot
 COPY --from=build /ambientd /usr/local/bin/ambientd

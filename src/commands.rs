@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use model::labels::LABEL_GATEWAY_NAME;
 use model::object::Input;
 use model::{Object, ObjectKey, Severity, SpiffeId};
-use pipeline::Pipeline;
+use pipeline::{MeshDefaults, Pipeline};
 use serde_json::Value;
 use snapshot::Snapshot;
 use source::Directory;
@@ -37,16 +37,22 @@ pub fn print(text: &str) -> anyhow::Result<()> {
     }
 }
 
-/// The pipeline with the settings of the flags.
+/// The pipeline of objects of files, with the settings of the flags.
 pub fn pipeline(mesh: &MeshArgs) -> Pipeline {
-    Pipeline::new(pipeline::MeshDefaults {
+    Pipeline::new(defaults(mesh))
+}
+
+/// The settings of the flags.
+pub fn defaults(mesh: &MeshArgs) -> MeshDefaults {
+    MeshDefaults {
         system_namespace: mesh.system_namespace.as_str().into(),
         cluster_id: mesh.cluster_id.as_str().into(),
         domain: mesh.domain.as_str().into(),
         revision: mesh.revision.as_str().into(),
         features: mesh.features.features(),
         nobody_jwks: jwks::nobody().unwrap_or_default(),
-    })
+        is_alone: true,
+    }
 }
 
 fn load(dir: &Path) -> anyhow::Result<Vec<Input>> {

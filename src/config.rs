@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::target::Target;
 
@@ -12,15 +12,17 @@ mod agent;
 mod features;
 mod istiod;
 mod serve;
+mod tls;
 mod values;
 
 pub use agent::{AgentArgs, AgentEnv, AgentEnvoyArgs};
 pub use features::{FeatureArgs, WaypointMissing};
 pub use istiod::{log_filter, read};
 pub use serve::ServeArgs;
-pub use values::{OptionalAddr, OptionalCidr};
+pub use tls::TlsLimits;
+pub use values::{OptionalAddr, OptionalCidr, Switch};
 
-use values::{duration, go_bool};
+use values::duration;
 
 /// An istiod-compatible control plane for Istio ambient mesh.
 #[derive(Debug, Parser)]
@@ -42,11 +44,9 @@ pub struct Cli {
         default_value = "false",
         default_missing_value = "true",
         num_args = 0..=1,
-        require_equals = true,
-        value_parser = go_bool,
-        action = ArgAction::Set
+        require_equals = true
     )]
-    pub log_as_json: bool,
+    pub log_as_json: Switch,
     /// Log levels as istiod has them, such as `default:info,ca:debug`; wins over --log.
     #[arg(long = "log_output_level", global = true, hide = true)]
     pub log_output_level: Option<String>,
@@ -90,7 +90,8 @@ pub struct MeshArgs {
     #[arg(short = 'n', long, alias = "namespace", env = "POD_NAMESPACE", default_value = model::defaults::ROOT_NAMESPACE)]
     pub system_namespace: String,
     /// Revision of this control plane: Istio objects of another `istio.io/rev` are not taken;
-    /// empty takes all.
+    /// empty takes all. Status of the Gateway API is written to what names the revision or a tag of
+    /// it, and, where it is the default one, to what names none; empty is `default`.
     #[arg(long, env = "REVISION", default_value = "")]
     pub revision: String,
     /// Switches.
@@ -267,9 +268,23 @@ pub struct RotateArgs {
     /// Which step.
     #[arg(long)]
     pub step: RotateStep,
-    /// Trust domain that the new root names.
-    #[arg(long, default_value = model::defaults::TRUST_DOMAIN)]
-    pub trust_domain: String,
+    /// Trust domain that the new root names: that of the present one, so that it is needed only
+    /// where that one names none.
+    #[arg(long)]
+    pub trust_domain: Option<String>,
+    /// The root is in the Secret istio-ca-secret of the cluster where this runs, or of that of
+    /// `$KUBECONFIG`, instead of a directory.
+    #[arg(long)]
+    pub in_cluster: bool,
+    /// The root is in that Secret of the cluster of this kubeconfig.
+    #[arg(long)]
+    pub kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig; by default its current one.
+    #[arg(long, requires = "kubeconfig")]
+    pub context: Option<String>,
+    /// Namespace of the Secret; that of the control plane.
+    #[arg(long, short, env = "POD_NAMESPACE", default_value = model::defaults::ROOT_NAMESPACE)]
+    pub namespace: String,
 }
 
 /// A step of the rotation.
@@ -312,7 +327,7 @@ mod tests {
     fn switches_are_read_as_go_reads_them() {
         let read = |word: &str| {
             Mesh::try_parse_from(["x", "--dry-run-policies", word])
-                .map(|args| args.mesh.features.dry_run_policies)
+                .map(|args| args.mesh.features.dry_run_policies.is_on())
                 .ok()
         };
         assert_eq!(["1", "T", "True"].map(read), [Some(true); 3]);

@@ -1,4 +1,5 @@
-//! The commands `token` and `ca`: credentials of meshes without Kubernetes.
+//! The commands `token` and `ca`: credentials of meshes without Kubernetes, and the rotation of
+//! the root also in a cluster.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -6,13 +7,16 @@ use std::time::SystemTime;
 
 use anyhow::{Context as _, bail};
 use authn::{DevIssuer, PodRef, TokenRequest};
-use ca::root;
+use ca::CaError;
+use ca::root::{self, RootStore};
+use kube_io::client::{self, ClientOptions};
+use kube_io::root_store::{SECRET_NAME, SecretStore};
 use model::object::Input;
 use model::{Object, ObjectKey};
 use source::Directory;
 
 use crate::commands;
-use crate::config::{CaArgs, CaCommand, RotateStep, TokenArgs};
+use crate::config::{CaArgs, CaCommand, RotateArgs, RotateStep, TokenArgs};
 
 /// `ambientd token`: prints a token, without a newline, for that is what proxies read.
 ///
@@ -73,28 +77,62 @@ fn bound_pod(args: &TokenArgs, name: &str) -> anyhow::Result<PodRef> {
 /// When the root cannot be read or written, or the step is not due.
 pub fn ca(args: &CaArgs) -> anyhow::Result<ExitCode> {
     let CaCommand::Rotate(rotate) = &args.command;
-    let store = ca::FileStore::new(&rotate.state_dir);
-    let (done, next) = match rotate.step {
+    let (done, next) = if rotate.in_cluster || rotate.kubeconfig.is_some() {
+        step_in_cluster(rotate)?
+    } else {
+        step(&ca::FileStore::new(&rotate.state_dir), rotate)?
+    };
+    commands::print(format!("{done}\n{next}").trim_end())?;
+    commands::print("\n")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes a step; says what is so now, and what comes next.
+fn step(
+    store: &dyn RootStore,
+    rotate: &RotateArgs,
+) -> Result<(&'static str, &'static str), CaError> {
+    Ok(match rotate.step {
         RotateStep::Prepare => {
-            root::prepare(&store, &rotate.trust_domain, SystemTime::now())?;
+            root::prepare(store, rotate.trust_domain.as_deref(), SystemTime::now())?;
             (
                 "a second root is trusted; the first one still signs",
                 "When every proxy has the new roots (certificates are renewed within a day): --step switch",
             )
         }
         RotateStep::Switch => {
-            root::switch(&store)?;
+            root::switch(store)?;
             (
                 "the new root signs; both are trusted",
                 "When every proxy has a certificate of the new root: --step finish",
             )
         }
         RotateStep::Finish => {
-            root::finish(&store)?;
+            root::finish(store)?;
             ("only the new root is trusted", "")
         }
-    };
-    commands::print(format!("{done}\n{next}").trim_end())?;
-    commands::print("\n")?;
-    Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// The same on the Secret, which is written as it was read or not at all: servers that run may
+/// renew the root at the same time.
+fn step_in_cluster(rotate: &RotateArgs) -> anyhow::Result<(&'static str, &'static str)> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .context("cannot start a runtime")?;
+    let client = runtime.block_on(client::connect(&ClientOptions {
+        kubeconfig: rotate.kubeconfig.clone(),
+        context: rotate.context.clone(),
+        ..ClientOptions::default()
+    }))?;
+    let store = SecretStore::new(client, &rotate.namespace, runtime.handle().clone());
+    let place = || format!("Secret {}/{SECRET_NAME}", rotate.namespace);
+    match step(&store, rotate) {
+        Err(CaError::Conflict) => {
+            bail!("{} was changed meanwhile; try again", place())
+        }
+        result => result.with_context(place),
+    }
 }

@@ -15,7 +15,7 @@ use prometheus::Registry;
 use snapshot::Snapshot;
 use tokio::sync::watch;
 
-use crate::config::ServeArgs;
+use crate::config::{ServeArgs, TlsLimits};
 
 /// The published snapshot, `None` until the first one.
 pub type Snapshots = watch::Receiver<Option<Arc<Snapshot>>>;
@@ -159,6 +159,8 @@ pub struct ServingNames {
     pub names: Vec<String>,
     /// Addresses.
     pub ips: Vec<std::net::IpAddr>,
+    /// What connections may use.
+    pub tls: TlsLimits,
 }
 
 /// Issues the serving certificate of now.
@@ -173,7 +175,11 @@ pub fn serving(
     let issued = authority
         .issue_server(&dns, &names.ips, SystemTime::now())
         .context("cannot issue the serving certificate")?;
-    Ok(xds::tls_config(authority, &issued)?)
+    Ok(xds::tls_config_of(
+        authority,
+        &issued,
+        names.tls.provider(),
+    )?)
 }
 
 /// Issues the serving certificate anew whenever the authority changes, and at half of

@@ -16,6 +16,7 @@ pub mod config;
 pub mod credentials;
 pub mod debug_http;
 pub mod driver;
+pub mod http;
 pub mod identity;
 pub mod jwks;
 pub mod metrics;
@@ -43,7 +44,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let filter = levels.map_or(cli.log, |levels| config::log_filter(levels).0);
     match cli.command {
         Command::Serve(args) => {
-            start_logging(&filter, cli.log_as_json)?;
+            start_logging(&filter, cli.log_as_json.is_on())?;
             serve::run(*args)?;
             Ok(ExitCode::SUCCESS)
         }
@@ -51,7 +52,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Analyze(args) => commands::analyze(&args),
         Command::Bootstrap(args) => commands::bootstrap(&args),
         Command::Agent(args) => {
-            start_logging(&filter, cli.log_as_json)?;
+            start_logging(&filter, cli.log_as_json.is_on())?;
             agent::run(args)
         }
         Command::AgentEnvoy(args) => Err(agent::become_envoy(&args)),

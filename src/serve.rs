@@ -6,42 +6,40 @@
 
 mod cluster;
 mod listen;
+mod tasks;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context as _, bail};
-use authn::TokenReviewer;
+use anyhow::Context as _;
+use authn::{Authenticator, TokenReviewer};
+use ca::Authority;
 use model::Severity;
 use model::object::Input;
+use pipeline::{MeshDefaults, Pipeline};
 use prometheus::Registry;
 use snapshot::DeltaCache;
 use source::Directory;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use xds::{AdsService, Connections, Deps};
+use xds::{AdsService, Connections, Deps, Report};
 
 use crate::config::ServeArgs;
 use crate::debug_http::{self, DebugState};
 use crate::driver::{self, Channels, Debounce};
-use crate::identity::{self, Snapshots};
+use crate::http;
+use crate::identity::{self, Snapshots, TlsConfig};
 use crate::jwks;
 use crate::metrics::ProcessMetrics;
 use crate::node::EnvoyNodes;
 use crate::readiness::{Late, Part, Readiness};
 use cluster::Cluster;
 use listen::bind;
+use tasks::{Ending, LAST_ANSWERS, Tasks};
 
 /// Batches that wait for the owner thread; a source waits when it is full.
 const INPUT_BATCHES_MAX: usize = 64;
 /// Connecting and leaving classes that wait for the owner thread.
 const INTEREST_MAX: usize = 1024;
-/// For requests that are being answered when everything else has ended.
-const LAST_ANSWERS: Duration = Duration::from_millis(500);
-/// The least that servers get to end their streams.
-const END_MIN: Duration = Duration::from_secs(2);
 
 /// Runs until SIGINT or SIGTERM, or until a part of it ends.
 ///
@@ -58,17 +56,6 @@ pub fn run(args: ServeArgs) -> anyhow::Result<()> {
     outcome
 }
 
-/// The tasks of the process. The end of one is the end of all.
-struct Tasks {
-    all: JoinSet<anyhow::Result<()>>,
-    /// Those that have something to finish.
-    finishing: TaskTracker,
-    /// Told first: who writes, and who lets clients in.
-    stopping: CancellationToken,
-    /// Told last: who answers, and all streams.
-    ended: CancellationToken,
-}
-
 /// What tasks read and feed.
 struct Wires {
     registry: Registry,
@@ -78,8 +65,25 @@ struct Wires {
     readiness: Readiness,
 }
 
+/// Of those who connect: where they are listed and counted, and who is told of them.
+struct Clients {
+    connections: Arc<Connections>,
+    metrics: Arc<xds::Metrics>,
+    interest: mpsc::Sender<Report>,
+}
+
+/// How the start ended.
+enum Started {
+    /// By itself.
+    Tried(anyhow::Result<()>),
+    /// By a signal.
+    Asked(anyhow::Result<()>),
+    /// By the end of a part that was there already.
+    Lost,
+}
+
 async fn serve(args: ServeArgs) -> anyhow::Result<()> {
-    raise_file_limit();
+    tasks::raise_file_limit();
     let mut tasks = Tasks::new();
     let mut end = Ending::new()?;
     let parts = match (&args.config_dir, args.webhook_addr) {
@@ -87,25 +91,28 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
         _ => &[Part::Snapshot, Part::Authority, Part::Xds][..],
     };
     let readiness = Readiness::new(parts);
-    let started = start(&args, &mut tasks, &readiness);
-    let outcome = tokio::select! {
-        started = started => started,
-        signal = end.signal() => {
-            tracing::info!("stopping before all has started");
-            return signal;
-        }
+    let any_ended = tasks.any_ended.clone();
+    let started = tokio::select! {
+        started = start(&args, &mut tasks, &readiness) => Started::Tried(started),
+        signal = end.signal() => Started::Asked(signal),
+        () = any_ended.cancelled() => Started::Lost,
     };
-    let outcome = match outcome {
-        Ok(()) => tokio::select! {
-            signal = end.signal() => signal,
-            ended = tasks.next_ended() => ended,
-        },
-        Err(error) => return Err(error),
+    // Who has not started whole has told nobody to come, but may hold the Lease.
+    let (outcome, within) = match started {
+        Started::Tried(Ok(())) => {
+            let outcome = tokio::select! {
+                signal = end.signal() => signal,
+                ended = tasks.next_ended() => ended,
+            };
+            (outcome, args.shutdown_duration())
+        }
+        Started::Tried(outcome) | Started::Asked(outcome) => (outcome, Duration::ZERO),
+        Started::Lost => (tasks.next_ended().await, Duration::ZERO),
     };
     readiness.stop();
     tracing::info!("stopping");
     tokio::select! {
-        () = tasks.stop(args.shutdown_duration()) => {}
+        () = tasks.stop(within) => {}
         _ = end.signal() => tracing::info!("stopping at once"),
     }
     outcome
@@ -113,41 +120,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
 
 /// Starts everything, in order.
 async fn start(args: &ServeArgs, tasks: &mut Tasks, readiness: &Readiness) -> anyhow::Result<()> {
-    let began = Instant::now();
-    let registry = Registry::new();
-    let metrics = Arc::new(xds::Metrics::register(&registry)?);
-    let connections = Arc::new(Connections::default());
-    let (snapshots_tx, snapshots) = watch::channel(None);
-    let (inputs_tx, inputs) = mpsc::channel(INPUT_BATCHES_MAX);
-    let (interest, interest_rx) = mpsc::channel(INTEREST_MAX);
-    let wires = Wires {
-        registry: registry.clone(),
-        snapshots: snapshots.clone(),
-        inputs: inputs_tx,
-        late: Arc::default(),
-        readiness: readiness.clone(),
-    };
-    let debug = DebugState {
-        snapshots: snapshots.clone(),
-        connections: Arc::clone(&connections),
-        metrics: ProcessMetrics::register(registry.clone(), began)?,
-        config: Arc::new(format!("{args:#?}")),
-        readiness: readiness.clone(),
-        late: Arc::clone(&wires.late),
-        local_metrics: args.local_metrics,
-        namespaces: Arc::from(args.debug_namespace.as_slice()),
-    };
-    serve_debug(args, tasks, debug).await?;
-    tell_findings(args, &wires).await;
-
-    let channels = Channels {
-        inputs,
-        interest: interest_rx,
-        snapshots: snapshots_tx,
-    };
-    let pipeline = crate::commands::pipeline(&args.mesh);
-    let owner = driver::spawn(pipeline, debounce(args), channels)?;
-    tasks.spawn(watch_owner(owner));
+    let (wires, clients) = wire(args, tasks, readiness).await?;
     let cluster = match &args.config_dir {
         Some(dir) => {
             tasks.spawn(watch_directory(dir.clone(), wires.inputs.clone()));
@@ -155,67 +128,27 @@ async fn start(args: &ServeArgs, tasks: &mut Tasks, readiness: &Readiness) -> an
         }
         None => Some(Cluster::start(args, tasks, &wires).await?),
     };
-    let trust_domain = first_trust_domain(tasks, snapshots.clone()).await?;
+    let trust_domain = first_trust_domain(wires.snapshots.clone()).await?;
     readiness.done(Part::Snapshot);
 
-    let ttl = ca::TtlPolicy::new(args.default_workload_cert_ttl, args.max_workload_cert_ttl)?;
-    let authority = Arc::new(ca::Authority::new(&trust_domain, ttl)?);
-    match &cluster {
-        Some(cluster) => cluster.fill(args, tasks, &authority).await?,
-        None => fill_from_files(args, tasks, &authority)?,
-    }
-    let _ = wires.late.authority.set(Arc::clone(&authority));
+    let authority = sign(args, tasks, &wires, (&trust_domain, cluster.as_ref())).await?;
     readiness.done(Part::Authority);
-    tasks.spawn(identity::follow_trust_domains(
-        Arc::clone(&authority),
-        snapshots.clone(),
-    ));
 
     let reviewer: Arc<dyn TokenReviewer> = match &cluster {
         Some(cluster) => cluster.reviewer(),
-        None => Arc::new(identity::issuer(args, &snapshots)?),
+        None => Arc::new(identity::issuer(args, &wires.snapshots)?),
     };
+    let (snapshots, registry) = (&wires.snapshots, &wires.registry);
     let authenticator =
-        identity::authenticator(args, reviewer, &trust_domain, &snapshots, &registry)?;
+        identity::authenticator(args, reviewer, &trust_domain, snapshots, registry)?;
     let authenticator = Arc::new(authenticator);
     let _ = wires.late.authenticator.set(Arc::clone(&authenticator));
-    let ads = AdsService::new(Deps {
-        snapshots: snapshots.clone(),
-        node_reader: Arc::new(EnvoyNodes),
-        interest,
-        connections,
-        metrics: Arc::clone(&metrics),
-        authenticator: Arc::clone(&authenticator),
-        identity: listen::identity_policy(args)?,
-        cache: Arc::new(DeltaCache::default()),
-        streams_max: xds::service::STREAMS_MAX,
-        streams_per_second: match args.max_requests_per_second {
-            0 => xds::service::streams_per_second(),
-            per_second => per_second,
-        },
-        shutdown: tasks.ended.clone(),
-    });
-    let certificates = listen::certificates(
-        args,
-        &authority,
-        authenticator,
-        snapshots.clone(),
-        &registry,
-    )?;
-    let (server, tls, renewal) = listen::listeners(args, &authority, ads, certificates).await?;
-    tasks.spawn(async move {
-        renewal.await;
-        Ok(())
-    });
-    let stop = tasks.stopping.clone();
-    tasks.spawn_finishing(async move {
-        let served = xds::serve(server, metrics, stop).await;
-        served.context("xDS server")
-    });
+    let tls = serve_xds(args, tasks, &wires, clients, (&authority, authenticator)).await?;
     readiness.done(Part::Xds);
+
     tasks.spawn(jwks::follow(
-        jwks::fetcher(args, &registry)?,
-        snapshots,
+        jwks::fetcher(args, &wires.registry)?,
+        wires.snapshots.clone(),
         wires.inputs.clone(),
     ));
     if let Some(cluster) = cluster {
@@ -235,6 +168,117 @@ async fn start(args: &ServeArgs, tasks: &mut Tasks, readiness: &Readiness) -> an
     Ok(())
 }
 
+/// HTTP, and the owner thread with what leads to it.
+async fn wire(
+    args: &ServeArgs,
+    tasks: &mut Tasks,
+    readiness: &Readiness,
+) -> anyhow::Result<(Wires, Clients)> {
+    let began = Instant::now();
+    let registry = Registry::new();
+    let metrics = Arc::new(xds::Metrics::register(&registry)?);
+    let connections = Arc::new(Connections::default());
+    let (snapshots_tx, snapshots) = watch::channel(None);
+    let (inputs_tx, inputs) = mpsc::channel(INPUT_BATCHES_MAX);
+    let (interest, interest_rx) = mpsc::channel(INTEREST_MAX);
+    let wires = Wires {
+        registry: registry.clone(),
+        snapshots: snapshots.clone(),
+        inputs: inputs_tx,
+        late: Arc::default(),
+        readiness: readiness.clone(),
+    };
+    let debug = DebugState {
+        snapshots,
+        connections: Arc::clone(&connections),
+        metrics: ProcessMetrics::register(registry, began)?,
+        config: Arc::new(format!("{args:#?}")),
+        readiness: readiness.clone(),
+        late: Arc::clone(&wires.late),
+        local_metrics: args.local_metrics.is_on(),
+        namespaces: Arc::from(args.debug_namespace.as_slice()),
+    };
+    serve_debug(args, tasks, debug).await?;
+    tell_findings(args, &wires).await;
+    let channels = Channels {
+        inputs,
+        interest: interest_rx,
+        snapshots: snapshots_tx,
+    };
+    let pipeline = Pipeline::new(MeshDefaults {
+        is_alone: args.config_dir.is_some(),
+        ..crate::commands::defaults(&args.mesh)
+    });
+    let owner = driver::spawn(pipeline, debounce(args), channels)?;
+    tasks.spawn(tasks::watch_owner(owner));
+    let clients = Clients {
+        connections,
+        metrics,
+        interest,
+    };
+    Ok((wires, clients))
+}
+
+/// The CA, which signs once this returns.
+async fn sign(
+    args: &ServeArgs,
+    tasks: &mut Tasks,
+    wires: &Wires,
+    (trust_domain, cluster): (&str, Option<&Cluster>),
+) -> anyhow::Result<Arc<Authority>> {
+    let ttl = ca::TtlPolicy::new(args.default_workload_cert_ttl, args.max_workload_cert_ttl)?;
+    let authority = Arc::new(Authority::new(trust_domain, ttl)?);
+    match cluster {
+        Some(cluster) => cluster.fill(args, tasks, &authority).await?,
+        None => fill_from_files(args, tasks, &authority)?,
+    }
+    let _ = wires.late.authority.set(Arc::clone(&authority));
+    let followed = (Arc::clone(&authority), wires.snapshots.clone());
+    tasks.spawn(identity::follow_trust_domains(followed.0, followed.1));
+    Ok(authority)
+}
+
+/// xDS and the CA on their listeners; returns the TLS configuration, which is renewed.
+async fn serve_xds(
+    args: &ServeArgs,
+    tasks: &mut Tasks,
+    wires: &Wires,
+    clients: Clients,
+    (authority, authenticator): (&Arc<Authority>, Arc<Authenticator>),
+) -> anyhow::Result<TlsConfig> {
+    let metrics = clients.metrics;
+    let ads = AdsService::new(Deps {
+        snapshots: wires.snapshots.clone(),
+        node_reader: Arc::new(EnvoyNodes),
+        interest: clients.interest,
+        connections: clients.connections,
+        metrics: Arc::clone(&metrics),
+        authenticator: Arc::clone(&authenticator),
+        identity: listen::identity_policy(args)?,
+        cache: Arc::new(DeltaCache::default()),
+        streams_max: xds::service::STREAMS_MAX,
+        streams_per_second: match args.max_requests_per_second {
+            0 => xds::service::streams_per_second(),
+            per_second => per_second,
+        },
+        shutdown: tasks.ended.clone(),
+    });
+    let snapshots = wires.snapshots.clone();
+    let certificates =
+        listen::certificates(args, authority, authenticator, snapshots, &wires.registry)?;
+    let (server, tls, renewal) = listen::listeners(args, authority, ads, certificates).await?;
+    tasks.spawn(async move {
+        renewal.await;
+        Ok(())
+    });
+    let stop = tasks.stopping.clone();
+    tasks.spawn_finishing(async move {
+        let served = xds::serve(server, metrics, stop).await;
+        served.context("xDS server")
+    });
+    Ok(tls)
+}
+
 /// Readiness and debug HTTP.
 async fn serve_debug(args: &ServeArgs, tasks: &mut Tasks, debug: DebugState) -> anyhow::Result<()> {
     let ready = bind("--ready-addr", args.ready_addr).await?;
@@ -242,17 +286,19 @@ async fn serve_debug(args: &ServeArgs, tasks: &mut Tasks, debug: DebugState) -> 
         Some(_) => debug_http::ready_only(debug.clone()),
         None => debug_http::ready_and_debug(debug.clone()),
     };
-    let limits = debug_http::Limits::default();
-    tasks.spawn_answering(debug_http::serve(
+    let limits = http::Limits::default();
+    tasks.spawn(http::serve(
         ready,
+        None,
         router,
         limits,
         tasks.ended.clone(),
     ));
     let listener = bind("--debug-addr", args.debug_addr()).await?;
     let router = debug_http::router(debug);
-    tasks.spawn_answering(debug_http::serve(
+    tasks.spawn(http::serve(
         listener,
+        None,
         router,
         limits,
         tasks.ended.clone(),
@@ -292,32 +338,23 @@ async fn watch_directory(
 }
 
 /// The trust domain of the first snapshot: there is none before everything was read.
-async fn first_trust_domain(tasks: &mut Tasks, mut snapshots: Snapshots) -> anyhow::Result<String> {
-    let first = async {
-        let first = snapshots.wait_for(Option::is_some).await;
-        let first = first.context("the pipeline thread ended")?;
-        let mesh = first.as_ref().map(|snapshot| &snapshot.mesh);
-        Ok(mesh.map_or_else(String::new, |mesh| mesh.trust_domain.to_string()))
-    };
-    tokio::select! {
-        first = first => first,
-        ended = tasks.next_ended() => match ended {
-            Err(error) => Err(error),
-            Ok(()) => bail!("a part of ambientd ended"),
-        },
-    }
+async fn first_trust_domain(mut snapshots: Snapshots) -> anyhow::Result<String> {
+    let first = snapshots.wait_for(Option::is_some).await;
+    let first = first.context("the pipeline thread ended")?;
+    let mesh = first.as_ref().map(|snapshot| &snapshot.mesh);
+    Ok(mesh.map_or_else(String::new, |mesh| mesh.trust_domain.to_string()))
 }
 
 /// Fills the authority from files, and follows them.
 fn fill_from_files(
     args: &ServeArgs,
     tasks: &mut Tasks,
-    authority: &Arc<ca::Authority>,
+    authority: &Arc<Authority>,
 ) -> anyhow::Result<()> {
     let source = ca::Source::select(
         Some(&args.root_ca_dir),
-        args.enable_ca_crl,
-        args.multiroot_mesh,
+        args.enable_ca_crl.is_on(),
+        args.multiroot_mesh.is_on(),
         &args.state_dir,
     )
     .with_context(|| format!("--root-ca-dir {}", args.root_ca_dir.display()))?;
@@ -334,107 +371,4 @@ fn fill_from_files(
         Ok(())
     });
     Ok(())
-}
-
-/// Ends when the owner thread ends, so that its death is the death of the process.
-async fn watch_owner(owner: std::thread::JoinHandle<()>) -> anyhow::Result<()> {
-    while !owner.is_finished() {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    match owner.join() {
-        Ok(()) => bail!("the pipeline thread ended"),
-        Err(_) => bail!("the pipeline thread panicked"),
-    }
-}
-
-/// Every connection is a file descriptor, and the usual limit of 1,024 is for interactive use.
-fn raise_file_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        tracing::warn!(%error, "the limit of open files stays as it is");
-    }
-}
-
-/// SIGINT and SIGTERM.
-struct Ending {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-// === impl Ending ===
-
-impl Ending {
-    fn new() -> anyhow::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            terminate: signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?,
-            interrupt: signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?,
-        })
-    }
-
-    async fn signal(&mut self) -> anyhow::Result<()> {
-        tokio::select! {
-            _ = self.terminate.recv() => Ok(()),
-            _ = self.interrupt.recv() => Ok(()),
-        }
-    }
-}
-
-// === impl Tasks ===
-
-impl Tasks {
-    fn new() -> Self {
-        Self {
-            all: JoinSet::new(),
-            finishing: TaskTracker::new(),
-            stopping: CancellationToken::new(),
-            ended: CancellationToken::new(),
-        }
-    }
-
-    /// A task that has nothing to finish.
-    fn spawn(&mut self, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
-        self.all.spawn(task);
-    }
-
-    /// A task that ends by itself after `stopping`, and is waited for.
-    fn spawn_finishing(&mut self, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
-        self.all.spawn(self.finishing.track_future(task));
-    }
-
-    /// A task that ends by itself after `ended`.
-    fn spawn_answering(&mut self, task: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
-        self.all.spawn(task);
-    }
-
-    /// Why the first part ended that should not.
-    async fn next_ended(&mut self) -> anyhow::Result<()> {
-        match self.all.join_next().await {
-            Some(Ok(Ok(()))) => Err(anyhow::anyhow!("a part of ambientd ended")),
-            Some(Ok(Err(error))) => Err(error),
-            Some(Err(error)) => Err(error).context("a part of ambientd failed"),
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Ends all parts: who has something to finish gets this time.
-    async fn stop(&mut self, within: Duration) {
-        self.stopping.cancel();
-        self.finishing.close();
-        if within.is_zero() {
-            self.ended.cancel();
-        }
-        let finished = tokio::time::timeout(within.max(END_MIN), self.finishing.wait()).await;
-        if finished.is_err() {
-            tracing::warn!("not all has ended in time");
-        }
-        self.ended.cancel();
-        tokio::time::sleep(LAST_ANSWERS / 5).await;
-        self.all.abort_all();
-    }
 }

@@ -9,7 +9,6 @@
 //! Source: spec/control-plane.md §1.1, §8.9, §10 item 81.
 
 mod review;
-mod server;
 #[cfg(test)]
 mod tests;
 
@@ -28,14 +27,15 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::http::{self, Limits};
 use crate::identity::TlsConfig;
-
-pub use server::Limits;
 
 /// Length of a review, bytes: it may hold an object twice.
 const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// How long a review may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// API servers at once, and whoever comes like one.
+const CONNECTIONS_MAX: usize = 64;
 /// Reviews judged at once.
 const REVIEWS_MAX: usize = 4;
 const NO_INJECTION: &str = "ambientd injects no sidecars: a pod joins the mesh by the label \
@@ -98,10 +98,13 @@ pub async fn serve(
     listener: TcpListener,
     tls: TlsConfig,
     metrics: Metrics,
-    limits: Limits,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    server::serve(listener, tls, router(metrics), limits, shutdown)
+    let limits = Limits {
+        connections_max: CONNECTIONS_MAX,
+        ..Limits::default()
+    };
+    http::serve(listener, Some(tls), router(metrics), limits, shutdown)
         .await
         .context("the webhook")
 }

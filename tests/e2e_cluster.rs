@@ -9,8 +9,9 @@
     reason = "a test that cannot go on should stop"
 )]
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -104,6 +105,85 @@ async fn pods_run_on_nodes_and_are_reached_by_their_service() -> anyhow::Result<
     })
     .await?;
     nothing_is_left_of(cluster)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_that_envtest_brings_take_the_place_of_those_built_in() -> anyhow::Result<()> {
+    let dir = tempfile::tempdir()?;
+    let assets = |names: &[&str]| -> anyhow::Result<Options> {
+        for name in names {
+            stand_for(&dir.path().join(name), name)?;
+        }
+        Ok(Options {
+            assets: Some(dir.path().to_owned()),
+            ..Options::control_plane()
+        })
+    };
+    let Err(error) = Cluster::start(assets(&["etcd", "kubectl"])?).await else {
+        anyhow::bail!("there is no API server in the directory");
+    };
+    let text = format!("{error:#}");
+    ensure!(text.contains("which has no kube-apiserver"), "{text}");
+
+    // Such a directory has these three; the controllers are ours.
+    let cluster = Cluster::start(assets(&["kube-apiserver"])?).await?;
+    let wanted = ["etcd", "kube-apiserver"];
+    let programs = cluster.programs();
+    ensure!(programs.keys().eq(wanted), "{programs:?}");
+    for name in wanted {
+        ensure!(programs[name] == dir.path().join(name), "{programs:?}");
+        ensure!(
+            was_started(&dir.path().join(name)),
+            "{name} was not started"
+        );
+    }
+    let client = cluster.client().await?;
+    a_namespace_gets_its_account_and_root(&client).await?;
+    a_deployment_makes_pods(&cluster, &client).await?;
+    what_was_written_outlives_a_kill(&cluster, &client).await?;
+    nothing_is_left_of(cluster)
+}
+
+/// Writes a program that is a part of Kubernetes and notes that it was started.
+fn stand_for(path: &Path, part: &str) -> anyhow::Result<()> {
+    let binary = testkit::cluster::binary()?;
+    let text = format!(
+        "#!/bin/sh\n: > \"$0.started\"\nexec '{}' {part} \"$@\"\n",
+        binary.display()
+    );
+    std::fs::write(path, text)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+fn was_started(path: &Path) -> bool {
+    path.with_extension("started").exists()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_cannot_run_is_refused_before_anything_starts() -> anyhow::Result<()> {
+    let says = "image ztunnel: stat /nowhere/ztunnel: no such file";
+    let options = Options {
+        images: [("ztunnel".to_owned(), "/nowhere/ztunnel".to_owned())].into(),
+        ..Options::default()
+    };
+    let Err(error) = Cluster::start(options).await else {
+        anyhow::bail!("there is no such program");
+    };
+    let text = format!("{error:#}");
+    ensure!(text.contains(says), "{text}");
+    // A slot, what parts are run with and what they say would all be in its directory.
+    let dir = tempfile::tempdir()?;
+    let state = dir.path().join("state");
+    let output = Command::new(testkit::cluster::binary()?)
+        .args(["run", "--image=ztunnel=/nowhere/ztunnel", "--state-dir"])
+        .arg(&state)
+        .stdin(Stdio::null())
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    ensure!(!output.status.success() && text.contains(says), "{text}");
+    ensure!(!state.exists(), "something was started");
+    Ok(())
 }
 
 /// Resident memory of each part.

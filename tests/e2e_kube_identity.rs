@@ -8,6 +8,13 @@
     reason = "a test that cannot go on should stop"
 )]
 
+#[path = "common/kube.rs"]
+mod common;
+#[path = "e2e_kube_identity/root.rs"]
+mod root;
+#[path = "e2e_kube_identity/rotation.rs"]
+mod rotation;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,13 +25,11 @@ use ambientd::identity::{self, ServingNames, SnapshotNodes};
 use ambientd::webhook;
 use anyhow::{Context as _, ensure};
 use authn::{Authenticator, AuthenticatorConfig, Peer};
-use ca::root::{self, RootStore as _};
-use ca::{Authority, CaError, CertificateService, Source, TtlPolicy};
+use ca::{Authority, CertificateService, Source, TtlPolicy};
 use http::HeaderMap;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt as _};
 use kube_io::review::ApiReviewer;
-use kube_io::root_store::{self, SecretStore};
 use kube_io::webhooks::WebhookPatcher;
 use kube_io::{Leadership, Term};
 use model::{ObjectKey, PodFact, Str};
@@ -33,23 +38,22 @@ use proto::auth::IstioCertificateRequest;
 use proto::value::Kind as ValueKind;
 use proto::{Struct, Value};
 use snapshot::Snapshot;
-use testkit::cluster::{Cluster, Options};
+use testkit::cluster::Cluster;
 use testkit::wait;
 use tokio::net::TcpListener;
-use tokio::runtime::Handle;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-/// More than anything needs, even on a busy machine.
-const SOON: Duration = Duration::from_secs(60);
-const SYSTEM: &str = "istio-system";
+use common::{SOON, SYSTEM, apply_definitions};
 
 async fn control_plane() -> Cluster {
-    let cluster = Cluster::start(Options::control_plane())
-        .await
-        .expect("a cluster");
+    let cluster = common::control_plane().await.expect("a cluster");
     cluster.kubectl(&["create", "namespace", SYSTEM]).unwrap();
     cluster
+}
+
+fn authority() -> Arc<Authority> {
+    Arc::new(Authority::new("cluster.local", TtlPolicy::default()).unwrap())
 }
 
 // === Tokens ===
@@ -88,21 +92,10 @@ fn pod(ns: &str, name: &str, sa: &str, node: &str) -> String {
     )
 }
 
-/// A token of an account, for istio-ca, bound to a pod.
+/// A token of an account, bound to a pod.
 fn token(cluster: &Cluster, ns: &str, sa: &str, pod: &str) -> String {
-    let bound = ["--bound-object-kind=Pod", "--bound-object-name"];
-    let args = [
-        "create",
-        "token",
-        sa,
-        "-n",
-        ns,
-        "--audience=istio-ca",
-        bound[0],
-        bound[1],
-        pod,
-    ];
-    cluster.kubectl(&args).unwrap().trim().to_owned()
+    let pod = format!("--bound-object-name={pod}");
+    common::token_with(cluster, ns, sa, &["--bound-object-kind=Pod", &pod]).unwrap()
 }
 
 struct Callers {
@@ -299,199 +292,6 @@ async fn real_tokens_of_real_pods_say_who_calls_and_for_whom() {
     }
 }
 
-// === The root ===
-
-/// Runs what blocks.
-async fn blocking<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> T {
-    tokio::task::spawn_blocking(run).await.unwrap()
-}
-
-fn authority() -> Arc<Authority> {
-    Arc::new(Authority::new("cluster.local", TtlPolicy::default()).unwrap())
-}
-
-fn secret(cluster: &Cluster, path: &str) -> String {
-    let output = format!("jsonpath={{{path}}}");
-    let args = [
-        "get",
-        "secret",
-        root_store::SECRET_NAME,
-        "-n",
-        SYSTEM,
-        "-o",
-        &output,
-    ];
-    cluster.kubectl(&args).unwrap()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_root_in_a_secret_is_created_once_kept_and_rotated() {
-    let cluster = control_plane().await;
-    let client = cluster.client().await.unwrap();
-    let store = SecretStore::new(client.clone(), SYSTEM, Handle::current());
-    let source = Source::Own(Arc::new(store.clone()));
-
-    // Ten replicas start at once, and all of them sign with one root.
-    let replicas: Vec<_> = (0..10)
-        .map(|_| (source.clone(), authority()))
-        .map(|(source, authority)| async move {
-            root_store::start(source, Arc::clone(&authority))
-                .await
-                .unwrap();
-            authority
-        })
-        .map(tokio::spawn)
-        .collect();
-    let mut bundles = Vec::new();
-    let mut running = authority();
-    for replica in replicas {
-        running = replica.await.unwrap();
-        bundles.push(running.bundle().unwrap().pem().to_owned());
-    }
-    bundles.dedup();
-    assert_eq!(bundles.len(), 1);
-    assert_eq!(secret(&cluster, ".type"), root_store::SECRET_TYPE);
-    assert_eq!(secret(&cluster, r".data.cert-chain\.pem"), "");
-    assert_eq!(
-        secret(&cluster, r".data.ca-cert\.pem"),
-        secret(&cluster, r".data.root-cert\.pem")
-    );
-
-    // A change by somebody else is told at once.
-    let changed = Arc::new(Notify::new());
-    let following = tokio::spawn({
-        let (client, changed) = (client.clone(), Arc::clone(&changed));
-        async move { root_store::follow(client, SYSTEM, changed).await }
-    });
-    changed.notified().await;
-    let followed = tokio::spawn(ca::follow(
-        source.clone(),
-        Arc::clone(&changed),
-        Arc::clone(&running),
-    ));
-
-    let kept = store.clone();
-    blocking(move || root::prepare(&kept, "cluster.local", SystemTime::now()))
-        .await
-        .unwrap();
-    wait::until(
-        "both roots are trusted",
-        Duration::from_secs(30),
-        || async {
-            let count = running.bundle().unwrap().root_count();
-            ensure!(count == 2, "{count} roots");
-            Ok(())
-        },
-    )
-    .await
-    .unwrap();
-    let kept = store.clone();
-    blocking(move || {
-        // A writer who read before somebody else wrote changes nothing.
-        let stale = kept.load().unwrap().unwrap();
-        root::switch(&kept).unwrap();
-        let conflict = kept.replace(&stale, &stale);
-        assert!(matches!(conflict, Err(CaError::Conflict)), "{conflict:?}");
-        let now = kept.load().unwrap().unwrap();
-        assert!(now.previous_key_pem.is_some());
-        root::finish(&kept).unwrap();
-    })
-    .await;
-    let renewed = secret(&cluster, r".data.root-cert\.pem");
-    assert_eq!(secret(&cluster, r".data.ca-cert\.pem"), renewed);
-    wait::until(
-        "the new root alone is trusted",
-        Duration::from_secs(30),
-        || async {
-            let bundle = running.bundle().unwrap();
-            ensure!(
-                bundle.root_count() == 1 && bundle.pem() != bundles[0],
-                "not yet"
-            );
-            Ok(())
-        },
-    )
-    .await
-    .unwrap();
-    following.abort();
-    followed.abort();
-
-    // Garbage is left as it is.
-    let patch = r#"{"stringData":{"ca-key.pem":"garbage"}}"#;
-    let args = [
-        "patch",
-        "secret",
-        root_store::SECRET_NAME,
-        "-n",
-        SYSTEM,
-        "--type=merge",
-        "-p",
-        patch,
-    ];
-    cluster.kubectl(&args).unwrap();
-    let version = secret(&cluster, ".metadata.resourceVersion");
-    let error = root_store::start(source.clone(), authority())
-        .await
-        .unwrap_err();
-    assert!(matches!(error, CaError::Corrupt { .. }), "{error}");
-    assert_eq!(secret(&cluster, ".metadata.resourceVersion"), version);
-
-    // One that is deleted while we run is not replaced; signing goes on.
-    cluster
-        .kubectl(&["delete", "secret", root_store::SECRET_NAME, "-n", SYSTEM])
-        .unwrap();
-    let (reloaded, to) = (source.clone(), Arc::clone(&running));
-    let error = blocking(move || reloaded.reload(&to, SystemTime::now())).await;
-    assert!(
-        matches!(error, Err(CaError::Incomplete { .. })),
-        "{error:?}"
-    );
-    assert!(
-        running
-            .issue_server(&["a.example"], &[], SystemTime::now())
-            .is_ok()
-    );
-    assert!(
-        cluster
-            .kubectl(&["get", "secret", root_store::SECRET_NAME, "-n", SYSTEM])
-            .is_err()
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_root_of_istiod_is_adopted_as_it_is() {
-    let cluster = control_plane().await;
-    let client = cluster.client().await.unwrap();
-    let key = rcgen::KeyPair::generate().unwrap();
-    let mut params = rcgen::CertificateParams::default();
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params
-        .distinguished_name
-        .push(rcgen::DnType::OrganizationName, "cluster.local");
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
-    let cert = params.self_signed(&key).unwrap().pem();
-    let object = serde_json::json!({
-        "apiVersion": "v1", "kind": "Secret", "type": "istio.io/ca-root",
-        "metadata": {"name": root_store::SECRET_NAME, "namespace": SYSTEM},
-        "stringData": {
-            "ca-cert.pem": cert, "ca-key.pem": key.serialize_pem(), "root-cert.pem": cert,
-            "cert-chain.pem": "", "key.pem": "",
-        },
-    });
-    cluster.apply(&object.to_string()).unwrap();
-    let version = secret(&cluster, ".metadata.resourceVersion");
-    let store = SecretStore::new(client, SYSTEM, Handle::current());
-    let authority = authority();
-    let source = Source::Own(Arc::new(store));
-    root_store::start(source, Arc::clone(&authority))
-        .await
-        .unwrap();
-    let trim = |text: &str| text.split_whitespace().collect::<String>();
-    assert_eq!(trim(authority.bundle().unwrap().pem()), trim(&cert));
-    assert_eq!(secret(&cluster, ".metadata.resourceVersion"), version);
-}
-
 // === The webhook ===
 
 fn configuration(host: &str, port: u16) -> String {
@@ -528,17 +328,7 @@ fn virtual_service(name: &str, more: &str) -> String {
 async fn kubectl_is_told_by_the_webhook() {
     let cluster = control_plane().await;
     let client = cluster.client().await.unwrap();
-    let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/crds/istio.yaml");
-    let args = ["apply", "--server-side", "-f", crds];
-    cluster.kubectl(&args).unwrap();
-    let args = [
-        "wait",
-        "--for=condition=Established",
-        "--timeout=60s",
-        "crd",
-        "--all",
-    ];
-    cluster.kubectl(&args).unwrap();
+    apply_definitions(&cluster).unwrap();
 
     let authority = authority();
     let dir = tempfile::tempdir().unwrap();
@@ -548,20 +338,14 @@ async fn kubectl_is_told_by_the_webhook() {
     let names = ServingNames {
         names: Vec::new(),
         ips: vec![host.parse().unwrap()],
+        ..ServingNames::default()
     };
     let (_tls, config) = watch::channel(identity::serving(&authority, &names).unwrap());
     let listener = TcpListener::bind("0.0.0.0:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let stop = CancellationToken::new();
     let metrics = webhook::Metrics::register(&Registry::new()).unwrap();
-    let limits = webhook::Limits::default();
-    tokio::spawn(webhook::serve(
-        listener,
-        config,
-        metrics,
-        limits,
-        stop.clone(),
-    ));
+    tokio::spawn(webhook::serve(listener, config, metrics, stop.clone()));
 
     cluster.apply(&configuration(host, port)).unwrap();
     let (_terms, terms) = watch::channel(Some(Term {

@@ -1,7 +1,8 @@
 //! A mesh on two nodes in a real cluster, with ambientd where istiod would be.
 //!
-//! With `ZTUNNEL_BIN`, real ztunnels carry the traffic; without, the test says that they did not
-//! run, and the rest is tested.
+//! With `ZTUNNEL_BIN`, real ztunnels carry the traffic, also through a waypoint; without, the test
+//! says that they did not run, and the rest is tested: the waypoint then gets all that it needs, and
+//! nobody's requests.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,12 +11,13 @@
     clippy::panic,
     reason = "a test that cannot go on should stop"
 )]
-#![allow(dead_code, reason = "other tests use the rest of what is shared")]
 
 #[path = "common/kube.rs"]
 mod common;
 #[path = "kube/load.rs"]
 mod load;
+#[path = "kube/waypoint.rs"]
+mod waypoint;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -25,31 +27,16 @@ use proto::workload::{TunnelProtocol, WorkloadStatus};
 use serde_json::Value;
 use testkit::ads::ztunnel_node;
 use testkit::cluster::Cluster;
-use testkit::wait;
 use testkit::ztunnel::{MeshState, Ztunnel};
 
 use common::{
-    SOON, SYSTEM, cluster, get, install, manifest, nothing_was_refused, rolled_out, service, token,
-    xds,
+    APP, DEPLOYMENTS, SOON, SYSTEM, cluster, get, install, manifest, nothing_was_refused,
+    rolled_out, service, token, until, xds,
 };
 use load::Load;
 
 /// Names the ztunnel under test.
 const ZTUNNEL_VAR: &str = "ZTUNNEL_BIN";
-const APP: &str = "bookinfo";
-const DEPLOYMENTS: [&str; 7] = [
-    "client",
-    "details-v1",
-    "productpage-v1",
-    "ratings-v1",
-    "reviews-v1",
-    "reviews-v2",
-    "reviews-v3",
-];
-
-async fn until(claim: &str, mut holds: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
-    wait::until(claim, SOON, || std::future::ready(holds())).await
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mesh_on_two_nodes_follows_its_pods_and_lets_through_what_it_should() -> anyhow::Result<()>
@@ -57,7 +44,8 @@ async fn a_mesh_on_two_nodes_follows_its_pods_and_lets_through_what_it_should() 
     let ztunnel = std::env::var(ZTUNNEL_VAR).ok();
     let images = ztunnel
         .iter()
-        .map(|path| ("ztunnel".to_owned(), path.clone()));
+        .map(|path| ("ztunnel".to_owned(), path.clone()))
+        .chain([waypoint::image()?]);
     let cluster = cluster(2, images).await?;
     install(&cluster)?;
     cluster.kubectl(&["apply", "-k", &manifest("samples/bookinfo")])?;
@@ -83,6 +71,12 @@ async fn a_mesh_on_two_nodes_follows_its_pods_and_lets_through_what_it_should() 
 
     same_as_the_cluster(&cluster, &client).await?;
     pods_come_and_go(&cluster, &client).await?;
+    waypoint::joins(&cluster).await?;
+    same_as_the_cluster(&cluster, &client).await?;
+    if ztunnel.is_some() {
+        waypoint::enforces(&cluster).await?;
+    }
+    waypoint::leaves(&cluster).await?;
     if ztunnel.is_some() {
         traffic_is_tunnelled(&cluster).await?;
         policies_are_enforced(&cluster).await?;

@@ -8,13 +8,12 @@
     clippy::panic,
     reason = "a test that cannot go on should stop"
 )]
-#![allow(dead_code, reason = "other tests use the rest of what is shared")]
 
 #[path = "common/kube.rs"]
 mod common;
-#[path = "common/replica.rs"]
-mod replica;
 
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -24,14 +23,12 @@ use testkit::cluster::Cluster;
 use testkit::wait;
 use testkit::ztunnel::Ztunnel;
 
+use common::replica::{Replica, kubeconfig};
 use common::{
-    ACCOUNT, SOON, SYSTEM, asked, cluster, conditions, get, install, manifest, nothing_was_refused,
-    service, token, xds,
+    ACCOUNT, SOON, SYSTEM, asked, cluster, conditions, control_plane, get, install, manifest,
+    nothing_was_refused, service, token, until, xds,
 };
-use replica::Replica;
 
-/// The binary under test.
-pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_ambientd");
 /// Something of every kind that is written about.
 const EVERYTHING: &str = include_str!("kube/everything.yaml");
 const BAD: &str = "
@@ -40,15 +37,11 @@ kind: VirtualService
 metadata: {name: bad, namespace: works}
 spec: {hosts: [], http: [{}]}
 ";
-/// What no run of a few seconds does: the root of trust is renewed after months.
-const RARE: [(&str, &str); 1] = [("update", "secrets")];
+/// Errors on objects without status.
+const FAULTY: &str = include_str!("kube/faulty.yaml");
 
 fn everything(ns: &str) -> String {
     EVERYTHING.replace("PLACE", ns)
-}
-
-async fn until(claim: &str, mut holds: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<()> {
-    wait::until(claim, SOON, || std::future::ready(holds())).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,7 +51,9 @@ async fn every_right_of_the_manifest_is_used_and_no_other_asked_for() -> anyhow:
     cluster.kubectl(&["create", "serviceaccount", "ztunnel", "-n", SYSTEM])?;
 
     everything_is_written(&cluster).await?;
+    errors_are_told_where_no_status_is(&cluster).await?;
     roots_are_everywhere(&cluster).await?;
+    a_new_root_is_prepared(&cluster).await?;
     bad_objects_are_denied(&cluster).await?;
     tokens_are_reviewed(&cluster).await?;
     a_namespace_ends(&cluster).await?;
@@ -144,6 +139,60 @@ async fn everything_is_written(cluster: &Cluster) -> anyhow::Result<()> {
     Ok(())
 }
 
+async fn errors_are_told_where_no_status_is(cluster: &Cluster) -> anyhow::Result<()> {
+    cluster.apply(&FAULTY.replace("PLACE", "works"))?;
+    let address = r#"{"status": {"podIP": "192.0.2.9", "podIPs": [{"ip": "192.0.2.9"}]}}"#;
+    let status = [
+        "-n",
+        "works",
+        "patch",
+        "pod/strayed",
+        "--subresource=status",
+    ];
+    cluster.kubectl(&[&status[..], &["--type=merge", "-p", address]].concat())?;
+    for (ns, kind, name, reason) in [
+        ("default", "Namespace", "works", "WpMissingModeInvalid"),
+        ("works", "Pod", "strayed", "WpMissing"),
+        ("works", "Secret", "halves", "SecretUnusable"),
+        ("works", "ConfigMap", "authorities", "SecretCaUnusable"),
+    ] {
+        until(&format!("an Event on {kind} {name}"), || {
+            let events = get(cluster, ns, &["events"])?;
+            let is_it = |event: &Value| {
+                let object = &event["involvedObject"];
+                object["kind"] == kind && object["name"] == name && event["reason"] == reason
+            };
+            let all = events["items"].as_array().context("no list")?;
+            ensure!(all.iter().any(is_it), "{all:#?}");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// As the README has it, with the account of the pod.
+async fn a_new_root_is_prepared(cluster: &Cluster) -> anyhow::Result<()> {
+    let rotate = "ambientd ca rotate --in-cluster --step prepare";
+    let exec = format!("exec -n {SYSTEM} deploy/istiod -- {rotate}");
+    let exec: Vec<&str> = exec.split(' ').collect();
+    let other = [&exec[..], &["--trust-domain", "other.example"]].concat();
+    let refused = cluster.kubectl(&other).unwrap_err().to_string();
+    ensure!(
+        refused.contains("the root names trust domain \"cluster.local\""),
+        "{refused}"
+    );
+    let said = cluster.kubectl(&exec)?;
+    ensure!(said.contains("a second root is trusted"), "{said}");
+    until("both roots in a namespace", || {
+        let map = get(cluster, "works", &["configmap/istio-ca-root-cert"])?;
+        let roots = map["data"]["root-cert.pem"].as_str().unwrap_or_default();
+        ensure!(roots.matches("-----BEGIN").count() == 2, "{roots}");
+        Ok(())
+    })
+    .await
+}
+
 async fn roots_are_everywhere(cluster: &Cluster) -> anyhow::Result<()> {
     let root = |ns: &str| -> anyhow::Result<String> {
         let map = get(cluster, ns, &["configmap/istio-ca-root-cert"])?;
@@ -159,17 +208,20 @@ async fn roots_are_everywhere(cluster: &Cluster) -> anyhow::Result<()> {
         Ok(())
     })
     .await?;
-    let patch = r#"{"data":{"root-cert.pem":"mine"}}"#;
-    cluster.kubectl(&[
-        "-n",
-        "works",
-        "patch",
-        "configmap/istio-ca-root-cert",
-        "-p",
-        patch,
-    ])?;
-    until("an edited root is put right", || {
+    let list = |ns: &str| -> anyhow::Result<Value> {
+        let mut map = get(cluster, ns, &["configmap/istio-ca-crl"])?;
+        Ok(map["data"]["ca-crl.pem"].take())
+    };
+    let edit = |map: &str, key: &str| {
+        let patch = json!({"data": {key: "mine"}}).to_string();
+        cluster.kubectl(&["-n", "works", "patch", map, "-p", &patch])
+    };
+    edit("configmap/istio-ca-root-cert", "root-cert.pem")?;
+    edit("configmap/istio-ca-crl", "ca-crl.pem")?;
+    until("what is edited is put right", || {
         ensure!(root("works")? == ours);
+        let list = list("works")?;
+        ensure!(list == "", "{list}");
         Ok(())
     })
     .await
@@ -252,6 +304,16 @@ impl Rule {
             && self.texts("apiGroups").contains(&it.group.as_str())
             && self.texts("resources").contains(&it.resource.as_str())
             && (!self.is_local || it.ns == SYSTEM)
+            && (self.names().is_empty() || self.names().contains(&it.name.as_str()))
+    }
+
+    /// The objects that it is about; none stands for all.
+    fn names(&self) -> Vec<&str> {
+        if self.value["resourceNames"].is_array() {
+            self.texts("resourceNames")
+        } else {
+            Vec::new()
+        }
     }
 }
 
@@ -274,27 +336,25 @@ fn rules(cluster: &Cluster) -> anyhow::Result<Vec<Rule>> {
     Ok(all)
 }
 
-/// Every verb on every resource was asked for. Of a rule that allows `get` alone one suffices: the
-/// others are for objects that have errors.
+/// Every verb on every resource was asked for, and on every object where a rule names objects.
 fn all_are_used(cluster: &Cluster, rules: &[Rule]) -> anyhow::Result<()> {
     let all = asked(cluster, ACCOUNT)?;
     let mut unused = Vec::new();
     for rule in rules {
-        if rule.texts("verbs") == ["get"] {
-            ensure!(
-                all.iter().any(|it| rule.covers(it)),
-                "{rule:?} is never used"
-            );
-            continue;
+        let mut names: Vec<_> = rule.names().into_iter().map(Some).collect();
+        if names.is_empty() {
+            names.push(None);
         }
         for resource in rule.texts("resources") {
             for verb in rule.texts("verbs") {
-                let is_used = all
-                    .iter()
-                    .any(|it| rule.covers(it) && it.verb == verb && it.resource == resource);
-                let is_rare = rule.is_local && RARE.contains(&(verb, resource));
-                if !is_used && !is_rare {
-                    unused.push(format!("{verb} {resource}"));
+                for name in &names {
+                    let is_used = all.iter().any(|it| {
+                        let is_it = it.verb == verb && it.resource == resource;
+                        is_it && name.is_none_or(|name| it.name == name) && rule.covers(it)
+                    });
+                    if !is_used {
+                        unused.push(format!("{verb} {resource} {}", name.unwrap_or_default()));
+                    }
                 }
             }
         }
@@ -355,11 +415,24 @@ async fn roles_are_known(
         let last = kept.rfind(|rule| rule.value != without.value).unwrap();
         let (verb, group) = (last.texts("verbs")[0], last.texts("apiGroups")[0]);
         let resource = format!("{}.{group}", last.texts("resources")[0]);
-        let resource = resource.trim_end_matches('.');
-        let question = ["auth", "can-i", verb, resource, "-n", SYSTEM, &user];
+        let mut resource = resource.trim_end_matches('.').to_owned();
+        if let Some(name) = last.names().first() {
+            resource = format!("{resource}/{name}");
+        }
+        let question = ["auth", "can-i", verb, &resource, "-n", SYSTEM, &user];
         until("its roles", || cluster.kubectl(&question).map(drop)).await?;
     }
     Ok(())
+}
+
+/// What the first step of a new root says that does not succeed.
+fn prepare(kubeconfig: &Path) -> anyhow::Result<String> {
+    let output = Command::new(env!("CARGO_BIN_EXE_ambientd"))
+        .args(["ca", "rotate", "--step", "prepare", "--kubeconfig"])
+        .arg(kubeconfig)
+        .output()?;
+    ensure!(!output.status.success(), "a new root is prepared");
+    Ok(String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 /// Without any one rule, the API server refuses something that ambientd asks for.
@@ -394,11 +467,24 @@ async fn each_is_missed(cluster: &Cluster, rules: &[Rule]) -> anyhow::Result<()>
         let replica = Replica::start_as(cluster, &name, own.trim(), None, &flags)?;
         let user = format!("system:serviceaccount:{SYSTEM}:{name}");
         let claim = format!("a refusal for lack of {rule:?}");
+        let is_review = rule.texts("resources").contains(&"tokenreviews");
+        // Reading the root is allowed by the rule for Events too.
+        let is_root = rule.names().contains(&"istio-ca-secret");
+        let config = kubeconfig(cluster, &format!("{name}-by-hand"), Some(own.trim()), None)?;
         let refused = wait::until(&claim, SOON, || async {
-            if rule.texts("resources").contains(&"tokenreviews") {
+            if is_review {
                 // Of the root that this one made.
                 let target = xds(cluster, addr.parse()?, shown.clone())?;
                 let _ = first_answer(&target).await;
+                let said = replica.page("/debug/findings").await?;
+                ensure!(said.contains("kube-review-failed"), "{said}");
+            }
+            if is_root {
+                let said = prepare(&config)?;
+                ensure!(
+                    said.contains("403 Forbidden") && said.contains("cannot update"),
+                    "{said}"
+                );
             }
             let all = asked(cluster, &user)?;
             let refused: Vec<_> = all.into_iter().filter(|it| it.code == 403).collect();
@@ -470,7 +556,7 @@ async fn says(replica: &Replica, wanted: &[&str], unwanted: &[&str]) -> anyhow::
 #[tokio::test(flavor = "multi_thread")]
 async fn without_rights_to_write_clients_are_served_and_findings_say_what_is_missing()
 -> anyhow::Result<()> {
-    let cluster = Cluster::start(testkit::cluster::Options::control_plane()).await?;
+    let cluster = control_plane().await?;
     common::apply_manifests(&cluster)?;
     cluster.kubectl(&["create", "serviceaccount", "ztunnel", "-n", SYSTEM])?;
     let rules = rules(&cluster)?;

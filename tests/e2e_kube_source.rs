@@ -8,27 +8,31 @@
     reason = "a test that cannot go on should stop"
 )]
 
+#[path = "common/kube.rs"]
+mod common;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use kube_io::client::{ClientOptions, connect};
 use kube_io::source::{SourceConfig, run};
 use kube_io::{Health, KindState, Observed};
 use model::object::Input;
 use model::{Finding, Kind, ObjectKey};
 use pipeline::{MeshDefaults, Pipeline};
-use testkit::cluster::{Cluster, Options, Part};
+use testkit::cluster::{Cluster, Part};
 use testkit::wait;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-/// More than anything needs, even on a busy machine.
-const SOON: Duration = Duration::from_secs(60);
+use common::relay::Relay;
+use common::replica::kubeconfig;
+use common::{SOON, apply_definitions, control_plane};
+
 const PODS_COUNT: usize = 5_000;
 
 /// What came of a source, and what a pipeline made of it.
@@ -162,7 +166,7 @@ impl Sink {
 // === impl Source ===
 
 impl Source {
-    async fn start(kubeconfig: &str, sink: &Sink) -> anyhow::Result<Self> {
+    async fn start(kubeconfig: &Path, sink: &Sink) -> anyhow::Result<Self> {
         let options = ClientOptions {
             kubeconfig: Some(kubeconfig.into()),
             ..ClientOptions::default()
@@ -220,12 +224,9 @@ impl Source {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_is_a_source_whatever_happens_to_it() -> anyhow::Result<()> {
-    let cluster = Cluster::start(Options::control_plane()).await?;
-    let kubeconfig = std::fs::read_to_string(cluster.kubeconfig())?;
-    let line = Line::start(&kubeconfig).await?;
-    let path = cluster.dir().join("through-a-line.kubeconfig");
-    std::fs::write(&path, line.kubeconfig(&kubeconfig)?)?;
-    let path = path.to_str().context("a path")?.to_owned();
+    let cluster = control_plane().await?;
+    let line = Relay::start(&cluster, true).await?;
+    let path = kubeconfig(&cluster, "through-a-line", None, Some(line.address()))?;
 
     let sink = Sink::new();
     let source = Source::start(&path, &sink).await?;
@@ -237,7 +238,7 @@ async fn a_cluster_is_a_source_whatever_happens_to_it() -> anyhow::Result<()> {
     what_happens_while_cut_off_is_seen(&cluster, &sink, &line).await?;
     source.end().await?;
     lists_that_are_delivered_again_change_nothing(&path, &sink).await?;
-    what_may_not_be_read_is_told(&cluster, &kubeconfig).await
+    what_may_not_be_read_is_told(&cluster).await
 }
 
 async fn kinds_come_and_go(cluster: &Cluster, sink: &Sink) -> anyhow::Result<()> {
@@ -245,11 +246,7 @@ async fn kinds_come_and_go(cluster: &Cluster, sink: &Sink) -> anyhow::Result<()>
         metadata: {name: late, namespace: default}, spec: {action: DENY}}";
     let filter = "{apiVersion: networking.istio.io/v1alpha3, kind: EnvoyFilter, \
         metadata: {name: filter, namespace: default}, spec: {}}";
-    let crds = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/crds");
-    for file in ["istio.yaml", "gateway-api.yaml"] {
-        cluster.apply(&std::fs::read_to_string(format!("{crds}/{file}"))?)?;
-    }
-    cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all"])?;
+    apply_definitions(cluster)?;
     cluster.apply(policy)?;
     cluster.apply(filter)?;
     let seen = |state: &State| state.has(Kind::AuthorizationPolicy, "default", "late");
@@ -267,8 +264,7 @@ async fn kinds_come_and_go(cluster: &Cluster, sink: &Sink) -> anyhow::Result<()>
     cluster.kubectl(&["delete", "crd", "envoyfilters.networking.istio.io"])?;
     sink.until("findings that are gone", |state| !told(state))
         .await?;
-    cluster.apply(&std::fs::read_to_string(format!("{crds}/istio.yaml"))?)?;
-    cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all"])?;
+    apply_definitions(cluster)?;
     cluster.apply(policy)?;
     sink.until("a kind that is back", seen).await?;
     Ok(())
@@ -329,7 +325,7 @@ async fn a_frozen_server_is_noticed(
 async fn what_happens_while_cut_off_is_seen(
     cluster: &Cluster,
     sink: &Sink,
-    line: &Line,
+    line: &Relay,
 ) -> anyhow::Result<()> {
     cluster.kubectl(&["create", "namespace", "many"])?;
     let account = ["-n", "many", "get", "serviceaccount", "default"];
@@ -338,7 +334,7 @@ async fn what_happens_while_cut_off_is_seen(
         state.has(Kind::Namespace, "", "many")
     })
     .await?;
-    line.cut();
+    line.close();
     let began = Instant::now();
     let client = cluster.client().await?;
     let mut tasks = JoinSet::new();
@@ -355,7 +351,7 @@ async fn what_happens_while_cut_off_is_seen(
         "it is cut off"
     );
     let lists = sink.look(|state| state.resyncs);
-    line.mend();
+    line.open();
     sink.until("all pods", |state| {
         state.count(Kind::Pod, "many") == PODS_COUNT
     })
@@ -379,7 +375,7 @@ async fn create_pods(client: kube::Client, worker: usize) -> anyhow::Result<()> 
 }
 
 async fn lists_that_are_delivered_again_change_nothing(
-    path: &str,
+    path: &Path,
     sink: &Sink,
 ) -> anyhow::Result<()> {
     let before = sink.settled().await;
@@ -422,13 +418,12 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: partial}
 subjects: [{kind: ServiceAccount, name: partial, namespace: default}]
 ";
 
-async fn what_may_not_be_read_is_told(cluster: &Cluster, admin: &str) -> anyhow::Result<()> {
+async fn what_may_not_be_read_is_told(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.apply(PARTIAL)?;
     let token = cluster.kubectl(&["create", "token", "partial"])?;
-    let path = cluster.dir().join("partial.kubeconfig");
-    std::fs::write(&path, with_token(admin, token.trim())?)?;
+    let path = kubeconfig(cluster, "partial", Some(token.trim()), None)?;
     let sink = Sink::new();
-    let source = Source::start(path.to_str().context("a path")?, &sink).await?;
+    let source = Source::start(&path, &sink).await?;
     let refused = |state: &State, kind: &str| {
         let mut all = state.findings.iter();
         all.any(|finding| finding.code == "kube-forbidden" && finding.object.kind == kind)
@@ -457,67 +452,4 @@ async fn what_may_not_be_read_is_told(cluster: &Cluster, admin: &str) -> anyhow:
     .await?;
     ensure!(source.states()[&Kind::Node] == KindState::Forbidden);
     source.end().await
-}
-
-/// The same cluster for the bearer of a token.
-fn with_token(kubeconfig: &str, token: &str) -> anyhow::Result<String> {
-    let mut value: serde_json::Value = serde_saphyr::from_str(kubeconfig)?;
-    for user in value["users"].as_array_mut().context("users")? {
-        user["user"] = serde_json::json!({ "token": token });
-    }
-    Ok(value.to_string())
-}
-
-/// A connection to the API server that can be cut.
-struct Line {
-    address: SocketAddr,
-    is_cut: tokio::sync::watch::Sender<bool>,
-}
-
-// === impl Line ===
-
-impl Line {
-    async fn start(kubeconfig: &str) -> anyhow::Result<Self> {
-        let value: serde_json::Value = serde_saphyr::from_str(kubeconfig)?;
-        let server = value["clusters"][0]["cluster"]["server"].as_str();
-        let server = server.and_then(|server| server.strip_prefix("https://"));
-        let server = server.context("a server")?.to_owned();
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
-        let (is_cut, cuts) = tokio::sync::watch::channel(false);
-        tokio::spawn(async move {
-            while let Ok((mut near, _)) = listener.accept().await {
-                let (server, mut cuts) = (server.clone(), cuts.clone());
-                tokio::spawn(async move {
-                    if *cuts.borrow() {
-                        return;
-                    }
-                    let Ok(mut far) = TcpStream::connect(server).await else {
-                        return;
-                    };
-                    tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
-                        _ = cuts.wait_for(|is_cut| *is_cut) => {}
-                    }
-                });
-            }
-        });
-        Ok(Self { address, is_cut })
-    }
-
-    fn kubeconfig(&self, kubeconfig: &str) -> anyhow::Result<String> {
-        let mut value: serde_json::Value = serde_saphyr::from_str(kubeconfig)?;
-        let cluster = &mut value["clusters"][0]["cluster"];
-        cluster["server"] = format!("https://{}", self.address).into();
-        cluster["tls-server-name"] = "kubernetes.default.svc".into();
-        Ok(value.to_string())
-    }
-
-    fn cut(&self) {
-        self.is_cut.send_replace(true);
-    }
-
-    fn mend(&self) {
-        self.is_cut.send_replace(false);
-    }
 }

@@ -9,7 +9,11 @@
     reason = "a test that cannot go on should stop"
 )]
 
-use std::path::Path;
+#[path = "common/kube.rs"]
+mod common;
+#[path = "e2e_kube_writers/tags.rs"]
+mod tags;
+
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -22,20 +26,14 @@ use kube_io::status::{self, StatusWriter, WriteLimits};
 use kube_io::{Health, Leadership, Observed, Reports, Term, WriteMetrics};
 use pipeline::{MeshDefaults, Pipeline};
 use serde_json::Value;
-use testkit::cluster::{Cluster, Options};
-use testkit::wait;
+use testkit::cluster::Cluster;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-/// More than anything needs, even on a busy machine.
-const SOON: Duration = Duration::from_secs(60);
+use common::{conditions, overwrite_status, prepared, replica, until};
 
 const OBJECTS: &str = r"
-apiVersion: v1
-kind: Namespace
-metadata: {name: istio-system}
----
 apiVersion: v1
 kind: Namespace
 metadata: {name: shop}
@@ -82,8 +80,18 @@ struct Replica {
 
 impl Replica {
     async fn start(cluster: &Cluster, name: &str) -> anyhow::Result<Self> {
+        Self::start_with(cluster, name, MeshDefaults::default()).await
+    }
+
+    /// Starts with these settings.
+    async fn start_with(
+        cluster: &Cluster,
+        name: &str,
+        defaults: MeshDefaults,
+    ) -> anyhow::Result<Self> {
+        let token = replica::token(cluster, &[])?;
         let options = ClientOptions {
-            kubeconfig: Some(cluster.kubeconfig()),
+            kubeconfig: Some(replica::kubeconfig(cluster, name, Some(&token), None)?),
             ..ClientOptions::default()
         };
         let client = connect(&options).await?;
@@ -112,7 +120,7 @@ impl Replica {
         );
         tasks.spawn(async move { source.await.unwrap() });
         tasks.spawn(async move {
-            let mut pipeline = Pipeline::new(MeshDefaults::default());
+            let mut pipeline = Pipeline::new(defaults);
             while let Some(batch) = batches.recv().await {
                 if let Some(snapshot) = pipeline.apply(batch) {
                     publish.send_replace(Some(snapshot));
@@ -187,122 +195,26 @@ impl Replica {
 }
 
 fn get(cluster: &Cluster, args: &[&str]) -> anyhow::Result<Value> {
-    let args = [&["get", "-o", "json", "-n", "shop"], args].concat();
-    Ok(serde_json::from_str(&cluster.kubectl(&args)?)?)
+    common::get(cluster, "shop", args)
 }
 
-/// `type=status/reason` of each condition.
-fn conditions(object: &Value) -> Vec<String> {
-    let list = object["status"]["conditions"].as_array();
-    let text = |it: &Value, field: &str| it[field].as_str().unwrap_or_default().to_owned();
-    let mut all: Vec<String> = list
-        .into_iter()
-        .flatten()
-        .map(|it| {
-            format!(
-                "{}={}/{}",
-                text(it, "type"),
-                text(it, "status"),
-                text(it, "reason")
-            )
-        })
-        .collect();
-    all.sort();
-    all
-}
-
-async fn until(claim: &str, holds: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<Duration> {
-    let began = Instant::now();
-    wait::until(claim, SOON, || {
-        let holds = holds();
-        async move { holds }
-    })
-    .await?;
-    println!("{claim}: after {:?}", began.elapsed());
-    Ok(began.elapsed())
-}
-
-/// Writes that succeeded or failed, as `verb resource[/subresource] ns/name code`.
-fn writes(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
-    let mut all = Vec::new();
-    for event in cluster.audit()? {
-        let object = &event["objectRef"];
-        let text = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
-        let verb = event["verb"].as_str().unwrap_or_default();
-        let agent = event["userAgent"].as_str().unwrap_or_default();
-        let ours = [
-            "serviceentries",
-            "services",
-            "authorizationpolicies",
-            "configmaps",
-            "events",
-        ];
-        let is_tool = agent.starts_with("kube") || agent.starts_with("cluster");
-        if !["patch", "create", "update"].contains(&verb)
-            || !ours.contains(&text("resource").as_str())
-            || is_tool
-        {
-            continue;
-        }
-        let code = &event["responseStatus"]["code"];
-        all.push(format!(
-            "{verb} {}/{} {}/{} {code}",
-            text("resource"),
-            text("subresource"),
-            text("namespace"),
-            text("name")
-        ));
-    }
-    Ok(all)
-}
-
-/// Number of writes once no more of them come.
+/// The texts of all writes once no more of them come.
 async fn settled(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
-    loop {
-        let before = writes(cluster)?;
-        tokio::time::sleep(Duration::from_secs(6)).await;
-        let now = writes(cluster)?;
-        if before.len() == now.len() {
-            return Ok(now);
-        }
-    }
+    let all = common::settled(cluster, Duration::from_secs(6)).await?;
+    Ok(all.into_iter().map(|write| write.text).collect())
 }
 
 fn root_is(cluster: &Cluster, ns: &str, wanted: &str) -> anyhow::Result<()> {
-    let args = [
-        "get",
-        "configmap",
-        "istio-ca-root-cert",
-        "-n",
-        ns,
-        "-o",
-        "json",
-    ];
-    let map: Value = serde_json::from_str(&cluster.kubectl(&args)?)?;
+    let map = common::get(cluster, ns, &["configmap", "istio-ca-root-cert"])?;
     ensure!(map["data"]["root-cert.pem"] == wanted, "{}", map["data"]);
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_replica_writes_each_thing_once_and_the_next_goes_on() -> anyhow::Result<()> {
-    let cluster = Cluster::start(Options::control_plane()).await?;
-    for file in ["istio.yaml", "gateway-api.yaml"] {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("manifests/crds")
-            .join(file);
-        cluster.apply(&std::fs::read_to_string(path)?)?;
-    }
+    let cluster = prepared().await?;
     until("objects are taken", || cluster.apply(OBJECTS).map(|_| ())).await?;
-    let foreign = [
-        "apply",
-        "--server-side",
-        "--force-conflicts",
-        "--subresource=status",
-        "--field-manager=auditor",
-        "-f",
-        "-",
-    ];
-    cluster.kubectl_with(&foreign, FOREIGN)?;
+    overwrite_status(&cluster, FOREIGN)?;
 
     let a = Replica::start(&cluster, "a").await?;
     until("a leads", || {
@@ -454,7 +366,7 @@ async fn one_replica_writes_each_thing_once_and_the_next_goes_on() -> anyhow::Re
     // Others write to the same list, again and again.
     for number in 0..10 {
         let text = FOREIGN.replace("by another tool", &format!("again {number}"));
-        cluster.kubectl_with(&foreign, &text)?;
+        overwrite_status(&cluster, &text)?;
     }
     until("both stay", || {
         let all = conditions(&get(&cluster, &["authorizationpolicy", "allow"])?);

@@ -93,7 +93,7 @@ fn everything_builds_and_lives_in_the_namespace_of_the_control_plane() {
             }
         }
     }
-    for directory in ["crds", "samples/bookinfo"] {
+    for directory in ["crds", "samples/bookinfo", "samples/waypoint"] {
         assert!(!build(directory).is_empty(), "{directory}");
     }
 }

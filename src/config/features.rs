@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use clap::{ArgAction, Args, ValueEnum};
+use clap::{Args, ValueEnum};
 
-use super::values::go_bool;
+use super::values::Switch;
 
 /// Switches that alter what is computed, under the names that istiod gives them.
 #[derive(Clone, Debug, Args)]
@@ -15,32 +15,26 @@ pub struct FeatureArgs {
         long,
         env = "AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY",
         value_name = "BOOL",
-        default_value = "false",
-        value_parser = go_bool,
-        action = ArgAction::Set
+        default_value = "false"
     )]
-    pub dry_run_policies: bool,
+    pub dry_run_policies: Switch,
     /// Make policies that allow every waypoint, and nobody else by themselves, to reach what is
     /// bound to it.
     #[arg(
         long,
         env = "PILOT_AUTO_ALLOW_WAYPOINT_POLICY",
         value_name = "BOOL",
-        default_value = "false",
-        value_parser = go_bool,
-        action = ArgAction::Set
+        default_value = "false"
     )]
-    pub allow_waypoint_policies: bool,
+    pub allow_waypoint_policies: Switch,
     /// Give addresses to hosts of ServiceEntries that have none.
     #[arg(
         long,
         env = "PILOT_ENABLE_IP_AUTOALLOCATE",
         value_name = "BOOL",
-        default_value = "true",
-        value_parser = go_bool,
-        action = ArgAction::Set
+        default_value = "true"
     )]
-    pub ip_autoallocate: bool,
+    pub ip_autoallocate: Switch,
     /// IPv4 range of those addresses.
     #[arg(
         long,
@@ -64,41 +58,29 @@ pub struct FeatureArgs {
         long,
         env = "PILOT_ENABLE_SERVICEENTRY_SELECT_PODS",
         value_name = "BOOL",
-        default_value = "true",
-        value_parser = go_bool,
-        action = ArgAction::Set
+        default_value = "true"
     )]
-    pub entries_select_pods: bool,
+    pub entries_select_pods: Switch,
     /// Selectors of Services select WorkloadEntries.
     #[arg(
         long,
         env = "PILOT_ENABLE_K8S_SELECT_WORKLOAD_ENTRIES",
         value_name = "BOOL",
-        default_value = "true",
-        value_parser = go_bool,
-        action = ArgAction::Set
+        default_value = "true"
     )]
-    pub services_select_entries: bool,
+    pub services_select_entries: Switch,
     /// Let VirtualServices and DestinationRules claim hosts of other namespaces where their
     /// lookup rules allow it; either way it is reported.
-    #[arg(
-        long,
-        value_name = "BOOL",
-        default_value = "true",
-        value_parser = go_bool,
-        action = ArgAction::Set
-    )]
-    pub allow_foreign_hosts: bool,
+    #[arg(long, value_name = "BOOL", default_value = "true")]
+    pub allow_foreign_hosts: Switch,
     /// Let several CUSTOM providers guard one workload.
     #[arg(
         long,
         env = "PILOT_ENABLE_MULTIPLE_CUSTOM_AUTHZ_PROVIDERS",
         value_name = "BOOL",
-        default_value = "false",
-        value_parser = go_bool,
-        action = ArgAction::Set
+        default_value = "false"
     )]
-    pub many_authorizers: bool,
+    pub many_authorizers: Switch,
     /// What becomes of traffic whose waypoint cannot be used; label
     /// `ambientd.io/waypoint-missing` of a Namespace says otherwise for what it holds.
     #[arg(long, value_name = "MODE", default_value = "bypass")]
@@ -120,15 +102,15 @@ impl FeatureArgs {
     /// The switches as stages read them.
     pub fn features(&self) -> model::derived::Features {
         model::derived::Features {
-            dry_run_policies: self.dry_run_policies,
-            allow_waypoint_policies: self.allow_waypoint_policies,
-            ip_autoallocate: self.ip_autoallocate,
+            dry_run_policies: self.dry_run_policies.is_on(),
+            allow_waypoint_policies: self.allow_waypoint_policies.is_on(),
+            ip_autoallocate: self.ip_autoallocate.is_on(),
             allocation_v4: self.ip_autoallocate_v4,
             allocation_v6: self.ip_autoallocate_v6,
-            entries_select_pods: self.entries_select_pods,
-            services_select_entries: self.services_select_entries,
-            foreign_hosts: self.allow_foreign_hosts,
-            many_authorizers: self.many_authorizers,
+            entries_select_pods: self.entries_select_pods.is_on(),
+            services_select_entries: self.services_select_entries.is_on(),
+            foreign_hosts: self.allow_foreign_hosts.is_on(),
+            many_authorizers: self.many_authorizers.is_on(),
             waypoint_missing_denies: self.waypoint_missing == WaypointMissing::FailClosed,
         }
     }

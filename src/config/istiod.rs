@@ -12,7 +12,7 @@ use model::{ObjectKey, Str};
 use super::{Cli, Command, ServeArgs};
 
 /// Flags of istiod that are accepted without effect, and what is so instead.
-const FLAGS: [(&str, &str); 24] = [
+const FLAGS: [(&str, &str); 22] = [
     ("caCertFile", "the serving certificate is issued by the CA"),
     ("cniNamespace", "pods of the CNI are not treated apart"),
     ("ctrlz_address", "there is no ControlZ"),
@@ -33,24 +33,12 @@ const FLAGS: [(&str, &str); 24] = [
     ("profile", "there is no profiler"),
     ("registries", "the registry is Kubernetes"),
     ("resync", "lists are followed by watches"),
-    (
-        "tls-cipher-suites",
-        "the suites of TLS 1.2 and 1.3 that are considered safe are offered",
-    ),
-    ("tls-min-version", "TLS 1.2 and 1.3 are offered"),
     ("tlsCertFile", "the serving certificate is issued by the CA"),
     ("tlsKeyFile", "the serving certificate is issued by the CA"),
 ];
 
 /// Flags without effect whose absence somebody may rely on.
-const FLAGS_THAT_MATTER: [&str; 6] = [
-    "caCertFile",
-    "networksConfig",
-    "tls-cipher-suites",
-    "tls-min-version",
-    "tlsCertFile",
-    "tlsKeyFile",
-];
+const FLAGS_THAT_MATTER: [&str; 4] = ["caCertFile", "networksConfig", "tlsCertFile", "tlsKeyFile"];
 
 /// Beginnings of the names of istiod's variables.
 const PREFIXES: [&str; 20] = [
@@ -90,9 +78,8 @@ const NAMES: [&str; 9] = [
 ];
 
 /// Variables without effect that change who is trusted, or what is refused.
-const THAT_MATTER: [&str; 5] = [
+const THAT_MATTER: [&str; 4] = [
     "JWT_RULE",
-    "SHARED_MESH_CONFIG",
     "SPIFFE_BUNDLE_ENDPOINTS",
     "TRUSTED_GATEWAY_CIDR",
     "VALIDATION_WEBHOOK_CONFIG_NAME",
@@ -162,6 +149,7 @@ pub fn read(
     }
     if let Command::Serve(args) = &mut cli.command {
         findings.extend(addresses(args));
+        findings.extend(tls(args));
         findings.sort_unstable();
         args.findings = findings;
     }
@@ -352,6 +340,18 @@ fn addresses(args: &ServeArgs) -> Vec<Finding> {
         findings.push(flag("grpcAddr", Severity::Warning, message));
     }
     findings
+}
+
+/// Limits of TLS that cannot be kept as they are written.
+fn tls(args: &ServeArgs) -> Vec<Finding> {
+    let version = args.tls_min_version.as_deref();
+    let (_, ignored) = super::TlsLimits::read(version, &args.tls_cipher_suites);
+    let finding = |(name, message): (&str, String)| {
+        let mut finding = flag(name, Severity::Warning, message);
+        finding.fix = "Name 1.2 or 1.3, and suites of TLS 1.2 that are offered".into();
+        finding
+    };
+    ignored.into_iter().map(finding).collect()
 }
 
 /// Istiod's log levels as a filter, and the scopes that are none of ours.

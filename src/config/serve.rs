@@ -4,12 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args};
+use clap::Args;
 use model::Finding;
 
 use super::MeshArgs;
 use super::values::{
-    OptionalAddr, OptionalCidr, cidr_or_nothing, duration, go_bool, listen, listen_or_nothing,
+    OptionalAddr, OptionalCidr, Switch, cidr_or_nothing, duration, listen, listen_or_nothing,
     millis,
 };
 
@@ -37,6 +37,9 @@ pub struct ServeArgs {
         conflicts_with = "config_dir"
     )]
     pub mesh_config: PathBuf,
+    /// Another ConfigMap of the namespace with mesh config, which the usual one is applied over.
+    #[arg(long, hide = true, env = "SHARED_MESH_CONFIG")]
+    pub shared_mesh_config: Option<String>,
     /// Directory for the CA, the key of tokens and issued certificates; created with mode 0700.
     /// Only with --config-dir: in a cluster nothing is written to disk.
     #[arg(long, env = "AMBIENTD_STATE_DIR", default_value = ".ambientd")]
@@ -55,6 +58,12 @@ pub struct ServeArgs {
     /// As istiod has it: plain text is served on loopback, whatever the address says.
     #[arg(long = "grpcAddr", hide = true, value_parser = listen_or_nothing)]
     pub grpc_addr: Option<OptionalAddr>,
+    /// Lowest version of TLS that is offered: 1.2 or 1.3.
+    #[arg(long)]
+    pub tls_min_version: Option<String>,
+    /// Cipher suites of TLS 1.2 that are offered (comma-separated); by default all that are safe.
+    #[arg(long, value_delimiter = ',')]
+    pub tls_cipher_suites: Vec<String>,
     /// Address of the debug endpoints and metrics; by default port 15014, with --config-dir on
     /// loopback, else everywhere.
     #[arg(long, alias = "monitoringAddr", value_parser = listen)]
@@ -113,11 +122,9 @@ pub struct ServeArgs {
         long,
         env = "AMBIENT_ENABLE_STATUS",
         value_name = "BOOL",
-        default_value = "true",
-        value_parser = go_bool,
-        action = ArgAction::Set
+        default_value = "true"
     )]
-    pub write_status: bool,
+    pub write_status: Switch,
     /// ConfigMap of every namespace that holds the roots of trust.
     #[arg(
         long,
@@ -133,11 +140,9 @@ pub struct ServeArgs {
         long,
         env = "METRICS_LOCALHOST_ACCESS_ONLY",
         value_name = "BOOL",
-        default_value = "false",
-        value_parser = go_bool,
-        action = ArgAction::Set
+        default_value = "false"
     )]
-    pub local_metrics: bool,
+    pub local_metrics: Switch,
     /// Further DNS names or addresses for the serving certificate (comma-separated).
     #[arg(long, env = "ISTIOD_CUSTOM_HOST", value_delimiter = ',')]
     pub serving_name: Vec<String>,
@@ -149,11 +154,9 @@ pub struct ServeArgs {
         long,
         env = "PILOT_ENABLE_CA_CRL",
         value_name = "BOOL",
-        default_value = "true",
-        value_parser = go_bool,
-        action = ArgAction::Set
+        default_value = "true"
     )]
-    pub enable_ca_crl: bool,
+    pub enable_ca_crl: Switch,
     /// Let the plugged-in CA change its roots if old and new ones overlap.
     #[arg(
         long,
@@ -162,11 +165,9 @@ pub struct ServeArgs {
         default_value = "false",
         default_missing_value = "true",
         num_args = 0..=1,
-        require_equals = true,
-        value_parser = go_bool,
-        action = ArgAction::Set
+        require_equals = true
     )]
-    pub multiroot_mesh: bool,
+    pub multiroot_mesh: Switch,
     /// Life of workload certificates that ask for none.
     #[arg(long, env = "DEFAULT_WORKLOAD_CERT_TTL", default_value = "24h", value_parser = duration)]
     pub default_workload_cert_ttl: Duration,

@@ -1,12 +1,18 @@
 //! How values of flags are written.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
 use std::time::Duration;
 
 /// A range; an empty text is none.
 pub type OptionalCidr = Option<ipnet::IpNet>;
 /// An address to listen on; an empty text is none.
 pub type OptionalAddr = Option<SocketAddr>;
+
+/// What is on or off, and takes the words of Go for either.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Switch(bool);
 
 /// Reads `90s`, `30m`, `24h`, `7d` or parts of them in a row, such as `1h30m`.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
@@ -95,12 +101,30 @@ pub(super) fn listen_or_nothing(text: &str) -> Result<OptionalAddr, String> {
     }
 }
 
-/// Reads a boolean as Go does.
-pub(super) fn go_bool(text: &str) -> Result<bool, String> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(format!("{text:?} is neither true nor false")),
+// === impl Switch ===
+
+impl Switch {
+    /// Whether it is on.
+    pub fn is_on(self) -> bool {
+        self.0
+    }
+}
+
+impl FromStr for Switch {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Self(true)),
+            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Self(false)),
+            _ => Err(format!("{text:?} is neither true nor false")),
+        }
+    }
+}
+
+impl fmt::Debug for Switch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

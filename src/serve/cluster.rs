@@ -67,6 +67,7 @@ impl Cluster {
             system_namespace: args.mesh.system_namespace.clone(),
             revision: args.mesh.revision.clone(),
             mesh_config_file: Some(args.mesh_config.clone()),
+            shared_mesh_config: args.shared_mesh_config.clone().filter(|it| !it.is_empty()),
             metrics: SourceMetrics::register(&wires.registry)?,
             request_timeout: args.api_request_timeout,
             idle_timeout: args.api_idle_timeout,
@@ -97,8 +98,8 @@ impl Cluster {
         let store = store.with_reports(self.reports.clone());
         let source = ca::Source::select_or(
             Some(&args.root_ca_dir),
-            args.enable_ca_crl,
-            args.multiroot_mesh,
+            args.enable_ca_crl.is_on(),
+            args.multiroot_mesh.is_on(),
             Arc::new(store),
         )
         .with_context(|| format!("--root-ca-dir {}", args.root_ca_dir.display()))?;
@@ -126,7 +127,10 @@ impl Cluster {
 
     /// Who says what tokens are worth.
     pub(super) fn reviewer(&self) -> Arc<dyn TokenReviewer> {
-        Arc::new(ApiReviewer::new(self.client.clone()))
+        Arc::new(ApiReviewer::telling(
+            self.client.clone(),
+            self.reports.clone(),
+        ))
     }
 
     /// Takes part in the election, and writes what the leader writes.
@@ -150,7 +154,7 @@ impl Cluster {
         };
         // Writers stop first; the lease is released when the last of them has.
         let writers = tokio_util::task::TaskTracker::new();
-        if args.write_status {
+        if args.write_status.is_on() {
             let writer = StatusWriter {
                 client: self.client.clone(),
                 leadership: self.leadership.clone(),
@@ -180,7 +184,7 @@ impl Cluster {
             events::run(writer, stop).await;
             Ok(())
         }));
-        let bundles = bundles(tasks, authority, args.enable_ca_crl);
+        let bundles = bundles(tasks, authority, args.enable_ca_crl.is_on());
         let writer = RootWriter {
             client: self.client.clone(),
             leadership: self.leadership.clone(),
@@ -248,7 +252,7 @@ impl Cluster {
         let metrics = webhook::Metrics::register(&wires.registry)?;
         let stop = tasks.ended.clone();
         tasks.spawn(async move {
-            webhook::serve(listener, tls, metrics, webhook::Limits::default(), stop)
+            webhook::serve(listener, tls, metrics, stop)
                 .await
                 .context("webhook")
         });

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
 use ca::Authority;
@@ -13,14 +13,16 @@ use tokio::sync::watch;
 use tonic::service::Routes;
 use xds::{AdsService, IdentityPolicy, Limits, ServerConfig};
 
-use crate::config::ServeArgs;
+use super::tasks::END_MIN;
+use crate::config::{ServeArgs, TlsLimits};
 use crate::identity::{self, ServingNames, SnapshotNodes};
 
 /// A request for a certificate, bytes: twice the longest CSR.
 const CSR_MESSAGE_BYTES_MAX: usize = 128 << 10;
-/// Of the time for the end, the share over which clients are sent away, percent; what is left is
-/// for the last ones.
+/// Of the time for the end, the share over which clients are sent away, percent.
 const DRAIN_PERCENT: u32 = 70;
+/// As above, the share after which nobody is waited for; what is left is for the end of the rest.
+const LAST_PERCENT: u32 = 95;
 
 /// Listens; on every IPv4 address where every address is meant and there is no IPv6.
 pub(super) async fn bind(flag: &str, addr: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -83,7 +85,9 @@ pub(super) async fn listeners(
         None => None,
     };
     let (names, ips) = serving_names(args);
-    let names = ServingNames { names, ips };
+    let version = args.tls_min_version.as_deref();
+    let (tls, _) = TlsLimits::read(version, &args.tls_cipher_suites);
+    let names = ServingNames { names, ips, tls };
     let (tls, config) = watch::channel(identity::serving(authority, &names)?);
     let renewal = identity::renew(Arc::clone(authority), names, tls);
     // What is decoded before the caller is known must be small.
@@ -100,11 +104,20 @@ pub(super) async fn listeners(
         limits: Limits {
             age_max: args.connection_age_max,
             connections_per_address_max: args.connections_per_address_max,
-            drain: args.shutdown_duration() * DRAIN_PERCENT / 100,
-            ..Limits::default()
+            ..at_the_end(args.shutdown_duration())
         },
     };
     Ok((server, config, renewal))
+}
+
+/// How the time for the end is shared by those who are sent away and those who are answered last.
+fn at_the_end(within: Duration) -> Limits {
+    let drain = within * DRAIN_PERCENT / 100;
+    Limits {
+        drain,
+        last_answers: (within.max(END_MIN) * LAST_PERCENT / 100).saturating_sub(drain),
+        ..Limits::default()
+    }
 }
 
 /// DNS names and addresses of the serving certificate.
@@ -177,6 +190,20 @@ mod tests {
             Command::Serve(args) => *args,
             other => unreachable!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn clients_and_their_last_answers_end_within_the_time_for_the_end() {
+        for millis in [0, 1_000, 2_000, 10_000, 600_000] {
+            let within = Duration::from_millis(millis);
+            let limits = at_the_end(within);
+            let end = within.max(END_MIN);
+            let all = limits.drain + limits.last_answers;
+            assert!(all < end && all >= end * 9 / 10, "{within:?}: {all:?}");
+        }
+        let usual = at_the_end(Duration::from_secs(10));
+        assert_eq!(usual.drain, Duration::from_secs(7));
+        assert_eq!(usual.last_answers, Duration::from_millis(2_500));
     }
 
     #[test]

@@ -29,6 +29,7 @@ async fn world() -> World {
     let names = ServingNames {
         names: vec!["istiod.istio-system.svc".to_owned()],
         ips: Vec::new(),
+        ..ServingNames::default()
     };
     let config = identity::serving(&authority, &names).unwrap();
     let (tls, config) = watch::channel(config);
@@ -37,13 +38,7 @@ async fn world() -> World {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    tokio::spawn(serve(
-        listener,
-        config,
-        metrics,
-        Limits::default(),
-        shutdown,
-    ));
+    tokio::spawn(serve(listener, config, metrics, shutdown));
     World {
         addr,
         authority,

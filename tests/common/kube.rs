@@ -1,21 +1,42 @@
 //! ambientd in a test cluster as its manifests have it, and what the API server saw of it.
 
+#![allow(dead_code, unused_imports, reason = "every test uses its part")]
+
+mod audit;
+pub(crate) mod relay;
+pub(crate) mod replica;
+pub(crate) mod streams;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use serde_json::Value;
 use testkit::ads::XdsTarget;
 use testkit::cluster::{Cluster, Options};
+use testkit::wait;
+
+pub(crate) use audit::{Asked, Write, asked, nothing_was_refused, settled, writes};
+pub(crate) use replica::ACCOUNT;
 
 /// More than anything needs, even on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 /// Where ambientd is.
 pub(crate) const SYSTEM: &str = "istio-system";
-/// The account of ambientd.
-pub(crate) const ACCOUNT: &str = "system:serviceaccount:istio-system:istiod";
+/// Namespace of the sample.
+pub(crate) const APP: &str = "bookinfo";
+/// The Deployments of the sample.
+pub(crate) const DEPLOYMENTS: [&str; 7] = [
+    "client",
+    "details-v1",
+    "productpage-v1",
+    "ratings-v1",
+    "reviews-v1",
+    "reviews-v2",
+    "reviews-v3",
+];
 
 /// A directory or file of the manifests.
 pub(crate) fn manifest(path: &str) -> String {
@@ -23,6 +44,28 @@ pub(crate) fn manifest(path: &str) -> String {
         .join("manifests")
         .join(path);
     path.to_str().unwrap().to_owned()
+}
+
+/// A cluster without nodes.
+pub(crate) async fn control_plane() -> anyhow::Result<Cluster> {
+    Cluster::start(Options::control_plane()).await
+}
+
+/// A cluster without nodes that has the definitions and ambientd's account, for replicas that run
+/// elsewhere.
+pub(crate) async fn prepared() -> anyhow::Result<Cluster> {
+    let cluster = control_plane().await?;
+    apply_definitions(&cluster)?;
+    apply_account(&cluster)?;
+    Ok(cluster)
+}
+
+/// Writes a status as somebody else who takes over what is in his way.
+pub(crate) fn overwrite_status(cluster: &Cluster, object: &str) -> anyhow::Result<()> {
+    let args = ["apply", "--server-side", "--force-conflicts"];
+    let whose = ["--subresource=status", "--field-manager=auditor", "-f", "-"];
+    let written = cluster.kubectl_with(&[&args[..], &whose].concat(), object);
+    written.map(drop)
 }
 
 /// A cluster whose image `ambientd` is the binary under test.
@@ -49,10 +92,37 @@ pub(crate) fn install(cluster: &Cluster) -> anyhow::Result<()> {
 
 /// The same without waiting.
 pub(crate) fn apply_manifests(cluster: &Cluster) -> anyhow::Result<()> {
+    apply_definitions(cluster)?;
+    cluster.kubectl(&["apply", "-k", &manifest("overlays/test")])?;
+    Ok(())
+}
+
+/// Defines the kinds of Istio and of the Gateway API, and waits until they may be used.
+pub(crate) fn apply_definitions(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.kubectl(&["apply", "--server-side", "-k", &manifest("crds")])?;
     let established = ["wait", "--for=condition=Established", "crd", "--all"];
     cluster.kubectl(&[&established[..], &["--timeout=60s"]].concat())?;
-    cluster.kubectl(&["apply", "-k", &manifest("overlays/test")])?;
+    Ok(())
+}
+
+/// The account of ambientd and what it may do, for replicas that run elsewhere.
+pub(crate) fn apply_account(cluster: &Cluster) -> anyhow::Result<()> {
+    cluster.kubectl(&["create", "namespace", SYSTEM])?;
+    for file in ["service-account.yaml", "role.yaml", "cluster-role.yaml"] {
+        let path = manifest(&format!("base/{file}"));
+        cluster.kubectl(&["apply", "-n", SYSTEM, "-f", &path])?;
+    }
+    Ok(())
+}
+
+/// Waits until a claim holds; says after how long it did.
+pub(crate) async fn until(
+    claim: &str,
+    mut holds: impl FnMut() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let began = Instant::now();
+    wait::until(claim, SOON, || std::future::ready(holds())).await?;
+    println!("{claim}: after {:?}", began.elapsed());
     Ok(())
 }
 
@@ -92,7 +162,18 @@ pub(crate) fn conditions(object: &Value) -> Vec<String> {
 
 /// A token of an account, for the control plane.
 pub(crate) fn token(cluster: &Cluster, ns: &str, account: &str) -> anyhow::Result<String> {
+    token_with(cluster, ns, account, &[])
+}
+
+/// The same with more flags of `kubectl create token`.
+pub(crate) fn token_with(
+    cluster: &Cluster,
+    ns: &str,
+    account: &str,
+    more: &[&str],
+) -> anyhow::Result<String> {
     let args = ["create", "token", account, "-n", ns, "--audience=istio-ca"];
+    let args = [&args, more].concat();
     Ok(cluster.kubectl(&args)?.trim().to_owned())
 }
 
@@ -118,57 +199,4 @@ pub(crate) fn service(
     let found = get(cluster, ns, &["service", name])?;
     let ip = found["spec"]["clusterIP"].as_str().context("no address")?;
     Ok(SocketAddr::new(ip.parse()?, port))
-}
-
-/// A request as the API server saw it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Asked {
-    pub(crate) verb: String,
-    pub(crate) group: String,
-    /// With its subresource, as rules name it.
-    pub(crate) resource: String,
-    pub(crate) ns: String,
-    pub(crate) name: String,
-    pub(crate) code: u64,
-    pub(crate) message: String,
-}
-
-/// Everything that a user asked for so far.
-pub(crate) fn asked(cluster: &Cluster, user: &str) -> anyhow::Result<Vec<Asked>> {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let of = |event: Value| {
-        let object = &event["objectRef"];
-        let mut resource = text(&object["resource"]);
-        if let Some(sub) = object["subresource"].as_str() {
-            resource = format!("{resource}/{sub}");
-        }
-        Asked {
-            verb: text(&event["verb"]),
-            group: text(&object["apiGroup"]),
-            resource,
-            ns: text(&object["namespace"]),
-            name: text(&object["name"]),
-            code: event["responseStatus"]["code"].as_u64().unwrap_or(0),
-            message: text(&event["responseStatus"]["message"]),
-        }
-    };
-    let events = cluster.audit()?;
-    Ok(events
-        .filter(|event| event["user"]["username"] == user)
-        .map(of)
-        .collect())
-}
-
-/// That the API server refused nothing of what ambientd asked for; what it refuses to everybody
-/// in a namespace that ends is no matter of rights.
-pub(crate) fn nothing_was_refused(cluster: &Cluster) -> anyhow::Result<()> {
-    let all = asked(cluster, ACCOUNT)?;
-    ensure!(!all.is_empty(), "the audit log holds nothing of {ACCOUNT}");
-    let refused: Vec<_> = all
-        .iter()
-        .filter(|it| matches!(it.code, 401 | 403))
-        .filter(|it| !it.message.contains("because it is being terminated"))
-        .collect();
-    ensure!(refused.is_empty(), "refused: {refused:#?}");
-    Ok(())
 }

@@ -1,5 +1,7 @@
 //! A way to the API server that can be closed, or whose connections fall silent.
 
+#![allow(dead_code, reason = "every test uses its part")]
+
 use std::net::SocketAddr;
 
 use anyhow::Context as _;
@@ -36,11 +38,16 @@ impl Relay {
                 if !*opened.borrow() {
                     continue;
                 }
-                let mut silenced = silenced.clone();
+                let (mut silenced, mut opened) = (silenced.clone(), opened.clone());
                 // A connection minds only what is said after it began.
                 silenced.mark_unchanged();
                 if let Ok(far) = TcpStream::connect(&server).await {
-                    tokio::spawn(forward(near, far, silenced));
+                    tokio::spawn(async move {
+                        tokio::select! {
+                            () = forward(near, far, silenced) => {}
+                            _ = opened.wait_for(|is_open| !*is_open) => {}
+                        }
+                    });
                 }
             }
         });
@@ -58,6 +65,11 @@ impl Relay {
     /// From now on connections are forwarded.
     pub(crate) fn open(&self) {
         self.is_open.send_replace(true);
+    }
+
+    /// From now on none are, and those there were are cut.
+    pub(crate) fn close(&self) {
+        self.is_open.send_replace(false);
     }
 
     /// What the server says on connections of now is swallowed; new ones are not touched.

@@ -1,8 +1,10 @@
 //! `ambientd serve` of a cluster, as a process of this machine.
 
+#![allow(dead_code, reason = "every test uses its part")]
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -13,6 +15,8 @@ use testkit::ads::{XdsTarget, ztunnel_node};
 use testkit::cluster::Cluster;
 use testkit::ztunnel::Ztunnel;
 use testkit::{http_client, wait};
+
+use super::SOON;
 
 /// The account of ambientd.
 pub(crate) const ACCOUNT: &str = "system:serviceaccount:istio-system:istiod";
@@ -25,24 +29,29 @@ pub(crate) struct Replica {
     pub(crate) credential: String,
     args: Vec<String>,
     child: Option<Child>,
+    /// Where it serves xDS over TLS.
+    pub(crate) secure: SocketAddr,
     plaintext: SocketAddr,
     debug: SocketAddr,
     ready: SocketAddr,
     log: PathBuf,
 }
 
-/// A kubeconfig for the bearer of what a file holds, at another address if there is one.
+/// A kubeconfig for the bearer of what a file holds, or else an administrator's, at another
+/// address if there is one.
 pub(crate) fn kubeconfig(
     cluster: &Cluster,
     name: &str,
-    token: &str,
+    token: Option<&str>,
     via: Option<SocketAddr>,
 ) -> anyhow::Result<PathBuf> {
     let mut value: Value = serde_saphyr::from_str(&std::fs::read_to_string(cluster.kubeconfig())?)?;
-    let file = cluster.dir().join(format!("{name}.token"));
-    std::fs::write(&file, token)?;
-    for user in value["users"].as_array_mut().context("users")? {
-        user["user"] = serde_json::json!({ "tokenFile": file });
+    if let Some(token) = token {
+        let file = cluster.dir().join(format!("{name}.token"));
+        std::fs::write(&file, token)?;
+        for user in value["users"].as_array_mut().context("users")? {
+            user["user"] = serde_json::json!({ "tokenFile": file });
+        }
     }
     if let Some(address) = via {
         let cluster = &mut value["clusters"][0]["cluster"];
@@ -89,14 +98,14 @@ impl Replica {
         flags: &[&str],
     ) -> anyhow::Result<Self> {
         let port = || anyhow::Ok(SocketAddr::from(([127, 0, 0, 1], wait::free_port()?)));
-        let (plaintext, debug, ready) = (port()?, port()?, port()?);
-        let kubeconfig = kubeconfig(cluster, name, token, via)?;
+        let (secure, plaintext, debug, ready) = (port()?, port()?, port()?, port()?);
+        let kubeconfig = kubeconfig(cluster, name, Some(token), via)?;
         let mut args: Vec<String> = ["serve", "--webhook-addr", "", "--pod-name", name]
             .map(str::to_owned)
             .into();
         for (flag, value) in [
             ("--kubeconfig", kubeconfig.display().to_string()),
-            ("--xds-addr", port()?.to_string()),
+            ("--xds-addr", secure.to_string()),
             ("--xds-plaintext-addr", plaintext.to_string()),
             ("--debug-addr", debug.to_string()),
             ("--ready-addr", ready.to_string()),
@@ -109,6 +118,7 @@ impl Replica {
             credential: credential(token)?,
             args,
             child: None,
+            secure,
             plaintext,
             debug,
             ready,
@@ -142,6 +152,27 @@ impl Replica {
         child.kill()?;
         child.wait()?;
         Ok(())
+    }
+
+    /// Asks it to end.
+    pub(crate) fn terminate(&self) -> anyhow::Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) async fn ended(&mut self, limit: Duration) -> anyhow::Result<ExitStatus> {
+        let mut child = self.child.take().context("it does not run")?;
+        let what = format!("{} to end", self.name);
+        let ended = wait::until(&what, limit, || {
+            let status = child.try_wait();
+            async move { status?.context("it runs") }
+        });
+        let ended = ended.await.with_context(|| self.log_tail());
+        if ended.is_err() {
+            child.kill()?;
+            child.wait()?;
+        }
+        ended
     }
 
     fn signal(&self, signal: Signal) -> anyhow::Result<()> {
@@ -186,13 +217,36 @@ impl Replica {
         Ok(answer.text())
     }
 
+    /// A metric without labels.
+    pub(crate) async fn metric(&self, name: &str) -> anyhow::Result<u64> {
+        let metrics = self.page("/metrics").await?;
+        let line = |line: &str| {
+            line.strip_prefix(name)?
+                .strip_prefix(' ')
+                .map(str::to_owned)
+        };
+        let value = metrics.lines().find_map(line);
+        Ok(value.with_context(|| format!("no {name}"))?.parse()?)
+    }
+
+    /// Waits until it says that it hears nothing new, and that it serves on.
+    pub(crate) async fn outage_is_told(&self) -> anyhow::Result<()> {
+        wait::until("the outage to be told", SOON, || async {
+            let (status, text) = self.ready().await?;
+            let is_told = text.contains("api server: unreachable");
+            ensure!(status == 200 && is_told, "{status} {text}");
+            Ok(())
+        })
+        .await
+    }
+
     /// Whether it writes.
     pub(crate) async fn leads(&self) -> anyhow::Result<bool> {
         let metrics = self.page("/metrics").await?;
         Ok(metrics.lines().any(|line| line == "ambientd_leader 1"))
     }
 
-    /// A ztunnel's subscription.
+    /// A ztunnel's subscription in plain text.
     pub(crate) fn subscribe(&self) -> Ztunnel {
         Ztunnel::start(XdsTarget::Plain(self.plaintext), ztunnel_node("n1"))
     }
@@ -218,43 +272,4 @@ impl Drop for Replica {
     fn drop(&mut self) {
         let _ = self.kill();
     }
-}
-
-/// A write of ambientd, as the API server saw it.
-#[derive(Clone, Debug)]
-pub(crate) struct Write {
-    /// `verb resource/subresource ns/name code`.
-    pub(crate) text: String,
-    /// Whose token it was.
-    pub(crate) credential: String,
-}
-
-/// Everything that replicas wrote or tried to write: leases and questions aside.
-pub(crate) fn writes(cluster: &Cluster) -> anyhow::Result<Vec<Write>> {
-    let mut all = Vec::new();
-    for event in cluster.audit()? {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let verb = text(&event["verb"]);
-        let object = &event["objectRef"];
-        let resource = text(&object["resource"]);
-        if event["user"]["username"] != ACCOUNT
-            || event["stage"] != "ResponseComplete"
-            || !["create", "update", "patch", "delete"].contains(&verb.as_str())
-            || ["leases", "tokenreviews"].contains(&resource.as_str())
-        {
-            continue;
-        }
-        let (sub, code) = (
-            text(&object["subresource"]),
-            &event["responseStatus"]["code"],
-        );
-        let (ns, name) = (text(&object["namespace"]), text(&object["name"]));
-        all.push(Write {
-            text: format!("{verb} {resource}/{sub} {ns}/{name} {code}"),
-            credential: text(
-                &event["user"]["extra"]["authentication.kubernetes.io/credential-id"][0],
-            ),
-        });
-    }
-    Ok(all)
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 
@@ -44,6 +44,7 @@ impl Built {
         let home = steps::tools().join(format!("{prefix}{:016x}", self.fingerprint()?));
         let proof = home.join(self.proof);
         if proof.is_file() {
+            note_use(&home)?;
             return Ok(home);
         }
         let scratch = steps::tools().join(format!("{prefix}build.{}", std::process::id()));
@@ -106,6 +107,12 @@ impl Built {
             .env("GOFLAGS", "-mod=readonly");
         Ok(command)
     }
+}
+
+/// Has the directory say when its build was last given to anybody.
+fn note_use(home: &Path) -> Result<()> {
+    let noted = fs::File::open(home).and_then(|home| home.set_modified(SystemTime::now()));
+    noted.with_context(|| format!("cannot note the use of {}", home.display()))
 }
 
 /// Removes builds of earlier sources, for they are large; but none that a test which

@@ -14,9 +14,12 @@ use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use serde_json::Value;
 
-use crate::{steps, wheel, workspace};
+use crate::{envoy, steps, wheel, workspace};
 
-pub(crate) use build::ensure;
+pub(crate) use build::{ensure, test};
+
+/// Tells tests and benchmarks which binary is the cluster; without it they fail.
+pub(crate) const CLUSTER_VARIABLE: &str = "AMBIENTD_CLUSTER";
 
 /// How long `up` waits; the binary itself gives up before.
 const UP_LIMIT: Duration = Duration::from_secs(100);
@@ -28,12 +31,16 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 #[derive(Subcommand)]
 pub(crate) enum Action {
     /// Start it, with ambientd as an image that its pods can run
+    ///
+    /// Where KUBEBUILDER_ASSETS names a directory, as envtest has it, etcd and kube-apiserver are
+    /// run from there, and controllers, scheduler and proxy too if they are there; everything else
+    /// is built in.
     Up {
         /// How many nodes
         #[arg(long, default_value_t = 2)]
         nodes: u8,
         /// What containers of a further image run; may be repeated
-        #[arg(long = "image", value_name = "NAME=PROGRAM [ARGS]")]
+        #[arg(long = "image", value_name = "NAME=PROGRAM[,PROGRAM] [ARGS]")]
         images: Vec<String>,
         /// Build ambientd optimised
         #[arg(long)]
@@ -45,6 +52,15 @@ pub(crate) enum Action {
     Status,
     /// Build the binary and print its path
     Build,
+    /// Fill one with pods that nobody runs, and say what ambientd needs for them
+    Measure {
+        /// How many
+        #[arg(long, default_value_t = 50_000)]
+        pods: u32,
+        /// Build ambientd optimised
+        #[arg(long)]
+        release: bool,
+    },
 }
 
 /// Does it.
@@ -61,7 +77,21 @@ pub(crate) fn run(action: &Action) -> Result<()> {
         Action::Down => down(),
         Action::Status => status(),
         Action::Build => ensure().map(|path| println!("{}", path.display())),
+        Action::Measure { pods, release } => measure(*pods, *release),
     }
+}
+
+/// Runs `benches/kube.rs`.
+fn measure(pods: u32, release: bool) -> Result<()> {
+    let binary = ensure()?;
+    let mut bench = steps::cargo(&["bench", "-p", "ambientd", "--bench", "kube"]);
+    if !release {
+        bench.args(["--profile", "dev"]);
+    }
+    bench
+        .env(CLUSTER_VARIABLE, binary)
+        .args(["--", "--pods", &pods.to_string()]);
+    steps::run(&mut bench)
 }
 
 /// Where the one cluster of this repository keeps its files.
@@ -90,9 +120,15 @@ fn up(nodes: u8, images: &[String], release: bool) -> Result<()> {
         println!("the cluster is up already");
         return explain(&state);
     }
+    let images = images
+        .iter()
+        .map(|image| resolve(image))
+        .collect::<Result<Vec<_>>>()?;
+    ensure()?;
     let ambientd = build_ambientd(release)?;
     let mut all = vec![format!("ambientd={}", ambientd.display())];
-    all.extend_from_slice(images);
+    all.extend(agent_image(&ambientd));
+    all.extend(images);
     start(&state, nodes, &all, Life::Detached)?;
     explain(&state)
 }
@@ -150,6 +186,38 @@ pub(crate) fn start(state: &Path, nodes: u8, images: &[String], life: Life) -> R
     Ok(child)
 }
 
+/// What pods of waypoints run: ambientd, and Envoy beside it.
+fn agent_image(ambientd: &Path) -> Option<String> {
+    match envoy::ensure() {
+        Ok(envoy) => {
+            let (agent, envoy) = (ambientd.display(), envoy.display());
+            Some(format!("ambientd-agent={agent},{envoy}"))
+        }
+        Err(error) => {
+            println!("no image ambientd-agent, so no waypoints: {error:#}");
+            None
+        }
+    }
+}
+
+/// An image with the paths of its programs as seen from anywhere, for the cluster runs in a
+/// directory of its own. Here, so that nobody waits for a build to learn of a wrong path.
+fn resolve(image: &str) -> Result<String> {
+    let Some((name, command)) = image.split_once('=') else {
+        bail!("--image {image} is not NAME=PROGRAM[,PROGRAM] [ARGS]");
+    };
+    let (programs, args) = command.split_once(' ').unwrap_or((command, ""));
+    let mut paths = Vec::new();
+    for program in programs.split(',') {
+        let path = Path::new(program);
+        if !path.is_file() {
+            bail!("--image {image}: {program} is not a file");
+        }
+        paths.push(std::path::absolute(path)?.display().to_string());
+    }
+    Ok(format!("{name}={} {args}", paths.join(",")))
+}
+
 /// A process group of its own: an interrupt at the terminal is not meant for it.
 #[cfg(unix)]
 fn detach(command: &mut Command) {
@@ -186,6 +254,10 @@ fn explain(state: &Path) -> Result<()> {
         serde_json::from_str(&text).with_context(|| format!("{} is not JSON", ready.display()))?;
     let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
     let (kubeconfig, binary) = (text("kubeconfig"), text("binary"));
+    let programs = value.get("programs").and_then(Value::as_object);
+    for (part, path) in programs.into_iter().flatten() {
+        println!("{part} is {}", path.as_str().unwrap_or_default());
+    }
     let elapsed_ms = value.get("elapsedMS").and_then(Value::as_u64);
     if let Some(elapsed_ms) = elapsed_ms {
         println!("the cluster took {elapsed_ms} ms to get ready");
@@ -198,7 +270,8 @@ fn explain(state: &Path) -> Result<()> {
          kubectl get nodes\n\n\
          Next, to put ambientd and a sample into it:\n\n  \
          cargo xtask kind-up --only-kubectl --kubeconfig {kubeconfig} --kubectl '{binary} kubectl'\n  \
-         kubectl apply -k manifests/ztunnel    # where `up` was given --image ztunnel=PATH\n\n\
+         kubectl apply -k manifests/ztunnel    # where `up` was given --image ztunnel=PATH\n  \
+         kubectl apply -k manifests/samples/waypoint\n\n\
          Logs are in {}. `cargo xtask cluster down` stops it.",
         text("podCIDR"),
         text("serviceCIDR"),

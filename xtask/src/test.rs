@@ -9,8 +9,8 @@ use crate::{cluster, deny, deps, envoy, orphans, steps};
 /// Tells the tests which Envoy to run; without it they fail rather than skip.
 pub(crate) const ENVOY_VARIABLE: &str = "AMBIENTD_ENVOY";
 
-/// Tells the tests which binary is the cluster; without it they fail as well.
-const CLUSTER_VARIABLE: &str = "AMBIENTD_CLUSTER";
+/// Tells a test where we are, which else starts us by cargo and waits for its lock.
+const XTASK_VARIABLE: &str = "AMBIENTD_XTASK";
 
 /// One thing that must hold.
 struct Step {
@@ -50,6 +50,10 @@ const STEPS: &[Step] = &[
     Step {
         name: "cluster",
         run: || cluster::ensure().map(|path| println!("{}", path.display())),
+    },
+    Step {
+        name: "cluster-test",
+        run: cluster::test,
     },
     Step {
         name: "cargo-test",
@@ -111,10 +115,11 @@ fn doc() -> Result<()> {
 /// Unit, property, documentation, scenario and end-to-end tests.
 fn cargo_test() -> Result<()> {
     let envoy = envoy::ensure().context("the end-to-end tests need Envoy")?;
-    let cluster = cluster::ensure().context("the end-to-end tests need a cluster")?;
+    let binary = cluster::ensure().context("the end-to-end tests need a cluster")?;
     let mut test = steps::cargo(&["test", "--workspace"]);
     test.env(ENVOY_VARIABLE, envoy)
-        .env(CLUSTER_VARIABLE, cluster);
+        .env(cluster::CLUSTER_VARIABLE, binary)
+        .env(XTASK_VARIABLE, std::env::current_exe()?);
     steps::run(&mut test)
 }
 

@@ -30,6 +30,7 @@ pub mod mesh;
 pub mod namespace_binding;
 pub mod network_gateway;
 pub mod node_locality;
+pub mod ownership;
 pub mod peer_binding;
 pub mod pod_facts;
 pub mod pod_link;

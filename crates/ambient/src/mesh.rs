@@ -22,6 +22,9 @@ pub struct MeshDefaults {
     /// Revision of this control plane; empty takes every object
     /// (spec/workload-discovery.md §0.1).
     pub revision: Str,
+    /// Whether no other control plane can be there, as with objects of files. Without a revision,
+    /// everything is ours then; otherwise what is the default one's.
+    pub is_alone: bool,
     /// Switches.
     pub features: Features,
     /// A key set that no token satisfies, new in each process; empty for none.
@@ -36,6 +39,7 @@ impl Default for MeshDefaults {
             cluster_id: Str::from(defaults::CLUSTER_ID),
             domain: Str::from(defaults::CLUSTER_DOMAIN),
             revision: Str::new(),
+            is_alone: true,
             features: Features::default(),
             nobody_jwks: Str::new(),
         }

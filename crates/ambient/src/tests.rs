@@ -8,6 +8,7 @@
     clippy::panic
 )]
 
+mod ownership;
 mod policies;
 mod services;
 mod services_allocation;

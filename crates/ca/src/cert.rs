@@ -48,6 +48,13 @@ pub(crate) struct CaCert {
 // === impl CaCert ===
 
 impl CaCert {
+    /// `O=` of the subject: of roots of Istio the trust domain.
+    pub(crate) fn organization(&self) -> Option<String> {
+        let (_, cert) = x509_parser::parse_x509_certificate(&self.der).ok()?;
+        let text = cert.subject().iter_organization().next()?.as_str().ok()?;
+        Some(text.to_owned())
+    }
+
     /// Reads a certificate that may certify others.
     pub(crate) fn parse(der: &[u8]) -> Result<Self, String> {
         let (rest, cert) =

@@ -76,6 +76,16 @@ pub enum CaError {
     /// A step of the rotation does not fit the state; see its text.
     #[error("{0}")]
     Rotation(&'static str),
+    /// The new root would name another trust domain than the one that it replaces.
+    #[error(
+        "the root names trust domain {root:?}, not {given:?}; a rotation keeps the name. Leave --trust-domain out, or give what the root names"
+    )]
+    TrustDomain {
+        /// That of the root.
+        root: String,
+        /// What was asked for.
+        given: String,
+    },
     /// Somebody else changed the stored root meanwhile; read it again.
     #[error("the stored root was changed by another process; try again")]
     Conflict,

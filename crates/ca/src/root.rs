@@ -164,13 +164,20 @@ pub fn renew_if_due(store: &dyn RootStore, now: SystemTime) -> Result<bool, CaEr
 }
 
 /// Step one of the rotation to a new key: a second root is trusted, the first one
-/// still signs. Doing it again changes nothing.
+/// still signs. The second one names the trust domain of the first (`O=`); one has to be given only
+/// where that names none. Doing it again changes nothing.
 ///
 /// # Errors
-/// [`CaError::Rotation`] while an earlier rotation is unfinished.
-pub fn prepare(store: &dyn RootStore, trust_domain: &str, now: SystemTime) -> Result<(), CaError> {
+/// [`CaError::Rotation`] while an earlier rotation is unfinished, or without any trust domain;
+/// [`CaError::TrustDomain`] when another one is given.
+pub fn prepare(
+    store: &dyn RootStore,
+    trust_domain: Option<&str>,
+    now: SystemTime,
+) -> Result<(), CaError> {
     let old = required(store)?;
     let (key, bundle) = parse(store, &old)?;
+    let trust_domain = &trust_domain_of(&certificate_of(store, &key, &bundle)?, trust_domain)?;
     if other_key(old.previous_key_pem.as_ref(), &key)?.is_some() {
         return Err(CaError::Rotation(
             "the last rotation has switched but not finished; finish it first",
@@ -246,6 +253,21 @@ pub fn finish(store: &dyn RootStore) -> Result<(), CaError> {
         ..old.clone()
     };
     store.replace(&old, &new)
+}
+
+/// The trust domain that a root names, which is also the one given if there is one.
+fn trust_domain_of(root: &CaCert, given: Option<&str>) -> Result<String, CaError> {
+    match (root.organization(), given) {
+        (Some(root), Some(given)) if root != given => Err(CaError::TrustDomain {
+            root,
+            given: given.to_owned(),
+        }),
+        (Some(root), _) => Ok(root),
+        (None, Some(given)) => Ok(given.to_owned()),
+        (None, None) => Err(CaError::Rotation(
+            "the root names no trust domain; say with --trust-domain which one the new root names",
+        )),
+    }
 }
 
 /// A key of a rotation, unless it is the one that signs: then a step was interrupted

@@ -96,7 +96,11 @@ pub fn derive(
         row.listeners = pairs
             .map(|(candidate, conflict)| judge(&site, candidate, conflict, &mut references))
             .collect();
-        notes.extend(row.listeners.iter().filter_map(|one| of_listener(&row, one)));
+        notes.extend(
+            row.listeners
+                .iter()
+                .filter_map(|one| of_listener(&row, one)),
+        );
     }
     if controller == GatewayController::Ingress {
         row.grants.names = references.grants.names;

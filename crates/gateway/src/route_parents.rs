@@ -241,10 +241,7 @@ fn of_listener(
 }
 
 /// The best of what the listeners say.
-fn merged(
-    owner: &ObjectRef,
-    results: Vec<(&ListenerRow, Answer)>,
-) -> Verdict {
+fn merged(owner: &ObjectRef, results: Vec<(&ListenerRow, Answer)>) -> Verdict {
     let mut taken = Vec::new();
     let mut refused: Vec<(Rank, String)> = Vec::new();
     for (listener, result) in results {

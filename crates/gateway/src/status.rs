@@ -12,7 +12,8 @@ mod programmed;
 
 use flow::{Output, Reads, View};
 use model::gateway::RouteParents;
-use model::input::Service;
+use model::input::{Namespace, Service};
+use model::ownership::Revisions;
 use model::status::{MANAGER_GATEWAY_API, StatusKey, StatusRow};
 use model::{
     Finding, GatewayRow, Kind, Meta, NamespacedHostname, ObjectKey, ObjectRef, Parsed, ServiceRow,
@@ -44,13 +45,29 @@ pub struct StatusTables<'t> {
     pub services: View<'t, NamespacedHostname, ServiceRow>,
     /// Services as they are written.
     pub service_objects: View<'t, ObjectKey, Parsed<Service>>,
+    /// What is ours.
+    pub revisions: View<'t, (), Revisions>,
+    /// Namespaces.
+    pub namespaces: View<'t, ObjectKey, Parsed<Namespace>>,
     /// Workloads; index [`crate::index::WorkloadByService`].
     pub workloads: View<'t, WorkloadUid, WorkloadRow>,
 }
 
-/// Whether this control plane may write the status of an object.
-fn is_ours(_meta: &Meta, _reads: &mut Reads) -> bool {
-    true
+/// Whether the status of an object is ours to write. Source: spec/gateway-api.md §2.2.
+pub fn is_ours(
+    meta: &Meta,
+    revisions: View<'_, (), Revisions>,
+    namespaces: View<'_, ObjectKey, Parsed<Namespace>>,
+    reads: &mut Reads,
+) -> bool {
+    let Some(revisions) = revisions.get(reads, &()) else {
+        return false;
+    };
+    let ns = ObjectKey::cluster(meta.key.ns.clone());
+    revisions.is_ours(&meta.labels, || {
+        let namespace = namespaces.get(reads, &ns);
+        namespace.map(|namespace| &namespace.meta.labels)
+    })
 }
 
 /// What is said of an object.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use flow::{Derived, Dirty, Key, Output, Reads, Table};
 use model::gateway::RouteParents;
 use model::object::Object;
+use model::ownership::Revisions;
 use model::parse::{Recognised, recognise};
 use model::status::{StatusKey, StatusRow};
 use model::{
@@ -161,11 +162,17 @@ impl World {
             .collect();
         let stage = Derived::new("route_parents").with_index::<RouteByListener>();
         let routes = run(stage, routes, |p, r| route_parents::derive(p, &view, r));
+        let revisions = fill(
+            Table::new("revisions"),
+            [((), Arc::new(Revisions::default()))],
+        );
         let tables = StatusTables {
             rows: rows.view(),
             route_parents: routes.view(),
             services: services.view(),
             service_objects: service_objects.view(),
+            revisions: revisions.view(),
+            namespaces: namespaces.view(),
             workloads: workloads.view(),
         };
         let of_gateways = GatewayStatusView {

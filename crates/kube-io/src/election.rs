@@ -213,7 +213,7 @@ impl Election {
         {
             let is_it = |verb: &&str| message.contains(&format!("cannot {verb} "));
             let verb = VERBS.into_iter().find(is_it).unwrap_or("use");
-            let _ = reports.refused(&format!("{verb} leases"), &message);
+            let _ = reports.refused(&format!("{verb} leases"), "", &message);
         }
         if std::mem::replace(is_failing, true) {
             debug!(lease = %self.config.name, %error, "lease cannot be had");
@@ -286,7 +286,7 @@ impl Election {
         self.observe(lease);
         if let Some(reports) = &self.config.reports {
             for verb in VERBS {
-                reports.allowed(&format!("{verb} leases"));
+                reports.allowed(&format!("{verb} leases"), "");
             }
         }
         Attempt::Held(Term {

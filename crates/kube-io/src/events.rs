@@ -4,8 +4,9 @@
 //! alone; one that appears again counts up the Event that is there. A new leader repeats nothing
 //! that an Event still tells.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::hash::Hash as _;
+mod tracker;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::Client;
 use kube::api::{Api, Patch, PatchParams, PostParams};
-use model::{Finding, Kind, ObjectRef, Severity};
+use model::{Finding, Kind, ObjectRef};
 use serde_json::{Value, json};
 use snapshot::Snapshot;
 use tokio::sync::watch;
@@ -29,20 +30,14 @@ use crate::status::{api, camel_case, cut, find_kind, resource, sentences};
 use crate::write::{Failure, REQUEST_TIMEOUT};
 use crate::{Leadership, Observed, Reports, WriteMetrics};
 
+use tracker::{Appearance, Tracker, identity};
+
 /// Component that Events name.
 const COMPONENT: &str = "ambientd";
-/// For how long a finding must last: what one edit after the other leads to is no news.
-const SETTLE: Duration = Duration::from_secs(2);
-/// Time between two Events of one object after a burst.
-const OBJECT_INTERVAL: Duration = Duration::from_secs(5);
-/// Events of one object that may come at once.
-const OBJECT_BURST: u32 = 25;
 /// Time between two Events after a burst.
 const INTERVAL: Duration = Duration::from_millis(200);
 /// Events that may come at once.
 const BURST: u32 = 50;
-/// Events that wait; the rest is dropped.
-const PENDING_MAX: usize = 10_000;
 /// Objects and Events that are remembered.
 const KNOWN_MAX: usize = 50_000;
 /// Longest message of an Event, in bytes.
@@ -66,23 +61,6 @@ pub struct EventWriter {
     pub metrics: WriteMetrics,
     /// Where refusals are told.
     pub reports: Reports,
-}
-
-/// A finding that appeared.
-struct Appearance {
-    finding: Finding,
-    /// It was there when we began to lead.
-    is_initial: bool,
-    due: Instant,
-}
-
-/// Which findings there are, and which of them are to be told. Pure but for the time.
-#[derive(Default)]
-struct Tracker {
-    findings: Option<Arc<[Finding]>>,
-    present: HashSet<u64>,
-    pending: VecDeque<Appearance>,
-    objects: HashMap<ObjectRef, Bucket>,
 }
 
 /// What became of an Event.
@@ -129,97 +107,16 @@ pub async fn run(config: EventWriter, stop: CancellationToken) {
                 if let Some(appearance) = tracker.pop() {
                     tokio::select! {
                         () = stop.cancelled() => return,
-                        () = sender.tell(&appearance) => {}
+                        is_over = sender.tell(&appearance) => {
+                            if !is_over && let Some(result) = tracker.retry(appearance) {
+                                sender.count(result, 1);
+                            }
+                        }
                     }
                 }
             }
         }
     }
-}
-
-/// What an appearance is known by: not its message, which may hold numbers that change.
-fn identity(finding: &Finding) -> u64 {
-    let mut hasher = xxhash_rust::xxh64::Xxh64::new(0);
-    (&finding.object, finding.code, &finding.field).hash(&mut hasher);
-    hasher.digest()
-}
-
-/// Whether an Event can be about it: it is an object of the API server.
-fn is_told(finding: &Finding) -> bool {
-    let kind = find_kind(&finding.object.kind);
-    let is_one =
-        kind.is_some_and(|kind| kind != Kind::MeshConfig && !kind.api_version().is_empty());
-    // `*` stands for a kind as a whole.
-    finding.severity == Severity::Error && is_one && *finding.object.key.name != *"*"
-}
-
-// === impl Tracker ===
-
-impl Tracker {
-    /// Takes up the findings of a snapshot; returns how many were dropped.
-    fn follow(&mut self, findings: &Arc<[Finding]>) -> u64 {
-        let is_initial = self.findings.is_none();
-        if self
-            .findings
-            .as_ref()
-            .is_some_and(|old| Arc::ptr_eq(old, findings))
-        {
-            return 0;
-        }
-        self.findings = Some(Arc::clone(findings));
-        let due = Instant::now() + SETTLE;
-        let mut present = HashSet::new();
-        let mut dropped = 0;
-        for finding in findings.iter().filter(|finding| is_told(finding)) {
-            let id = identity(finding);
-            let is_first = present.insert(id);
-            if !is_first || self.present.contains(&id) {
-                continue;
-            }
-            if self.pending.len() >= PENDING_MAX {
-                dropped += 1;
-                continue;
-            }
-            self.pending.push_back(Appearance {
-                finding: finding.clone(),
-                is_initial,
-                due,
-            });
-        }
-        self.present = present;
-        // What was dropped or has gone again in the meantime is not told.
-        let present = &self.present;
-        self.pending
-            .retain(|it| present.contains(&identity(&it.finding)));
-        let before = self.pending.len();
-        let objects = &mut self.objects;
-        let mut seen = HashSet::new();
-        self.pending.retain(|it| {
-            // An object over its rate loses what is new of it; what waits has been let through.
-            let is_new = it.due == due;
-            let passes = !is_new || bucket(objects, &it.finding.object).try_take();
-            passes && seen.insert(identity(&it.finding))
-        });
-        dropped + u64::try_from(before - self.pending.len()).unwrap_or(0)
-    }
-
-    fn next_due(&self) -> Option<Instant> {
-        self.pending.front().map(|first| first.due)
-    }
-
-    fn pop(&mut self) -> Option<Appearance> {
-        self.pending.pop_front()
-    }
-}
-
-/// The rate of an object.
-fn bucket<'a>(objects: &'a mut HashMap<ObjectRef, Bucket>, object: &ObjectRef) -> &'a mut Bucket {
-    if objects.len() >= KNOWN_MAX {
-        objects.clear();
-    }
-    objects
-        .entry(object.clone())
-        .or_insert_with(|| Bucket::new(OBJECT_INTERVAL, OBJECT_BURST))
 }
 
 struct Sender {
@@ -239,27 +136,33 @@ impl Sender {
         }
     }
 
-    /// Sends an Event if the object is there.
-    async fn tell(&mut self, appearance: &Appearance) {
+    /// Sends an Event if the object is there. Returns whether that is over; else it failed, and
+    /// may be tried again.
+    async fn tell(&mut self, appearance: &Appearance) -> bool {
         self.bucket.take();
         let Some(term) = self.config.leadership.term() else {
-            return;
+            return true;
         };
         let deadline = term.until.min(Instant::now() + REQUEST_TIMEOUT);
         let sending = tokio::time::timeout_at(deadline, self.send(appearance));
-        let result = sending.await;
         let object = &appearance.finding.object;
-        match result {
+        match sending.await {
             Ok(Ok(Sent::Created)) => self.count("sent", 1),
             Ok(Ok(Sent::Repeated)) => self.count("repeated", 1),
             Ok(Ok(Sent::Known)) => self.count("known", 1),
             Ok(Ok(Sent::Gone)) => {}
             Ok(Err(failure)) => {
                 debug!(kind = %object.kind, object = %object.key, ?failure, "event not sent");
-                self.count("error", 1);
+                // A refusal that is believed lasts, and a finding says so.
+                if matches!(failure, Failure::Refused(_)) {
+                    self.count("error", 1);
+                    return true;
+                }
+                return false;
             }
-            Err(_) => self.count("error", 1),
+            Err(_) => return false,
         }
+        true
     }
 
     async fn send(&mut self, appearance: &Appearance) -> Result<Sent, Failure> {
@@ -281,7 +184,7 @@ impl Sender {
             return Ok(Sent::Repeated);
         }
         let created = events.create(&PostParams::default(), &event).await;
-        match self.judge(created, "create events", &name) {
+        match self.judge(created, "create events", (&ns, &name)) {
             Ok(_) => {
                 self.counts.insert(name, 1);
                 Ok(Sent::Created)
@@ -306,6 +209,7 @@ impl Sender {
         known: Option<i32>,
     ) -> Result<Option<i32>, Failure> {
         let name = event.metadata.name.clone().unwrap_or_default();
+        let ns = event.metadata.namespace.as_deref().unwrap_or_default();
         let mut patch = json!({
             "message": event.message,
             "lastTimestamp": event.last_timestamp,
@@ -316,7 +220,7 @@ impl Sender {
         let send = async |patch: &Value| {
             let patch = Patch::Merge(patch);
             let answer = events.patch(&name, &PatchParams::default(), &patch).await;
-            self.judge(answer, "patch events", &name)
+            self.judge(answer, "patch events", (ns, &name))
         };
         let answer = match send(&patch).await {
             Ok(answer) => answer,
@@ -336,17 +240,17 @@ impl Sender {
         &self,
         answer: Result<Event, kube::Error>,
         what: &str,
-        name: &str,
+        (ns, name): (&str, &str),
     ) -> Result<Event, Failure> {
         match answer {
             Ok(event) => {
-                self.config.reports.allowed(what);
+                self.config.reports.allowed(what, ns);
                 Ok(event)
             }
             Err(error) => {
                 let failure = Failure::of(&error, name);
                 Err(match failure {
-                    Failure::Refused(message) => self.config.reports.refused(what, &message),
+                    Failure::Refused(message) => self.config.reports.refused(what, ns, &message),
                     failure => failure,
                 })
             }
@@ -363,11 +267,20 @@ impl Sender {
             _ => {
                 let version = find_kind(&object.kind).map(Kind::api_version);
                 let version = version.unwrap_or_default();
-                let api = api(&self.config.client, object, &resource(object, &version));
+                let resource = resource(object, &version);
+                let api = api(&self.config.client, object, &resource);
+                let (request, ns) = (format!("get {}", resource.plural), &object.key.ns);
+                let reports = &self.config.reports;
                 match api.get_metadata(&object.key.name).await {
-                    Ok(found) => (version, found.metadata.uid.unwrap_or_default()),
+                    Ok(found) => {
+                        reports.allowed(&request, ns);
+                        (version, found.metadata.uid.unwrap_or_default())
+                    }
                     Err(error) => match Failure::of(&error, &object.key.name) {
                         Failure::Gone => return Ok(None),
+                        Failure::Refused(message) => {
+                            return Err(reports.refused(&request, ns, &message));
+                        }
                         failure => return Err(failure),
                     },
                 }

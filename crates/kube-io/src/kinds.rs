@@ -38,6 +38,14 @@ pub const DISCOVERED_GROUPS: [&str; 5] = [
     "telemetry.istio.io",
 ];
 
+/// Whether every API server serves the kinds of a group, in version v1.
+pub(crate) fn is_built_in(group: &str) -> bool {
+    matches!(
+        group,
+        "" | "discovery.k8s.io" | "admissionregistration.k8s.io"
+    )
+}
+
 /// The name of the resource in paths and in rules of roles.
 pub fn plural(kind: &str) -> String {
     let lower = kind.to_lowercase();
@@ -56,6 +64,22 @@ pub(crate) const fn field_selector(kind: Kind) -> Option<&'static str> {
         Kind::Secret => Some("type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token"),
         _ => None,
     }
+}
+
+/// What of a kind is ever listed, by label: of webhook configurations, those that say which revision
+/// a tag is.
+pub(crate) const fn label_selector(kind: Kind) -> Option<&'static str> {
+    match kind {
+        Kind::MutatingWebhookConfiguration | Kind::ValidatingWebhookConfiguration => {
+            Some(model::labels::LABEL_REVISION)
+        }
+        _ => None,
+    }
+}
+
+/// Whether nothing but metadata of a kind is read.
+pub(crate) const fn is_metadata_only(kind: Kind) -> bool {
+    label_selector(kind).is_some()
 }
 
 /// Whether serving needs the kind.
@@ -86,9 +110,13 @@ pub const fn need(kind: Kind) -> Need {
         | Kind::TlsRoute
         | Kind::VirtualService
         | Kind::MeshConfig => Need::Required,
-        Kind::Node | Kind::ListenerSet | Kind::ReferenceGrant | Kind::Secret | Kind::ConfigMap => {
-            Need::Optional
-        }
+        Kind::Node
+        | Kind::ListenerSet
+        | Kind::ReferenceGrant
+        | Kind::Secret
+        | Kind::ConfigMap
+        | Kind::MutatingWebhookConfiguration
+        | Kind::ValidatingWebhookConfiguration => Need::Optional,
     }
 }
 
@@ -103,6 +131,8 @@ pub const fn has_status(kind: Kind) -> bool {
             | Kind::ReferenceGrant
             | Kind::Secret
             | Kind::ConfigMap
+            | Kind::MutatingWebhookConfiguration
+            | Kind::ValidatingWebhookConfiguration
             | Kind::MeshConfig
     )
 }
@@ -148,6 +178,8 @@ mod tests {
             Kind::ReferenceGrant,
             Kind::Secret,
             Kind::ConfigMap,
+            Kind::MutatingWebhookConfiguration,
+            Kind::ValidatingWebhookConfiguration,
         ];
         assert!(optional.eq(Kind::ALL.into_iter().filter(|kind| expected.contains(kind))));
     }
@@ -157,7 +189,7 @@ mod tests {
         let inputs = watched().map(Kind::group);
         let others = watched_unsupported().map(|(group, _)| group);
         for group in inputs.chain(others) {
-            let is_built_in = matches!(group, "" | "discovery.k8s.io");
+            let is_built_in = is_built_in(group);
             assert!(is_built_in || DISCOVERED_GROUPS.contains(&group), "{group}");
         }
     }

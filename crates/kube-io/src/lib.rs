@@ -35,6 +35,9 @@ pub mod status;
 pub mod webhooks;
 mod write;
 
+#[cfg(test)]
+mod scripted;
+
 pub use kube::Client;
 
 pub use health::{Health, KindHealth, KindState};

@@ -103,10 +103,10 @@ impl SecretStore {
         };
         let what = format!("{verb} secrets/{SECRET_NAME}");
         match answer {
-            Ok(_) => reports.allowed(&what),
+            Ok(_) => reports.allowed(&what, ""),
             Err(error) => {
                 if let Failure::Refused(message) = Failure::of(error, SECRET_NAME) {
-                    let _ = reports.refused(&what, &message);
+                    let _ = reports.refused(&what, "", &message);
                 }
             }
         }

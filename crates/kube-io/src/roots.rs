@@ -4,63 +4,51 @@
 //! ConfigMaps, by the leader alone, and only where they differ. Keys of others stay.
 //! Source: spec/control-plane.md §4.8.
 
+mod judge;
+mod send;
 mod table;
 
 use std::collections::{BTreeMap, HashMap};
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt as _;
 use futures::stream::{BoxStream, StreamExt as _, select_all};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::api::Api;
 use kube::core::PartialObjectMeta;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt as _};
-use model::input::{LabelSelector, is_selected};
+use model::input::LabelSelector;
 use model::{Kind, Labels, ObjectKey, ObjectRef, Str};
-use serde_json::json;
 use snapshot::Snapshot;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::debug;
 
-use crate::jitter::{Bucket, backoff, jittered};
+use crate::jitter::Bucket;
 use crate::parked::Parked;
 use crate::queue::{Queue, due};
-use crate::write::{
-    ATTEMPTS_MAX, BACKOFF, BACKOFF_MAX, Failure, PAUSE, REQUEST_TIMEOUT, watch_refused,
-};
+use crate::write::watch_refused;
 use crate::{Leadership, Reports, WriteMetrics};
 
+use send::Done;
 use table::Listed;
 
-/// Requests, as reports of refusals call them.
+/// Watches, as reports of refusals call them.
 const WATCH_PLACES: &str = "watch namespaces";
 const WATCH_MAPS: &str = "watch configmaps";
-const CREATE: &str = "create configmaps";
-const PATCH: &str = "patch configmaps";
-/// Namespaces that never get one.
-const SKIPPED: [&str; 3] = ["kube-public", "kube-node-lease", "local-path-storage"];
 /// Key of the roots.
 const KEY_ROOT: &str = "root-cert.pem";
 /// Key of the revocation list.
 const KEY_CRL: &str = "ca-crl.pem";
-/// Set when a ConfigMap is created.
-const LABEL_CONFIG: &str = "istio.io/config";
-/// Field manager.
-const MANAGER: &str = "ambientd";
 /// ConfigMaps written at the same time.
 const CONCURRENCY: usize = 8;
 /// Time between two writes after a burst.
 const INTERVAL: Duration = Duration::from_millis(20);
 /// Writes that may come at once.
 const BURST: u32 = 50;
-/// ConfigMaps judged before others get their turn.
-const JUDGED_MAX: usize = 1_000;
 
 /// What every namespace is given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -121,19 +109,6 @@ enum Change {
     Place(watcher::Event<PartialObjectMeta<Namespace>>),
     Map(Str, watcher::Event<ConfigMap>),
     Failed(&'static str, watcher::Error),
-}
-
-/// A write that is due.
-enum Write {
-    Create(Box<ConfigMap>),
-    Patch(serde_json::Value),
-}
-
-struct Done {
-    object: ObjectRef,
-    /// What was asked for, as reports call it.
-    what: &'static str,
-    result: Result<(), Option<Failure>>,
 }
 
 /// What holds while this replica leads.
@@ -311,18 +286,6 @@ impl<'a> Term<'a> {
         }
     }
 
-    /// The key and value that a ConfigMap is to hold; `None` when it is none of ours.
-    fn wanted(&self, name: &str) -> Option<(&'static str, String)> {
-        let roots = self.config.bundles.borrow();
-        if roots.root_pem.is_empty() {
-            return None;
-        }
-        if name == self.config.names.root {
-            return Some((KEY_ROOT, roots.root_pem.clone()));
-        }
-        Some((KEY_CRL, roots.crl_pem.clone()?))
-    }
-
     /// Judges the ConfigMaps of a namespace.
     fn mark(&mut self, ns: &Str) {
         let now = Instant::now();
@@ -359,7 +322,7 @@ impl<'a> Term<'a> {
                 let name = |namespace: &PartialObjectMeta<Namespace>| {
                     Some(Str::from(namespace.name_any()))
                 };
-                self.config.reports.allowed(WATCH_PLACES);
+                self.config.reports.allowed(WATCH_PLACES, "");
                 self.places.follow(event, name, Place::of)
             }
             Change::Map(name, event) => {
@@ -368,7 +331,7 @@ impl<'a> Term<'a> {
                 } else {
                     KEY_CRL
                 };
-                self.config.reports.allowed(WATCH_MAPS);
+                self.config.reports.allowed(WATCH_MAPS, "");
                 let ns = |map: &ConfigMap| map.namespace().map(Str::from);
                 let Some(maps) = self.maps.get_mut(&name) else {
                     return;
@@ -382,7 +345,7 @@ impl<'a> Term<'a> {
             }
             Change::Failed(what, error) => {
                 if let Some(message) = watch_refused(&error) {
-                    let _ = self.config.reports.refused(what, message);
+                    let _ = self.config.reports.refused(what, "", message);
                 }
                 debug!(what, %error, "watch of roots fails");
                 return;
@@ -395,228 +358,6 @@ impl<'a> Term<'a> {
             self.mark(&ns);
         }
     }
-
-    fn is_ready(&self) -> bool {
-        self.selectors.is_some()
-            && self.places.is_listed()
-            && self.maps.values().all(Listed::is_listed)
-    }
-
-    /// Whether a namespace is given roots.
-    fn is_ours(&self, ns: &Str) -> bool {
-        let Some(place) = self.places.get(ns) else {
-            return false;
-        };
-        let selectors = self.selectors.as_deref().unwrap_or_default();
-        !place.is_ending
-            && !SKIPPED.contains(&ns.as_str())
-            && (*ns == self.config.system_namespace || is_selected(selectors, Some(&place.labels)))
-    }
-
-    /// What is to be written now, if anything.
-    fn judge(&self, object: &ObjectRef) -> Option<Write> {
-        let ObjectKey { ns, name } = &object.key;
-        if !self.is_ours(ns) {
-            return None;
-        }
-        let (key, value) = self.wanted(name)?;
-        let Some(seen) = self.maps.get(name)?.get(ns) else {
-            return Some(Write::Create(Box::new(created(&object.key, key, value))));
-        };
-        if seen.value == Some(hash(&value)) {
-            return None;
-        }
-        let mut patch = json!({
-            "metadata": {"resourceVersion": seen.version},
-            "data": {key: value},
-        });
-        if seen.is_binary
-            && let Some(fields) = patch.as_object_mut()
-        {
-            fields.insert("binaryData".to_owned(), json!({key: null}));
-        }
-        Some(Write::Patch(patch))
-    }
-
-    fn start(&mut self, tasks: &mut JoinSet<Done>) {
-        let now = Instant::now();
-        for _ in 0..JUDGED_MAX {
-            if tasks.len() >= CONCURRENCY || !self.is_ready() {
-                break;
-            }
-            let Some(object) = self.queue.pop(now) else {
-                return;
-            };
-            let uid = self.places.get(&object.key.ns).map(|place| &place.uid);
-            let uid = uid.cloned().unwrap_or_default();
-            if self.written.get(&object) == Some(&uid) {
-                continue;
-            }
-            let write = self.judge(&object);
-            let what = write.as_ref().map(Write::what);
-            for probe in self.parked.skip(&object, what.as_ref()) {
-                self.queue.push(probe, now);
-            }
-            let (Some(write), Some(what)) = (write, what) else {
-                continue;
-            };
-            if self.parked.holds(&what, &object) {
-                continue;
-            }
-            // Until the watch tells of it, or it fails.
-            self.written.insert(object.clone(), uid);
-            let turn = self.bucket.take();
-            let client = self.config.client.clone();
-            let leadership = self.config.leadership.clone();
-            let metrics = self.config.metrics.clone();
-            let reports = self.config.reports.clone();
-            tasks.spawn(async move {
-                tokio::time::sleep_until(turn).await;
-                let sending = send(client, &leadership, &object, write, &reports);
-                let result = AssertUnwindSafe(sending).catch_unwind().await;
-                let result = result
-                    .unwrap_or_else(|_| Err(Some(Failure::Other("the write panicked".to_owned()))));
-                count(&metrics, &result);
-                let result = result.map(|_| ());
-                Done {
-                    object,
-                    what,
-                    result,
-                }
-            });
-        }
-        if !self.is_ready() {
-            // Everything is marked again when the lists are there.
-            self.queue = Queue::default();
-        }
-    }
-
-    fn finish(&mut self, done: Done) {
-        let object = done.object;
-        let failure = match done.result {
-            Ok(()) => {
-                self.failures.remove(&object);
-                for parked in self.parked.allow(&done.what) {
-                    self.queue.push(parked, Instant::now());
-                }
-                return;
-            }
-            Err(Some(Failure::Gone)) => {
-                // Events tell when its namespace, or it, is there again.
-                self.written.remove(&object);
-                self.failures.remove(&object);
-                return;
-            }
-            Err(Some(Failure::Refused(message))) => {
-                self.written.remove(&object);
-                self.failures.remove(&object);
-                debug!(object = %object.key, message, "root refused");
-                if let Some(wait) = self.parked.refuse(done.what, &object) {
-                    self.queue.push(object, Instant::now() + jittered(wait));
-                }
-                return;
-            }
-            Err(None) => Failure::Other("no longer leading".to_owned()),
-            Err(Some(failure)) => failure,
-        };
-        self.written.remove(&object);
-        let failures = self.failures.entry(object.clone()).or_default();
-        *failures += 1;
-        let wait = if *failures < ATTEMPTS_MAX {
-            debug!(object = %object.key, ?failure, "root not written");
-            backoff(BACKOFF, BACKOFF_MAX, *failures)
-        } else {
-            warn!(object = %object.key, ?failure, "root not written, it is tried again in a minute");
-            *failures = 0;
-            jittered(PAUSE)
-        };
-        self.queue.push(object, Instant::now() + wait);
-    }
-}
-
-// === impl Write ===
-
-impl Write {
-    /// What is asked for, as reports call it.
-    fn what(&self) -> &'static str {
-        match self {
-            Self::Create(_) => CREATE,
-            Self::Patch(_) => PATCH,
-        }
-    }
-}
-
-/// A ConfigMap that is not there yet.
-fn created(at: &ObjectKey, key: &str, value: String) -> ConfigMap {
-    let mut map = ConfigMap::default();
-    map.metadata.name = Some(at.name.to_string());
-    map.metadata.namespace = Some(at.ns.to_string());
-    let labels = [(LABEL_CONFIG.to_owned(), "true".to_owned())];
-    map.metadata.labels = Some(labels.into_iter().collect());
-    map.data = Some([(key.to_owned(), value)].into_iter().collect());
-    map
-}
-
-/// Sends a write; says what it was called.
-async fn send(
-    client: Client,
-    leadership: &Leadership,
-    object: &ObjectRef,
-    write: Write,
-    reports: &Reports,
-) -> Result<&'static str, Option<Failure>> {
-    let Some(term) = leadership.term() else {
-        return Err(None);
-    };
-    let maps = Api::<ConfigMap>::namespaced(client, &object.key.ns);
-    let deadline = term.until.min(Instant::now() + REQUEST_TIMEOUT);
-    let what = write.what();
-    let (done, result) = match &write {
-        Write::Create(map) => {
-            let params = PostParams {
-                field_manager: Some(MANAGER.to_owned()),
-                ..PostParams::default()
-            };
-            let request = maps.create(&params, map.as_ref());
-            let answer = tokio::time::timeout_at(deadline, request).await;
-            ("created", answer)
-        }
-        Write::Patch(patch) => {
-            let params = PatchParams {
-                field_manager: Some(MANAGER.to_owned()),
-                ..PatchParams::default()
-            };
-            let patch = Patch::Merge(patch);
-            let request = maps.patch(&object.key.name, &params, &patch);
-            let answer = tokio::time::timeout_at(deadline, request).await;
-            ("updated", answer)
-        }
-    };
-    match result {
-        Ok(Ok(_)) => {
-            reports.allowed(what);
-            Ok(done)
-        }
-        Ok(Err(error)) => {
-            let failure = Failure::of(&error, &object.key.name);
-            Err(Some(match failure {
-                Failure::Refused(message) => reports.refused(what, &message),
-                failure => failure,
-            }))
-        }
-        Err(_) if leadership.term().is_none() => Err(None),
-        Err(_) => Err(Some(Failure::Other("no answer in time".to_owned()))),
-    }
-}
-
-fn count(metrics: &WriteMetrics, result: &Result<&'static str, Option<Failure>>) {
-    let result = match result {
-        Ok(what) => what,
-        Err(None | Some(Failure::Gone)) => return,
-        Err(Some(Failure::Conflict)) => "conflict",
-        Err(Some(_)) => "error",
-    };
-    metrics.roots.with_label_values(&[result]).inc();
 }
 
 #[cfg(test)]

@@ -60,6 +60,8 @@ pub struct SourceConfig {
     pub revision: String,
     /// A file with mesh config; used instead of the ConfigMap when it exists at the start.
     pub mesh_config_file: Option<PathBuf>,
+    /// A ConfigMap of the same namespace that the one of the revision is applied over.
+    pub shared_mesh_config: Option<String>,
     /// Objects per page of a list.
     pub page_size: u32,
     /// After how long the API server is asked to end a watch, which is then resumed; at most
@@ -83,6 +85,7 @@ impl SourceConfig {
             system_namespace: model::defaults::ROOT_NAMESPACE.to_owned(),
             revision: String::new(),
             mesh_config_file: Some(PathBuf::from(MESH_CONFIG_FILE)),
+            shared_mesh_config: None,
             page_size: 500,
             watch_timeout: Duration::from_secs(290),
             request_timeout: Duration::from_secs(30),

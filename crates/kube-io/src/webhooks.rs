@@ -173,7 +173,7 @@ impl WebhookPatcher {
     fn tell(&self, what: &str, error: &kube::Error, name: &str) {
         let failure = Failure::of(error, name);
         if let (Some(reports), Failure::Refused(message)) = (&self.reports, failure) {
-            let _ = reports.refused(&format!("{what} {RESOURCE}"), &message);
+            let _ = reports.refused(&format!("{what} {RESOURCE}"), "", &message);
         } else {
             tracing::warn!(what, name, %error, "webhook configurations are out of reach");
         }
@@ -181,7 +181,7 @@ impl WebhookPatcher {
 
     fn allowed(&self, what: &str) {
         if let Some(reports) = &self.reports {
-            reports.allowed(&format!("{what} {RESOURCE}"));
+            reports.allowed(&format!("{what} {RESOURCE}"), "");
         }
     }
 

@@ -1,18 +1,14 @@
 //! What all writers share: how a refused request is told, and what is counted.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use kube::core::ApiResource;
 use kube::runtime::watcher;
-use model::object::Input;
-use model::{Finding, ObjectKey, ObjectRef, Severity, Str};
-use parking_lot::Mutex;
+use model::{ObjectKey, ObjectRef, Str};
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
-use tokio::sync::mpsc;
-use tokio::time::Instant;
-use tracing::{info, warn};
+
+mod reports;
+
+pub use reports::Reports;
 
 /// Longest time that one request may take.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,13 +21,6 @@ pub(crate) const BACKOFF: Duration = Duration::from_millis(250);
 /// Longest wait between attempts.
 pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
-/// For how long refusals are not believed: an API server that starts refuses for a moment what its
-/// roles allow, since it has not read them yet.
-const REFUSALS_DOUBTED: Duration = Duration::from_secs(3);
-
-/// Name under which findings of writers are given to the pipeline.
-const SOURCE: &str = "kube-writers";
-
 /// What is counted of writes.
 #[derive(Clone, Debug)]
 pub struct WriteMetrics {
@@ -39,19 +28,10 @@ pub struct WriteMetrics {
     pub(crate) statuses: IntCounterVec,
     /// ConfigMaps of roots, by `created`, `updated`, `conflict` or `error`.
     pub(crate) roots: IntCounterVec,
-    /// Events, by `sent`, `repeated`, `known`, `dropped` or `error`.
+    /// Events, by `sent`, `repeated`, `known`, `retried`, `dropped` or `error`.
     pub(crate) events: IntCounterVec,
     /// 1 while this replica leads.
     pub(crate) leader: IntGauge,
-}
-
-/// Tells which requests the API server refuses, once each. Clones share it.
-#[derive(Clone, Debug, Default)]
-pub struct Reports {
-    refused: Arc<Mutex<BTreeMap<String, Finding>>>,
-    /// Since when requests are refused that are not told of yet.
-    doubted: Arc<Mutex<BTreeMap<String, Instant>>>,
-    findings: Option<mpsc::Sender<Vec<Input>>>,
 }
 
 /// What became of a request.
@@ -103,106 +83,6 @@ impl WriteMetrics {
     }
 }
 
-// === impl Reports ===
-
-impl Reports {
-    /// Reports that go to the pipeline as findings too.
-    pub fn new(findings: mpsc::Sender<Vec<Input>>) -> Self {
-        Self {
-            refused: Arc::default(),
-            doubted: Arc::default(),
-            findings: Some(findings),
-        }
-    }
-
-    /// A request was refused for lack of a right: `what` is `<verb> <resource>`. Returns what that
-    /// means: at first only that it failed.
-    pub(crate) fn refused(&self, what: &str, message: &str) -> Failure {
-        if self.doubts(what) {
-            return Failure::Other(message.to_owned());
-        }
-        let finding = Finding::new(
-            "kube-write-forbidden",
-            Severity::Error,
-            account(message),
-            format!("The API server lets us not {what}; what belongs there is not written"),
-            format!(
-                "Add a rule with {what} to the ClusterRole of ambientd, or to its Role for leases"
-            ),
-        );
-        self.tell(what, message, finding)
-    }
-
-    /// A resource is not there although objects of its kind are: the kind has no such subresource.
-    /// That too is doubted at first.
-    pub(crate) fn not_served(&self, what: &str, of: &ApiResource, message: &str) {
-        if self.doubts(what) {
-            return;
-        }
-        let name = format!("{}.{}", of.plural, of.group);
-        let finding = Finding::new(
-            "kube-status-not-served",
-            Severity::Warning,
-            ObjectRef {
-                kind: Str::from("CustomResourceDefinition"),
-                key: ObjectKey::cluster(name.trim_end_matches('.')),
-            },
-            format!(
-                "Version {} of {} has no status subresource; statuses are not written, everything else works",
-                of.version, of.kind
-            ),
-            "Install the CRD as it is published, with subresources.status",
-        );
-        self.tell(what, message, finding);
-    }
-
-    fn tell(&self, what: &str, message: &str, finding: Finding) -> Failure {
-        let is_news = self
-            .refused
-            .lock()
-            .insert(what.to_owned(), finding)
-            .is_none();
-        if is_news {
-            warn!(what, message, "the API server does not let us write");
-            self.send();
-        }
-        Failure::Refused(message.to_owned())
-    }
-
-    fn doubts(&self, what: &str) -> bool {
-        if self.refused.lock().contains_key(what) {
-            return false;
-        }
-        let mut doubted = self.doubted.lock();
-        let since = *doubted.entry(what.to_owned()).or_insert_with(Instant::now);
-        since.elapsed() < REFUSALS_DOUBTED
-    }
-
-    /// A request of this kind went through.
-    pub(crate) fn allowed(&self, what: &str) {
-        self.doubted.lock().remove(what);
-        if self.refused.lock().remove(what).is_some() {
-            info!(what, "allowed to write again");
-            self.send();
-        }
-    }
-
-    fn send(&self) {
-        let Some(findings) = self.findings.clone() else {
-            return;
-        };
-        let refused = Arc::clone(&self.refused);
-        // The list of the time of sending, so that the last one sent is the last one true.
-        tokio::spawn(async move {
-            let Ok(permit) = findings.reserve().await else {
-                return;
-            };
-            let all = refused.lock().values().cloned().collect();
-            permit.send(vec![Input::SourceFindings(SOURCE, all)]);
-        });
-    }
-}
-
 // === impl Failure ===
 
 impl Failure {
@@ -244,7 +124,7 @@ pub(crate) fn watch_refused(error: &watcher::Error) -> Option<&str> {
 }
 
 /// Who was refused: the account that the API server names.
-fn account(message: &str) -> ObjectRef {
+pub(crate) fn account(message: &str) -> ObjectRef {
     let user = message
         .split_once("User \"")
         .and_then(|(_, rest)| rest.split_once('"'));
@@ -311,28 +191,5 @@ mod tests {
         }
         let account = account(forbidden);
         assert_eq!(account.key, ObjectKey::new("istio-system", "istiod"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_refusal_that_lasts_is_told_once_and_withdrawn() {
-        let (sender, mut receiver) = mpsc::channel(4);
-        let reports = Reports::new(sender);
-        let refused = || reports.refused("patch services/status", "no");
-        assert_eq!(refused(), Failure::Other("no".to_owned()));
-        tokio::time::advance(REFUSALS_DOUBTED / 2).await;
-        reports.allowed("patch services/status");
-        tokio::time::advance(REFUSALS_DOUBTED).await;
-        assert_eq!(refused(), Failure::Other("no".to_owned()));
-        tokio::time::advance(REFUSALS_DOUBTED).await;
-        assert_eq!(refused(), Failure::Refused("no".to_owned()));
-        assert_eq!(refused(), Failure::Refused("no".to_owned()));
-        let Some(first) = receiver.recv().await else {
-            unreachable!()
-        };
-        assert!(matches!(&first[..], [Input::SourceFindings(_, all)] if all.len() == 1));
-        reports.allowed("patch services/status");
-        let last = receiver.recv().await.unwrap();
-        assert!(matches!(&last[..], [Input::SourceFindings(_, all)] if all.is_empty()));
-        assert!(receiver.try_recv().is_err());
     }
 }

@@ -37,6 +37,11 @@ pub struct Namespace {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {}
 
+/// A webhook configuration of admissionregistration.k8s.io with label `istio.io/rev`: of its
+/// metadata only name and the labels `istio.io/rev` and `istio.io/tag` are kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WebhookConfiguration {}
+
 /// core/v1 Pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pod {

@@ -36,6 +36,8 @@ pub const LABEL_PERSISTENT_SESSION: &str = "istio.io/persistent-session";
 pub const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Revision that an Istio object belongs to.
 pub const LABEL_REVISION: &str = "istio.io/rev";
+/// Other name of the revision that the same object's [`LABEL_REVISION`] gives.
+pub const LABEL_TAG: &str = "istio.io/tag";
 /// Evaluate a policy without enforcing it.
 pub const ANNOTATION_DRY_RUN: &str = "istio.io/dry-run";
 /// Namespaces that a Service is meant to be visible in; ambient clients see every one.

@@ -22,6 +22,7 @@ pub mod jwks;
 pub mod labels;
 pub mod names;
 pub mod object;
+pub mod ownership;
 pub mod parse;
 pub mod proxy;
 pub mod rejection;

@@ -56,6 +56,10 @@ pub enum Kind {
     Secret,
     /// core/v1 ConfigMap: certificates that proxies ask for.
     ConfigMap,
+    /// admissionregistration.k8s.io MutatingWebhookConfiguration: revision tags.
+    MutatingWebhookConfiguration,
+    /// admissionregistration.k8s.io ValidatingWebhookConfiguration: which revision is the default.
+    ValidatingWebhookConfiguration,
     /// The mesh configuration: ConfigMap `istio` of the system namespace, or a
     /// bare `MeshConfig` document in file mode.
     MeshConfig,
@@ -63,10 +67,12 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order in which a consistent batch is applied.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::MeshConfig,
         Self::Namespace,
         Self::Node,
+        Self::MutatingWebhookConfiguration,
+        Self::ValidatingWebhookConfiguration,
         Self::GatewayClass,
         Self::Gateway,
         Self::ListenerSet,
@@ -116,6 +122,8 @@ impl Kind {
             Self::WorkloadEntry => "WorkloadEntry",
             Self::Secret => "Secret",
             Self::ConfigMap => "ConfigMap",
+            Self::MutatingWebhookConfiguration => "MutatingWebhookConfiguration",
+            Self::ValidatingWebhookConfiguration => "ValidatingWebhookConfiguration",
             Self::MeshConfig => "MeshConfig",
         }
     }
@@ -131,6 +139,9 @@ impl Kind {
             | Self::ConfigMap
             | Self::MeshConfig => "",
             Self::EndpointSlice => "discovery.k8s.io",
+            Self::MutatingWebhookConfiguration | Self::ValidatingWebhookConfiguration => {
+                "admissionregistration.k8s.io"
+            }
             Self::Gateway
             | Self::GatewayClass
             | Self::ListenerSet
@@ -160,7 +171,14 @@ impl Kind {
 
     /// Whether objects of this kind live in a namespace.
     pub const fn is_namespaced(self) -> bool {
-        !matches!(self, Self::Namespace | Self::Node | Self::GatewayClass)
+        !matches!(
+            self,
+            Self::Namespace
+                | Self::Node
+                | Self::GatewayClass
+                | Self::MutatingWebhookConfiguration
+                | Self::ValidatingWebhookConfiguration
+        )
     }
 }
 

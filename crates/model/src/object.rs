@@ -9,7 +9,7 @@ use crate::input::{
     AuthorizationPolicy, BackendTlsPolicy, DestinationRule, EndpointSlice, Gateway, GatewayClass,
     GrpcRoute, HttpRoute, ListenerSet, MeshConfig, Namespace, Node, PeerAuthentication, Pod,
     ReferenceGrant, RequestAuthentication, Service, ServiceEntry, TargetRef, TcpRoute, TlsRoute,
-    VirtualService, WorkloadEntry,
+    VirtualService, WebhookConfiguration, WorkloadEntry,
 };
 use crate::jwks::Jwks;
 use crate::names::{Kind, ObjectKey};
@@ -155,6 +155,8 @@ objects! {
     WorkloadEntry(WorkloadEntry),
     Secret(Secret),
     ConfigMap(ConfigMap),
+    MutatingWebhookConfiguration(WebhookConfiguration),
+    ValidatingWebhookConfiguration(WebhookConfiguration),
     MeshConfig(MeshConfig),
 }
 

@@ -24,6 +24,7 @@ mod suggest;
 #[cfg(test)]
 mod tests;
 mod virtual_service;
+mod webhook;
 mod words;
 
 use serde_json::{Map, Value};
@@ -119,6 +120,7 @@ fn identify(value: &Value, origin: &str) -> Result<Recognised, Finding> {
         return Ok(mesh);
     }
     match kinds::classify(group, kind) {
+        Class::Input(kind, _) if webhook::is_foreign(kind, map) => Ok(Recognised::NotAnInput(None)),
         Class::Input(kind, versions) if versions.contains(&version) => {
             object(kind, map, origin, None)
         }
@@ -220,6 +222,12 @@ fn object(
         Kind::WorkloadEntry => Object::WorkloadEntry(networking::workload_entry(doc)),
         Kind::Secret => Object::Secret(secret::secret(doc)),
         Kind::ConfigMap => Object::ConfigMap(secret::config_map(doc)),
+        Kind::MutatingWebhookConfiguration => {
+            Object::MutatingWebhookConfiguration(webhook::configuration(doc))
+        }
+        Kind::ValidatingWebhookConfiguration => {
+            Object::ValidatingWebhookConfiguration(webhook::configuration(doc))
+        }
         Kind::MeshConfig => mesh::bare(map),
     }))
 }

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use envoy::emit::Resource;
 use envoy::ir::{ClassResource, WaypointResource};
 use flow::Changes;
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use model::jwks::Wanted;
 use model::status::{StatusKey, StatusRow};
-use model::{Finding, MeshRow, ObjectKey, ProxyClass, Str, WaypointRow, WorkloadRow};
+use model::{
+    Finding, Kind, MeshRow, ObjectKey, ObjectRef, ProxyClass, Str, WaypointRow, WorkloadRow,
+};
 use prost::Message as _;
 use snapshot::{
     AddressFacts, AddressKind, AddressTable, EncodedResource, LazyWorkloads, PodFacts,
@@ -31,6 +33,7 @@ pub(crate) struct Resources {
     classes: BTreeMap<ProxyClass, ProxyResources>,
     proxies: OrdMap<ProxyClass, Arc<ProxyResources>>,
     statuses: OrdMap<StatusKey, Arc<StatusRow>>,
+    foreign: OrdSet<ObjectRef>,
     waypoint_rows: OrdMap<ObjectKey, Arc<WaypointRow>>,
     jwks_wanted: OrdMap<Str, Arc<Wanted>>,
     mesh: Arc<MeshRow>,
@@ -61,6 +64,29 @@ impl Resources {
         differs
     }
 
+    /// Takes up whose objects are another control plane's: Gateways, which are served all the same,
+    /// and what its revision hides.
+    pub(crate) fn update_foreign(
+        &mut self,
+        revised: &BTreeMap<(Kind, ObjectKey), bool>,
+        changes: &DerivedChanges,
+    ) -> bool {
+        let gateways = changes.foreign_gateways.rows().iter();
+        let gateways = gateways.map(|change| ((Kind::Gateway, &change.key), change.new.is_some()));
+        let hidden = revised.iter();
+        let hidden = hidden.map(|((kind, key), is_foreign)| ((*kind, key), *is_foreign));
+        let mut differs = false;
+        for ((kind, key), is_foreign) in gateways.chain(hidden) {
+            let object = ObjectRef::new(kind, key.clone());
+            differs |= if is_foreign {
+                self.foreign.insert(object).is_none()
+            } else {
+                self.foreign.remove(&object).is_some()
+            };
+        }
+        differs
+    }
+
     /// The snapshot of this state.
     pub(crate) fn snapshot(&self, generation: u64, findings: Arc<[Finding]>) -> Snapshot {
         Snapshot {
@@ -72,6 +98,7 @@ impl Resources {
             proxies: self.proxies.clone(),
             findings,
             statuses: self.statuses.clone(),
+            foreign: self.foreign.clone(),
             waypoints: self.waypoint_rows.clone(),
             jwks_wanted: self.jwks_wanted.clone(),
             mesh: Arc::clone(&self.mesh),

@@ -13,10 +13,11 @@ use model::input::{
     AuthorizationPolicy, BackendTlsPolicy, DestinationRule, EndpointSlice, Gateway, GatewayClass,
     GrpcRoute, HttpRoute, ListenerSet, MeshConfig, Namespace, Node, PeerAuthentication, Pod,
     ReferenceGrant, RequestAuthentication, Service, ServiceEntry, TcpRoute, TlsRoute,
-    VirtualService, WorkloadEntry,
+    VirtualService, WebhookConfiguration, WorkloadEntry,
 };
 use model::jwks::Jwks;
 use model::object::Input;
+use model::ownership::Revisions;
 use model::rejection::Rejection;
 use model::secret::{ConfigMap, Secret};
 use model::{Finding, Kind, Object, ObjectKey, Parsed, ProxyClass, Str};
@@ -62,6 +63,8 @@ macro_rules! inputs {
             pub(crate) jwks: Changes<Str, Jwks>,
             /// Changes of what clients refuse.
             pub(crate) rejections: Changes<ProxyClass, Vec<Rejection>>,
+            /// Objects that became, or are no longer, hidden by their revision.
+            pub(crate) revised: BTreeMap<(Kind, ObjectKey), bool>,
             /// Findings of the source or notes of rows changed.
             pub(crate) findings: bool,
         }
@@ -136,8 +139,10 @@ macro_rules! inputs {
                     proxies: self.proxies.commit(batch.proxies),
                     jwks: self.jwks.commit(batch.jwks),
                     rejections: self.rejections.commit(batch.rejections),
+                    revised: BTreeMap::new(),
                     findings: source_findings,
                 };
+                changes.revised = self.discovery.take_revised();
                 changes.findings |= self.discovery.take_findings_changed();
                 $(for change in changes.$field.rows() {
                     let notes = change.new.as_ref().map(|row| row.notes.as_slice());
@@ -163,6 +168,10 @@ inputs! {
     mesh_configs: MeshConfig(MeshConfig) = Table::new("mesh_configs"),
     namespaces: Namespace(Namespace) = Table::new("namespaces"),
     nodes: Node(Node) = Table::new("nodes"),
+    mutating_webhooks: MutatingWebhookConfiguration(WebhookConfiguration)
+        = Table::new("mutating_webhooks").with_index::<ambient::ownership::TagsByRevision>(),
+    validating_webhooks: ValidatingWebhookConfiguration(WebhookConfiguration)
+        = Table::new("validating_webhooks"),
     gateway_classes: GatewayClass(GatewayClass) = Table::new("gateway_classes"),
     gateways: Gateway(Gateway) = Table::new("gateways"),
     listener_sets: ListenerSet(ListenerSet) = Table::new("listener_sets")
@@ -172,7 +181,8 @@ inputs! {
         .with_index::<envoy::index::GrantByNamespace>(),
     secrets: Secret(Secret) = Table::new("secrets"),
     config_maps: ConfigMap(ConfigMap) = Table::new("config_maps"),
-    services: Service(Service) = Table::new("services"),
+    services: Service(Service) = Table::new("services")
+        .with_index::<ambient::ownership::TagServices>(),
     service_entries: ServiceEntry(ServiceEntry) = Table::new("service_entries"),
     pods: Pod(Pod) = Table::new("pods")
         .with_index::<ambient::waypoint::PodsByGateway>(),
@@ -253,11 +263,14 @@ impl Inputs {
     }
 
     /// Findings of the sources, then every visible row's own notes, then what is hidden.
-    pub(crate) fn findings(&self) -> impl Iterator<Item = Finding> + '_ {
+    pub(crate) fn findings<'a>(
+        &'a self,
+        revisions: &'a Revisions,
+    ) -> impl Iterator<Item = Finding> + 'a {
         let told = self.source_findings.values().flatten();
         told.chain(self.notes.values().flatten())
             .cloned()
-            .chain(self.discovery.findings())
+            .chain(self.discovery.findings(revisions))
     }
 
     /// Kinds whose first complete list has not arrived.

@@ -57,8 +57,10 @@ impl Pipeline {
         let mut touched = Touched::new();
         changes.add_to(&mut touched);
         let derived = self.stages.update(&self.inputs, &changes, touched);
-        let resources_changed = self.resources.update(&self.stages, &derived);
-        let findings_changed = (changes.findings || derived.notes) && self.collect_findings();
+        let resources_changed = self.resources.update(&self.stages, &derived)
+            | self.resources.update_foreign(&changes.revised, &derived);
+        let told = changes.findings || derived.notes || !derived.revisions.rows().is_empty();
+        let findings_changed = told && self.collect_findings();
         if self.waiting().next().is_some() {
             return None;
         }
@@ -85,7 +87,8 @@ impl Pipeline {
 
     /// Collects findings of source, parse and stages; says whether they differ.
     fn collect_findings(&mut self) -> bool {
-        let mut all: Vec<Finding> = self.inputs.findings().collect();
+        let revisions = self.stages.revisions();
+        let mut all: Vec<Finding> = self.inputs.findings(&revisions).collect();
         self.stages.collect_notes(&mut all);
         all.sort_unstable();
         all.dedup();

@@ -13,6 +13,8 @@ use ambient::mesh::{self, MeshDefaults, MeshView};
 use ambient::namespace_binding::{self, NamespaceBinding, NamespaceBindingView};
 use ambient::network_gateway::{self, GatewaysByNetwork, NetworkGatewayRow, NetworkGatewayView};
 use ambient::node_locality::{self, NodeLocalityView};
+use ambient::ownership::gateway::ForeignGatewayView;
+use ambient::ownership::{self, OwnershipView};
 use ambient::peer_binding::{self, PeerBinding, PeerBindingView};
 use ambient::pod_facts::{self, PodFactView};
 use ambient::pod_link::{self, PodLink, PodLinkKey, PodLinkView};
@@ -50,6 +52,7 @@ use gateway::route_parents::{self, RouteParentView};
 use model::derived::Locality;
 use model::gateway::RouteParents;
 use model::jwks::Wanted;
+use model::ownership::Revisions;
 use model::secret::{CredentialGrants, Material, MaterialKey};
 use model::status::{StatusKey, StatusRow};
 use model::{
@@ -86,6 +89,8 @@ pub(crate) struct Stages {
     started: bool,
     notes_seen: u64,
     mesh: Stage<(), (), MeshRow>,
+    ownership: Stage<(), (), Revisions>,
+    foreign_gateways: Stage<ObjectKey, ObjectKey, ()>,
     node_localities: Stage<ObjectKey, ObjectKey, Locality>,
     network_gateways: Stage<ObjectKey, ObjectKey, NetworkGatewayRow>,
     waypoints: Stage<ObjectKey, ObjectKey, WaypointRow>,
@@ -159,6 +164,8 @@ pub(crate) struct DerivedChanges {
     pub(crate) jwks_wanted: Changes<Str, Wanted>,
     pub(crate) waypoints: Changes<ObjectKey, WaypointRow>,
     pub(crate) mesh: Changes<(), MeshRow>,
+    pub(crate) revisions: Changes<(), Revisions>,
+    pub(crate) foreign_gateways: Changes<ObjectKey, ()>,
     pub(crate) pods: Changes<ObjectKey, PodFact>,
     pub(crate) notes: bool,
 }
@@ -171,6 +178,8 @@ impl Stages {
             started: false,
             notes_seen: 0,
             mesh: Derived::new("mesh"),
+            ownership: Derived::new("ownership"),
+            foreign_gateways: Derived::new("foreign_gateways"),
             node_localities: Derived::new("node_localities"),
             network_gateways: Derived::new("network_gateways").with_index::<GatewaysByNetwork>(),
             waypoints: Derived::new("waypoints")
@@ -264,6 +273,12 @@ impl Stages {
             .unwrap_or_default()
     }
 
+    /// What this control plane owns.
+    pub(crate) fn revisions(&self) -> Revisions {
+        let row = self.ownership.table().row(&());
+        row.map(|row| Revisions::clone(row)).unwrap_or_default()
+    }
+
     /// The workloads of a service.
     pub(crate) fn members(
         &self,
@@ -294,6 +309,18 @@ impl Stages {
                 defaults: &self.defaults,
                 mesh_configs: inputs.mesh_configs.view(),
                 namespaces: inputs.namespaces.view(),
+            }
+        );
+        let revisions = update!(
+            touched,
+            self.ownership,
+            first.then_some(()).into_iter(),
+            ownership::derive,
+            OwnershipView {
+                defaults: &self.defaults,
+                mutating_webhooks: inputs.mutating_webhooks.view(),
+                validating_webhooks: inputs.validating_webhooks.view(),
+                services: inputs.services.view(),
             }
         );
         let mesh = self.mesh.view();
@@ -358,6 +385,18 @@ impl Stages {
                 gateways: self.gateways.view(),
                 waypoints,
                 namespaces: inputs.namespaces.view(),
+            }
+        );
+        let foreign_gateways = update!(
+            touched,
+            self.foreign_gateways,
+            changed.gateways.keys().cloned(),
+            ownership::gateway::derive,
+            ForeignGatewayView {
+                revisions: self.ownership.view(),
+                gateways: inputs.gateways.view(),
+                namespaces: inputs.namespaces.view(),
+                waypoints,
             }
         );
         update!(
@@ -801,6 +840,8 @@ impl Stages {
             jwks_wanted,
             waypoints: waypoint_changes,
             mesh: mesh_changes,
+            revisions,
+            foreign_gateways,
             pods,
             notes,
         }

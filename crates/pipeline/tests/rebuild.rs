@@ -85,6 +85,7 @@ impl Served {
             proxies: _,
             findings: _,
             statuses: _,
+            foreign,
             waypoints: _,
             mesh: _,
             pods,
@@ -92,6 +93,7 @@ impl Served {
             jwks_wanted,
         } = snapshot;
         unserved.insert("key sets".to_owned(), format!("{jwks_wanted:?}"));
+        unserved.insert("foreign".to_owned(), format!("{foreign:?}"));
         unserved.insert("pods".to_owned(), format!("{pods:?}"));
         let index = format!("{:?}", snapshot.address_index);
         unserved.insert("address index".to_owned(), index);

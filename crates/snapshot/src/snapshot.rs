@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use model::jwks::Wanted;
 use model::status::{StatusKey, StatusRow};
-use model::{Finding, MeshRow, ObjectKey, ProxyClass, Str, WaypointRow};
+use model::{Finding, MeshRow, ObjectKey, ObjectRef, ProxyClass, Str, WaypointRow};
 
 use crate::{AddressIndex, LazyWorkloads, PodFacts, ResourceMap, ResourceType, SecretStore};
 
@@ -54,6 +54,9 @@ pub struct Snapshot {
     pub findings: Arc<[Finding]>,
     /// What belongs into the status of objects. No client sees it.
     pub statuses: OrdMap<StatusKey, Arc<StatusRow>>,
+    /// Objects that belong to another control plane: nothing is written to their status, findings
+    /// included. No client sees it. Source: spec/gateway-api.md §2.2.
+    pub foreign: OrdSet<ObjectRef>,
     /// Gateways that can be named as waypoints, those without address included.
     pub waypoints: OrdMap<ObjectKey, Arc<WaypointRow>>,
     /// Key sets of token issuers that configuration needs, by [`model::jwks::JwksSource::key`].
@@ -78,6 +81,7 @@ impl Default for Snapshot {
             proxies: OrdMap::new(),
             findings: Arc::from([]),
             statuses: OrdMap::new(),
+            foreign: OrdSet::new(),
             waypoints: OrdMap::new(),
             jwks_wanted: OrdMap::new(),
             mesh: Arc::default(),

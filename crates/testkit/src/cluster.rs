@@ -11,6 +11,7 @@ mod kubectl;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -24,6 +25,9 @@ pub use kubectl::KubectlError;
 
 /// Names the cluster binary.
 pub const CLUSTER_VAR: &str = "AMBIENTD_CLUSTER";
+
+/// Names a directory with parts of Kubernetes.
+const ASSETS_VAR: &str = "KUBEBUILDER_ASSETS";
 
 const START_LIMIT: Duration = Duration::from_secs(90);
 const STOP_LIMIT: Duration = Duration::from_secs(20);
@@ -41,6 +45,9 @@ pub struct Options {
     pub host_paths: Vec<PathBuf>,
     /// The slot, which decides all addresses; `None` for the first that is free.
     pub slot: Option<u8>,
+    /// A directory as envtest has it, with an etcd and an API server to run; `None` for the
+    /// one that `KUBEBUILDER_ASSETS` names, or else for what is built in.
+    pub assets: Option<PathBuf>,
 }
 
 /// A running cluster; stopped and removed when dropped.
@@ -84,6 +91,7 @@ impl Default for Options {
             images: BTreeMap::new(),
             host_paths: Vec::new(),
             slot: None,
+            assets: None,
         }
     }
 }
@@ -147,6 +155,7 @@ impl Cluster {
             .args(["run", "--with-stdin", "--state-dir"])
             .arg(dir.path())
             .args(options.args())
+            .envs(options.assets.iter().map(|dir| (ASSETS_VAR, dir)))
             // It ends when this pipe does, which the system sees to if we are killed.
             .stdin(Stdio::piped())
             .stdout(log.try_clone()?)
@@ -230,6 +239,13 @@ impl Cluster {
         self.ready.text("hostIP")
     }
 
+    /// The parts that are not built in, and what is run for each.
+    pub fn programs(&self) -> BTreeMap<String, PathBuf> {
+        let all = self.ready.value["programs"].as_object();
+        let one = |(part, path): (&String, &Value)| Some((part.clone(), path.as_str()?.into()));
+        all.into_iter().flatten().filter_map(one).collect()
+    }
+
     /// When which part was ready, in milliseconds from the start.
     pub fn startup(&self) -> Vec<(String, u64)> {
         let steps = self.ready.value["steps"].as_array();
@@ -288,7 +304,11 @@ impl Cluster {
             return Ok(());
         }
         // Killed, or failed half-way: what it left is known by its slot.
-        let slot = fs::read_to_string(self.dir.path().join("slot"))?;
+        let slot = match fs::read_to_string(self.dir.path().join("slot")) {
+            // It was refused before it took one.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            slot => slot?,
+        };
         let cleaned = Command::new(binary()?)
             .args(["clean", "--if-free", "--id", &slot])
             .status()?;

@@ -30,7 +30,7 @@ pub use connections::{Connection, Connections, SyncState};
 pub use identity::IdentityPolicy;
 pub use metrics::Metrics;
 pub use response::Response;
-pub use server::{Limits, ServerConfig, ServerError, serve, tls_config};
+pub use server::{Limits, ServerConfig, ServerError, serve, tls_config, tls_config_of};
 pub use service::{AdsService, Deps, Report};
 pub use session::{
     Effect, Effects, Flavour, Limits as SessionLimits, Observation, Request, Session, TypeStatus,

@@ -30,7 +30,7 @@ mod io_guard;
 mod tls;
 
 pub(crate) use connection::Going;
-pub use tls::tls_config;
+pub use tls::{tls_config, tls_config_of};
 
 /// Pause after a failed accept, for instance for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
@@ -49,6 +49,9 @@ pub struct Limits {
     /// When the server ends: clients are sent away spread over this time, so that those that
     /// take them in are not overrun.
     pub drain: Duration,
+    /// How long a client that is then sent away may wait for the answers of what it asked
+    /// before. The server waits for nobody longer than `drain` and this.
+    pub last_answers: Duration,
     /// Connections open at once on one listener.
     pub connections_max: usize,
     /// Of these, connections of one address; this host's are not counted.
@@ -65,6 +68,7 @@ impl Default for Limits {
             age_max: Duration::from_secs(30 * 60),
             grace: Duration::from_secs(10),
             drain: Duration::ZERO,
+            last_answers: Duration::from_secs(10),
             connections_max: 20_000,
             connections_per_address_max: 1_000,
             guests_max: 2_048,
@@ -181,7 +185,7 @@ impl Listener {
         drop(self.socket);
         self.tasks.close();
         let limits = self.with.limits;
-        let _ = tokio::time::timeout(limits.drain + limits.grace, self.tasks.wait()).await;
+        let _ = tokio::time::timeout(limits.drain + limits.last_answers, self.tasks.wait()).await;
     }
 
     /// Starts the task of a connection, or closes it at once: never waits for others.

@@ -65,7 +65,7 @@ fn the_arguments_of_the_chart_are_taken_without_a_word() {
         ("HOME", "/"),
     ];
     let (cli, args) = serve(&chart, &environment).unwrap();
-    assert!(cli.log_as_json);
+    assert!(cli.log_as_json.is_on());
     assert_eq!(cli.log_output_level.as_deref(), Some("default:info"));
     assert_eq!(told(&args), []);
     assert_eq!(args.config_dir, None);

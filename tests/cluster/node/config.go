@@ -61,7 +61,7 @@ func parseConfig(args []string) (*Config, error) {
 	flags.StringVar(&c.Zone, "zone", "zone-1", "label topology.kubernetes.io/zone")
 	flags.StringVar(&c.ClusterDomain, "cluster-domain", "cluster.local", "domain of cluster names")
 	balancers := flags.String("load-balancer-cidr", "", "address range for Services of type LoadBalancer")
-	flags.Var(c.Images, "image", "NAME=PROGRAM [ARGS...]: the program that an image name stands for; repeated")
+	flags.Var(c.Images, "image", "NAME=PROGRAM[,PROGRAM...] [ARGS...]: the program that an image name stands for; repeated")
 	flags.Var(&c.Env, "env", "NAME=VALUE for all containers; repeated")
 	flags.TextVar(&c.DNS, "dns", netip.Addr{}, "address that pods ask for names (default: the node's, where the node answers)")
 	flags.Var(&c.HostPaths, "host-path", "path of the machine that hostPath volumes see as it is; repeated")

@@ -3,6 +3,7 @@ package node
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"sort"
 	"strings"
 
@@ -13,23 +14,62 @@ import (
 // programPath is where the node's own binary is seen in every container.
 const programPath = "/usr/local/bin/.node"
 
-// images maps image names to a program and its first arguments.
+// images maps image names to their programs, joined by commas, and first arguments.
 type images map[string][]string
 
 func (i images) String() string { return strings.Join(i.names(), ",") }
 
-// Set implements flag.Value: NAME=PROGRAM [ARGS...].
+// Set implements flag.Value: NAME=PROGRAM[,PROGRAM...] [ARGS...].
 func (i images) Set(value string) error {
+	name, words, err := parseImage(value)
+	if err == nil {
+		i[name] = words
+	}
+	return err
+}
+
+// CheckImage says what is wrong with an image as flags name it:
+// NAME=PROGRAM[,PROGRAM...] [ARGS...]. Containers run the first program with
+// these arguments; the others are there too, by the names of their files. The
+// answer is the same with absolute paths, good in any directory.
+func CheckImage(value string) (string, error) {
+	name, words, err := parseImage(value)
+	if err != nil {
+		return "", err
+	}
+	return name + "=" + strings.Join(words, " "), nil
+}
+
+func parseImage(value string) (name string, words []string, err error) {
 	name, command, ok := strings.Cut(value, "=")
-	words := strings.Fields(command)
-	if !ok || name == "" || len(words) == 0 {
-		return fmt.Errorf("%q is not NAME=PROGRAM [ARGS...]", value)
+	words = strings.Fields(command)
+	switch {
+	case !ok || name == "" || len(words) == 0:
+		return "", nil, fmt.Errorf("image %q is not NAME=PROGRAM[,PROGRAM...] [ARGS...]", value)
+	case imageName(name) != name:
+		return "", nil, fmt.Errorf("image %s: only the last part of a name is known to nodes: %q",
+			name, imageName(name))
 	}
-	if info, err := os.Stat(words[0]); err != nil || info.IsDir() {
-		return fmt.Errorf("image %s: %s is not a program", name, words[0])
+	paths := strings.Split(words[0], ",")
+	for n := range paths {
+		if paths[n], err = absoluteProgram(paths[n]); err != nil {
+			return "", nil, fmt.Errorf("image %s: %w", name, err)
+		}
 	}
-	i[name] = words
-	return nil
+	words[0] = strings.Join(paths, ",")
+	return name, words, nil
+}
+
+func absoluteProgram(path string) (string, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	info, err := os.Stat(path)
+	if err == nil && (info.IsDir() || info.Mode()&0o111 == 0) {
+		err = fmt.Errorf("%s is not a program", path)
+	}
+	return path, err
 }
 
 func (i images) names() []string {
@@ -63,10 +103,16 @@ func (i images) lookup(reference, self string) (program, error) {
 	name := imageName(reference)
 	own := sandbox.Mount{Source: self, Target: programPath, ReadOnly: true}
 	if words, ok := i[name]; ok {
-		target := "/usr/local/bin/" + name
-		argv := append([]string{target}, words[1:]...)
-		mount := sandbox.Mount{Source: words[0], Target: target, ReadOnly: true}
-		return program{argv: argv, mounts: []sandbox.Mount{mount}}, nil
+		var mounts []sandbox.Mount
+		for n, path := range strings.Split(words[0], ",") {
+			file := filepath.Base(path)
+			if n == 0 {
+				file = name
+			}
+			mounts = append(mounts, sandbox.Mount{Source: path, Target: "/usr/local/bin/" + file, ReadOnly: true})
+		}
+		argv := append([]string{mounts[0].Target}, words[1:]...)
+		return program{argv: argv, mounts: mounts}, nil
 	}
 	for _, known := range programs.Names() {
 		if known == name {

@@ -135,6 +135,11 @@ func TestImages(t *testing.T) {
 	if err != nil || p.mounts[0].Target != "/usr/local/bin/proxyv2" {
 		t.Fatal(p, err)
 	}
+	several, err := images{"b": {"/x/agent,/y/proxy", "run"}}.lookup("b:1", "/self")
+	if err != nil || len(several.mounts) != 2 || several.mounts[0].Target != "/usr/local/bin/b" ||
+		several.mounts[1].Target != "/usr/local/bin/proxy" || strings.Join(several.argv, " ") != "/usr/local/bin/b run" {
+		t.Fatal(several, err)
+	}
 	never, always := func(string) bool { return false }, func(string) bool { return true }
 	for _, test := range []struct {
 		command, args []string

@@ -1,6 +1,7 @@
 package run
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -20,9 +21,9 @@ rules: [{level: Metadata}]
 
 // partSpec is how a part is started.
 type partSpec struct {
-	name string
-	// command is the program and its arguments.
-	command []string
+	// name is the part's own; program is what runs it, if that is called otherwise.
+	name, program string
+	args          []string
 	// gentle parts are asked to end and given time for it; the others keep
 	// nothing that outlives the cluster.
 	gentle bool
@@ -41,20 +42,64 @@ func (l layout) kubeconfig(name string) string { return l.pki(name + ".kubeconfi
 func (l layout) log(part string) string        { return l.path("logs", part+".log") }
 func (l layout) pid(part string) string        { return l.path("pids", part) }
 
-// program is the command of a part: from KUBEBUILDER_ASSETS if it is there, else
-// this very binary.
-func program(part string) []string {
-	if assets := os.Getenv("KUBEBUILDER_ASSETS"); assets != "" {
+// assetsVariable names a directory of programs of Kubernetes, as envtest has it.
+const assetsVariable = "KUBEBUILDER_ASSETS"
+
+// assetsRequired is what the directory must hold. Such a directory has a kubectl as
+// well, which no part of a cluster is, and nothing else.
+var assetsRequired = []string{"etcd", "kube-apiserver"}
+
+// programs are what parts of Kubernetes run: for each part that is not here, this
+// very binary.
+type programs map[string]string
+
+// findPrograms looks into the directory that assetsVariable names, if it is set.
+// Parts beyond those that it must hold come from there too when they are there, and
+// so agree with its API server.
+func findPrograms() (programs, error) {
+	found := programs{}
+	assets := os.Getenv(assetsVariable)
+	if assets == "" {
+		return found, nil
+	}
+	// Parts are started in a directory of their own.
+	assets, err := filepath.Abs(assets)
+	if err != nil {
+		return nil, err
+	}
+	optional := []string{"kube-controller-manager", "kube-scheduler", "kube-proxy"}
+	for _, part := range append(optional, assetsRequired...) {
 		path := filepath.Join(assets, part)
-		if info, err := os.Stat(path); err == nil && !info.IsDir() {
-			return []string{path}
+		info, err := os.Stat(path)
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+		case err != nil:
+			return nil, fmt.Errorf("%s: %w", assetsVariable, err)
+		case info.IsDir() || info.Mode()&0o111 == 0:
+			return nil, fmt.Errorf("%s: %s is not a program", assetsVariable, path)
+		default:
+			found[part] = path
 		}
+	}
+	for _, part := range assetsRequired {
+		if found[part] == "" {
+			return nil, fmt.Errorf("%s names %s, which has no %s: unset it to use what is built in",
+				assetsVariable, assets, part)
+		}
+	}
+	return found, nil
+}
+
+// command starts a part.
+func (p programs) command(part string) []string {
+	if path := p[part]; path != "" {
+		return []string{path}
 	}
 	return []string{"/proc/self/exe", part}
 }
 
 func spec(part string, args ...string) partSpec {
-	return partSpec{name: part, command: append(program(part), args...)}
+	return partSpec{name: part, args: args}
 }
 
 // controlPlane is etcd, the API server and what needs no node, in order of start.
@@ -170,12 +215,12 @@ func nodeParts(p Plan, l layout, o options) []partSpec {
 			"--client-ca-file="+l.pki("ca.crt"),
 		)
 		for _, image := range o.images {
-			s.command = append(s.command, "--image="+image)
+			s.args = append(s.args, "--image="+image)
 		}
 		for _, path := range o.hostPaths {
-			s.command = append(s.command, "--host-path="+path)
+			s.args = append(s.args, "--host-path="+path)
 		}
-		s.name, s.gentle = n.Name, true
+		s.name, s.program, s.gentle = n.Name, s.name, true
 		specs = append(specs, s)
 	}
 	return specs

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"ambientd/cluster/node"
 )
 
 const (
@@ -35,7 +37,21 @@ type options struct {
 	hostPaths list
 	// withStdin ends the cluster when standard input does.
 	withStdin bool
+	programs  programs
 }
+
+// usage is said before the flags.
+const usage = `usage: cluster run --state-dir DIR [FLAG]...
+
+Starts a cluster in a network namespace of its own, writes the file DIR/ready when it
+is, and stops it on SIGTERM.
+
+Where KUBEBUILDER_ASSETS names a directory, as envtest has it, etcd and kube-apiserver
+are run from there and must be there. kube-controller-manager, kube-scheduler and
+kube-proxy come from there too if they are there; what is not, the nodes and kubectl
+are this program's own, so its Kubernetes should be near the one of the directory.
+
+`
 
 // list is a flag that may be repeated.
 type list []string
@@ -48,9 +64,11 @@ type Ready struct {
 	Plan
 	Kubeconfig string `json:"kubeconfig"`
 	// Binary is this program, which is a kubectl too.
-	Binary    string  `json:"binary"`
-	ElapsedMS int64   `json:"elapsedMS"`
-	Steps     []steps `json:"steps"`
+	Binary string `json:"binary"`
+	// Programs are the parts that are not from this program.
+	Programs  programs `json:"programs"`
+	ElapsedMS int64    `json:"elapsedMS"`
+	Steps     []steps  `json:"steps"`
 }
 
 // steps is when something was ready, counted from the start.
@@ -66,9 +84,13 @@ func Main(args []string) int {
 	flags.StringVar(&o.dir, "state-dir", "", "where the cluster keeps its files; must be empty or absent")
 	flags.IntVar(&o.slot, "id", -1, fmt.Sprintf("the slot to use, below %d; -1 for the first that is free", slotsCount))
 	flags.IntVar(&o.nodes, "nodes", 2, fmt.Sprintf("how many nodes, at most %d", nodesMax))
-	flags.Var(&o.images, "image", "NAME=PROGRAM [ARGS...] that containers of this image run; may be repeated")
+	flags.Var(&o.images, "image", "NAME=PROGRAM[,PROGRAM...] [ARGS...] that containers of this image run; may be repeated")
 	flags.Var(&o.hostPaths, "host-path", "a path of the machine that pods may mount as it is; may be repeated")
 	flags.BoolVar(&o.withStdin, "with-stdin", false, "stop when standard input ends")
+	flags.Usage = func() {
+		fmt.Fprint(flags.Output(), usage)
+		flags.PrintDefaults()
+	}
 	_ = flags.Parse(args)
 	if err := o.check(flags.NArg()); err != nil {
 		fmt.Fprintf(os.Stderr, "cluster run: %v\n", err)
@@ -94,9 +116,27 @@ func (o *options) check(rest int) error {
 	case os.Geteuid() != 0:
 		return errors.New("a cluster needs root, for its network namespaces")
 	}
-	dir, err := filepath.Abs(o.dir)
-	o.dir = dir
+	if err := o.checkImages(); err != nil {
+		return err
+	}
+	var err error
+	if o.programs, err = findPrograms(); err != nil {
+		return err
+	}
+	o.dir, err = filepath.Abs(o.dir)
 	return err
+}
+
+// checkImages finds what no node could run before there is one.
+func (o *options) checkImages() error {
+	for i, image := range o.images {
+		absolute, err := node.CheckImage(image)
+		if err != nil {
+			return err
+		}
+		o.images[i] = absolute
+	}
+	return nil
 }
 
 // CleanMain removes what a killed run left in a slot.
@@ -158,7 +198,7 @@ func run(o options) (failed error) {
 	if err != nil {
 		return fmt.Errorf("entering %s: %w", p.Fabric, err)
 	}
-	s := newSupervisor(l, f)
+	s := newSupervisor(l, f, o.programs)
 	defer func() { failed = errors.Join(failed, s.stopAll()) }()
 	listener, err := net.Listen("unix", l.path("control"))
 	if err != nil {

@@ -74,6 +74,7 @@ func (u *startup) start(ctx context.Context) error {
 		Plan:       u.plan,
 		Kubeconfig: u.layout.kubeconfig("admin"),
 		Binary:     binary,
+		Programs:   u.supervisor.programs,
 		ElapsedMS:  time.Since(u.began).Milliseconds(),
 		Steps:      u.steps,
 	})

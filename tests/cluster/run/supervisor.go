@@ -1,6 +1,7 @@
 package run
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -16,8 +17,9 @@ const gentleEnd = 10 * time.Second
 // supervisor starts and stops the parts of one cluster. A part that ends stays
 // ended until it is started again.
 type supervisor struct {
-	layout layout
-	fabric *fabric
+	layout   layout
+	fabric   *fabric
+	programs programs
 
 	mu    sync.Mutex
 	parts map[string]*part
@@ -33,8 +35,8 @@ type part struct {
 	state string
 }
 
-func newSupervisor(l layout, f *fabric) *supervisor {
-	return &supervisor{layout: l, fabric: f, parts: map[string]*part{}}
+func newSupervisor(l layout, f *fabric, p programs) *supervisor {
+	return &supervisor{layout: l, fabric: f, programs: p, parts: map[string]*part{}}
 }
 
 // add makes a part known and starts it.
@@ -82,7 +84,8 @@ func (s *supervisor) start(name string) error {
 		return err
 	}
 	defer log.Close()
-	command := exec.Command(p.spec.command[0], p.spec.command[1:]...)
+	words := append(s.programs.command(cmp.Or(p.spec.program, name)), p.spec.args...)
+	command := exec.Command(words[0], words[1:]...)
 	command.Stdout, command.Stderr = log, log
 	command.Dir = s.layout.dir
 	if err := s.fabric.start(command); err != nil {

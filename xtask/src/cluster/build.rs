@@ -18,17 +18,20 @@ const BINARY: &str = "cluster";
 /// # Errors
 /// When there is no Go, or the build fails.
 pub(crate) fn ensure() -> Result<PathBuf> {
-    let module = Built {
+    let home = module()
+        .ensure(|scratch| build(&scratch.join(BINARY)))
+        .context("cannot build the test cluster")?;
+    Ok(home.join(BINARY))
+}
+
+fn module() -> Built {
+    Built {
         name: "cluster",
         module: "cluster",
         with_tests: false,
         salt: link_flags(),
         proof: BINARY,
-    };
-    let home = module
-        .ensure(|scratch| build(&module, &scratch.join(BINARY)))
-        .context("cannot build the test cluster")?;
-    Ok(home.join(BINARY))
+    }
 }
 
 /// Flags of the linker: small, and a version that clients believe.
@@ -49,8 +52,19 @@ fn link_flags() -> String {
     .concat()
 }
 
-fn build(module: &Built, binary: &Path) -> Result<()> {
-    let mut command = module.go()?;
+/// Vets and tests the sources: what was compiled for the binary is not compiled again.
+///
+/// # Errors
+/// When there is no Go, or something of it fails.
+pub(crate) fn test() -> Result<()> {
+    for what in ["vet", "test"] {
+        steps::run(module().go()?.args([what, "-trimpath", "./..."]))?;
+    }
+    Ok(())
+}
+
+fn build(binary: &Path) -> Result<()> {
+    let mut command = module().go()?;
     println!(
         "building Kubernetes {} (5 minutes when the cache is cold) ...",
         VERSION.2

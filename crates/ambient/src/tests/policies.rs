@@ -1,5 +1,8 @@
 //! Claims about authorization. Source: spec/workload-discovery.md §8.
 
+mod peers;
+mod waypoints;
+
 use model::derived::{Features, L4Match, PolicyScope, StringCondition};
 use model::input::AuthorizationPolicy;
 use model::{AuthorizationRow, ObjectKey};
@@ -63,6 +66,19 @@ fn plaintext() -> L4Match {
 const NAMESPACES: &str = "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: b}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: x}\n";
 
 const SPIFFE: &str = "cluster.local/ns/b/sa/c";
+
+/// Waypoint `a/wp` with instances under account `wp`, service `a/web` bound to it and captured
+/// pod `a/web` behind that.
+fn behind() -> String {
+    pod("a")
+        + NAMESPACES
+        + "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {namespace: a, name: wp}\nspec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}\nstatus: {addresses: [{type: IPAddress, value: 10.9.0.9}]}\n"
+        + "---\napiVersion: v1\nkind: Pod\nmetadata: {namespace: a, name: wp-1, labels: {gateway.networking.k8s.io/gateway-name: wp}}\nspec: {serviceAccountName: wp, containers: []}\nstatus: {podIP: 10.0.0.9}\n"
+        + "---\napiVersion: v1\nkind: Service\nmetadata: {namespace: a, name: web, labels: {istio.io/use-waypoint: wp}}\nspec: {clusterIP: 10.9.0.1, selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}\n"
+}
+
+/// Name of the policy that all STRICT workloads list.
+const STATIC: &str = "istio-system/istio_converted_static_strict";
 
 #[test]
 fn rules_become_groups_of_what_ztunnel_evaluates() {
@@ -412,174 +428,6 @@ fn principals_that_never_match_are_told_wherever_they_are_enforced() {
     }
 }
 
-/// Name of the policy that all STRICT workloads list.
-const STATIC: &str = "istio-system/istio_converted_static_strict";
-/// Name of what is converted from PeerAuthentication `a/w`.
-const CONVERTED: &str = "a/converted_peer_authentication_w";
-
-#[test]
-fn modes_are_resolved_before_they_are_converted() {
-    type Groups = Vec<Vec<Vec<L4Match>>>;
-    let own = |mode: &str, ports: &str| {
-        let ports = match ports {
-            "" => String::new(),
-            ports => format!(", portLevelMtls: {{{ports}}}"),
-        };
-        let spec =
-            format!("selector: {{matchLabels: {{app: web}}}}, mtls: {{mode: {mode}}}{ports}");
-        peer("a", "w", &spec)
-    };
-    let mesh = |mode: &str| peer("istio-system", "m", &format!("mtls: {{mode: {mode}}}"));
-    let ns = |mode: &str| peer("a", "ns", &format!("mtls: {{mode: {mode}}}"));
-    let except = |port: u16| -> Groups {
-        let exempt = L4Match {
-            not_destination_ports: vec![port],
-            ..L4Match::default()
-        };
-        vec![vec![vec![plaintext()], vec![exempt]]]
-    };
-    let strict_port = |port: u16| L4Match {
-        destination_ports: vec![port],
-        ..plaintext()
-    };
-    let only = |port: u16| -> Groups { vec![vec![vec![strict_port(port)]]] };
-    // Objects; references of the pod; content of the converted policy, if any.
-    let cases: Vec<(String, Option<&str>, Option<Groups>)> = vec![
-        (mesh("STRICT"), Some(STATIC), None),
-        (mesh("PERMISSIVE"), None, None),
-        (mesh("STRICT") + &ns("PERMISSIVE"), None, None),
-        (mesh("STRICT") + &ns("UNSET"), Some(STATIC), None),
-        (ns("STRICT"), Some(STATIC), None),
-        (ns("STRICT") + &own("DISABLE", ""), None, None),
-        (
-            own("STRICT", "8080: {mode: PERMISSIVE}"),
-            Some(CONVERTED),
-            Some(except(8080)),
-        ),
-        (own("STRICT", "8080: {mode: STRICT}"), Some(STATIC), None),
-        (
-            own("PERMISSIVE", "9090: {mode: STRICT}"),
-            Some(CONVERTED),
-            Some(only(9090)),
-        ),
-        (
-            own("UNSET", "9090: {mode: STRICT}"),
-            Some(CONVERTED),
-            Some(only(9090)),
-        ),
-        (
-            own(
-                "DISABLE",
-                "9090: {mode: STRICT}, 9091: {mode: STRICT}, 9092: {mode: DISABLE}",
-            ),
-            Some(CONVERTED),
-            Some(vec![
-                vec![vec![strict_port(9090)]],
-                vec![vec![strict_port(9091)]],
-            ]),
-        ),
-        (
-            mesh("STRICT") + &own("UNSET", "8080: {mode: DISABLE}"),
-            Some(CONVERTED),
-            Some(except(8080)),
-        ),
-        (
-            mesh("STRICT") + &ns("UNSET") + &own("UNSET", "8080: {mode: PERMISSIVE}"),
-            Some(CONVERTED),
-            Some(except(8080)),
-        ),
-        (
-            mesh("STRICT") + &own("PERMISSIVE", "9090: {mode: STRICT}"),
-            Some(CONVERTED),
-            Some(only(9090)),
-        ),
-    ];
-    for (yaml, reference, converted) in cases {
-        let world = world(&(yaml.clone() + &pod("a")));
-        assert_eq!(listed(&world, "a/web"), Vec::from_iter(reference), "{yaml}");
-        let row = world.authorizations.get(CONVERTED);
-        assert_eq!(row.map(|row| row.groups.clone()), converted, "{yaml}");
-        assert!(row.is_none_or(|row| row.deny && row.scope == PolicyScope::Selector));
-        assert_eq!(
-            world.authorizations[STATIC].groups,
-            [vec![vec![plaintext()]]],
-            "{yaml}"
-        );
-        // Whatever a workload lists exists: ztunnel skips names that it does not know.
-        for name in listed(&world, "a/web") {
-            assert!(world.authorizations.contains_key(&name), "{name} {yaml}");
-        }
-    }
-}
-
-#[test]
-fn without_peer_authentication_there_is_no_static_policy() {
-    let world = world(&pod("a"));
-    assert!(world.authorizations.is_empty());
-    assert_eq!(listed(&world, "a/web"), Vec::<String>::new());
-}
-
-#[test]
-fn the_oldest_peer_authentication_of_a_level_wins() {
-    let at = |name: &str, time: &str, mode: &str| {
-        format!(
-            "---\napiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{namespace: a, name: {name}, creationTimestamp: \"{time}\"}}\nspec: {{mtls: {{mode: {mode}}}}}\n"
-        )
-    };
-    let yaml = at("a-young", "2021-01-01T00:00:00Z", "PERMISSIVE")
-        + &at("old", "2020-01-01T00:00:00Z", "STRICT")
-        + &pod("a");
-    assert_eq!(listed(&world(&yaml), "a/web"), [STATIC]);
-}
-
-#[test]
-fn what_peer_authentication_cannot_do_is_told() {
-    let selector = "selector: {matchLabels: {app: web}}, mtls: {mode: STRICT}";
-    let ignored = world(&(peer("istio-system", "p", selector) + &pod("istio-system")));
-    assert_eq!(listed(&ignored, "istio-system/web"), Vec::<String>::new());
-    assert_eq!(
-        ignored.codes(),
-        ["pa-root-selector PeerAuthentication istio-system/p"]
-    );
-    let disabled = world(&(peer("a", "p", "mtls: {mode: DISABLE}") + &pod("a")));
-    assert_eq!(
-        disabled.codes(),
-        ["pa-disable-ambient PeerAuthentication a/p"]
-    );
-    let unreadable = world(&(peer("a", "p", "mtls: {mode: NONSENSE}") + &pod("a") + &pod("b")));
-    assert_eq!(listed(&unreadable, "a/web"), [STATIC]);
-    assert_eq!(listed(&unreadable, "b/web"), Vec::<String>::new());
-    assert_eq!(
-        unreadable.codes(),
-        ["pa-invalid-strict PeerAuthentication a/p"]
-    );
-    let found = &unreadable.findings[0];
-    assert!(
-        found.message.contains("namespace a is"),
-        "{}",
-        found.message
-    );
-    assert_eq!(found.field, "spec.mtls.mode");
-    assert!(found.message.contains("NONSENSE"), "{}", found.message);
-}
-
-#[test]
-fn an_unreadable_peer_authentication_of_the_mesh_opens_nothing() {
-    let yaml = peer("istio-system", "p", "mtls: {mode: STRCIT}")
-        + &peer("istio-system", "q", "mtls: {mode: PERMISSIVE}")
-        + &peer("b", "p", "mtls: {mode: PERMISSIVE}")
-        + &pod("a")
-        + &pod("b")
-        + &pod("istio-system");
-    let world = world(&yaml);
-    assert_eq!(listed(&world, "a/web"), [STATIC]);
-    assert_eq!(listed(&world, "istio-system/web"), [STATIC]);
-    assert_eq!(listed(&world, "b/web"), Vec::<String>::new());
-    let found = &world.findings[0];
-    assert_eq!(found.code, "pa-invalid-strict");
-    assert!(found.message.contains("the mesh, "), "{}", found.message);
-}
-
 #[test]
 fn a_dry_run_is_sent_only_where_the_installation_wants_it() {
     let yaml = "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {namespace: a, name: p, annotations: {istio.io/dry-run: \"true\"}}\nspec: {action: DENY, selector: {matchLabels: {app: web}}, rules: [{to: [{operation: {methods: [GET]}}]}]}\n".to_owned() + &pod("a");
@@ -603,116 +451,6 @@ fn a_dry_run_is_sent_only_where_the_installation_wants_it() {
         (found.code, found.severity),
         ("authz-l7-ztunnel-deny-noop", model::Severity::Info)
     );
-}
-
-/// Waypoint `a/wp` with instances under account `wp`, service `a/web` bound to it and captured
-/// pod `a/web` behind that.
-fn behind() -> String {
-    pod("a")
-        + NAMESPACES
-        + "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {namespace: a, name: wp}\nspec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}\nstatus: {addresses: [{type: IPAddress, value: 10.9.0.9}]}\n"
-        + "---\napiVersion: v1\nkind: Pod\nmetadata: {namespace: a, name: wp-1, labels: {gateway.networking.k8s.io/gateway-name: wp}}\nspec: {serviceAccountName: wp, containers: []}\nstatus: {podIP: 10.0.0.9}\n"
-        + "---\napiVersion: v1\nkind: Service\nmetadata: {namespace: a, name: web, labels: {istio.io/use-waypoint: wp}}\nspec: {clusterIP: 10.9.0.1, selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}\n"
-}
-
-#[test]
-fn a_waypoint_is_allowed_at_what_is_bound_to_it_where_the_installation_wants_it() {
-    const NAME: &str = "a/istio_allow_waypoint_a_wp";
-    let features = Features {
-        allow_waypoint_policies: true,
-        ..Features::default()
-    };
-    let yaml = behind()
-        + &policy("a", "own", "selector: {matchLabels: {app: web}}")
-        + &peer("a", "ns", "mtls: {mode: STRICT}");
-    let allowed = world_with(&yaml, features);
-    let expected = AuthorizationRow {
-        key: ObjectKey::new("a", "istio_allow_waypoint_a_wp"),
-        scope: PolicyScope::Selector,
-        deny: false,
-        dry_run: false,
-        groups: vec![vec![vec![principals("cluster.local/ns/a/sa/wp")]]],
-    };
-    assert_eq!(allowed.authorizations[NAME], expected);
-    // After the policies of users and those of PeerAuthentication; not on the waypoint itself.
-    assert_eq!(listed(&allowed, "a/web"), ["a/own", STATIC, NAME]);
-    assert_eq!(listed(&allowed, "a/wp-1"), [STATIC]);
-    assert_eq!(allowed.codes(), Vec::<String>::new());
-    // Without instances its accounts are not known.
-    let without = yaml.replace("gateway-name: wp", "gateway-name: other");
-    let without = world_with(&without, features);
-    assert!(!without.authorizations.contains_key(NAME));
-    assert_eq!(listed(&without, "a/web"), ["a/own", STATIC]);
-    let off = world(&yaml);
-    assert!(!off.authorizations.contains_key(NAME));
-    assert_eq!(listed(&off, "a/web"), ["a/own", STATIC]);
-}
-
-#[test]
-fn policies_that_shut_out_or_do_not_see_past_a_waypoint_are_told() {
-    let from = |source: &str| format!("rules: [{{from: [{{source: {{{source}}}}}]}}]");
-    let waypoint = from("principals: [cluster.local/ns/a/sa/wp]");
-    // Spec, another policy, code.
-    let cases = [
-        (String::new(), String::new(), "authz-deny-all-waypoint"),
-        (
-            from("namespaces: [b]"),
-            String::new(),
-            "authz-l4-source-at-waypoint authz-waypoint-not-allowed",
-        ),
-        (
-            "rules: [{from: [{source: {ipBlocks: [10.0.0.0/8]}}]}]".into(),
-            String::new(),
-            "",
-        ),
-        (from("namespaces: [b]"), waypoint.clone(), ""),
-        (String::new(), waypoint.clone(), ""),
-        (waypoint.clone(), String::new(), ""),
-        (from("namespaces: [a]"), String::new(), ""),
-        (from("serviceAccounts: [wp]"), String::new(), ""),
-        ("rules: [{}]".into(), String::new(), ""),
-        (
-            "rules: [{to: [{operation: {ports: [\"8080\"]}}]}]".into(),
-            String::new(),
-            "",
-        ),
-        (
-            format!("action: DENY, {}", from("namespaces: [b]")),
-            String::new(),
-            "authz-l4-source-at-waypoint",
-        ),
-        (
-            format!("action: DENY, {}", from("notNamespaces: [b]")),
-            String::new(),
-            "",
-        ),
-        (format!("action: DENY, {waypoint}"), String::new(), ""),
-        (
-            format!(
-                "selector: {{matchLabels: {{app: other}}}}, {}",
-                from("namespaces: [b]")
-            ),
-            String::new(),
-            "",
-        ),
-    ];
-    for (spec, other, code) in cases {
-        for ns in ["a", "istio-system"] {
-            let more = if other.is_empty() {
-                String::new()
-            } else {
-                policy("a", "other", &other)
-            };
-            // A bare account is one of the policy's own namespace.
-            let spec = spec.replace("[wp]", "[a/wp]");
-            let world = world(&(behind() + &policy(ns, "p", &spec) + &more));
-            let codes = code.split_whitespace();
-            let expected: Vec<_> = codes
-                .map(|code| format!("{code} AuthorizationPolicy {ns}/p"))
-                .collect();
-            assert_eq!(world.codes(), expected, "{ns} {spec} | {other}");
-        }
-    }
 }
 
 #[test]
@@ -818,44 +556,6 @@ fn entries_that_are_served_count_as_much_as_pods() {
 }
 
 #[test]
-fn the_younger_of_two_peer_authentications_of_one_scope_is_told() {
-    let selector = "selector: {matchLabels: {app: web}}, mtls: {mode: STRICT}";
-    // Specs of a and b, told.
-    let cases = [
-        ("mtls: {mode: STRICT}", "mtls: {mode: PERMISSIVE}", true),
-        (selector, selector, true),
-        ("mtls: {mode: STRICT}", selector, false),
-    ];
-    for (first, second, told) in cases {
-        let world = world(&(peer("a", "one", first) + &peer("a", "two", second)));
-        let expected = told.then(|| "pa-duplicate-scope PeerAuthentication a/two".to_owned());
-        assert_eq!(world.codes(), Vec::from_iter(expected), "{first} {second}");
-    }
-}
-
-#[test]
-fn ports_of_services_in_peer_authentication_are_told() {
-    let ports = |port: u16| {
-        peer(
-            "a",
-            "p",
-            &format!(
-                "selector: {{matchLabels: {{app: web}}}}, mtls: {{mode: STRICT}}, portLevelMtls: {{{port}: {{mode: PERMISSIVE}}}}"
-            ),
-        )
-    };
-    let told = "pa-port-is-service-port PeerAuthentication a/p";
-    // 80 is the service's port, 8080 that of the pods, 9999 nobody's.
-    for (port, code) in [(80, Some(told)), (8080, None), (9999, None)] {
-        let found = world(&(behind() + &ports(port)));
-        assert_eq!(found.codes(), Vec::from_iter(code), "{port}");
-        let named = behind().replace("targetPort: 8080", "targetPort: main");
-        let unsure = world(&(named + &ports(port)));
-        assert_eq!(unsure.codes(), Vec::<String>::new(), "{port}");
-    }
-}
-
-#[test]
 fn what_other_control_planes_enforce_differently_is_told_as_advice() {
     let mesh = peer("istio-system", "m", "mtls: {mode: STRICT}");
     let own = |mode: &str| {
@@ -883,22 +583,4 @@ fn what_other_control_planes_enforce_differently_is_told_as_advice() {
         let world = world(&(mesh.clone() + &yaml + &pod("a")));
         assert_eq!(world.codes(), Vec::from_iter(code), "{yaml}");
     }
-}
-
-#[test]
-fn the_canary_is_allowed_beside_the_primary() {
-    let canary = behind().replace(
-        "labels: {istio.io/use-waypoint: wp}",
-        "labels: {istio.io/use-waypoint: wp, istio.io/use-waypoint-canary: wq}, annotations: {istio.io/use-waypoint-canary-weight: \"10\"}",
-    ) + "---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {namespace: a, name: wq}\nspec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}\nstatus: {addresses: [{type: IPAddress, value: 10.9.0.8}]}\n"
-        + "---\napiVersion: v1\nkind: Pod\nmetadata: {namespace: a, name: wq-1, labels: {gateway.networking.k8s.io/gateway-name: wq}}\nspec: {serviceAccountName: wq, containers: []}\nstatus: {podIP: 10.0.0.8}\n";
-    let features = Features {
-        allow_waypoint_policies: true,
-        ..Features::default()
-    };
-    let allowed = world_with(&canary, features);
-    assert_eq!(
-        listed(&allowed, "a/web"),
-        ["a/istio_allow_waypoint_a_wp", "a/istio_allow_waypoint_a_wq"]
-    );
 }

@@ -31,9 +31,9 @@ fn leaves_of_both_roots_verify_at_every_step_of_a_rotation() {
     assert!(matches!(root::switch(&store), Err(CaError::Rotation(_))));
     assert!(matches!(root::finish(&store), Err(CaError::Rotation(_))));
 
-    root::prepare(&store, "cluster.local", now()).unwrap();
+    root::prepare(&store, None, now()).unwrap();
     let prepared = store.load().unwrap().unwrap();
-    root::prepare(&store, "cluster.local", now()).unwrap();
+    root::prepare(&store, None, now()).unwrap();
     assert!(
         store.load().unwrap().unwrap() == prepared,
         "again changes nothing"
@@ -53,7 +53,7 @@ fn leaves_of_both_roots_verify_at_every_step_of_a_rotation() {
     assert_eq!(of_new[1], both);
     assert!(verifies(&of_new, &new) && verifies(&of_new, &both) && verifies(&of_old, &both));
     assert!(openssl_verify(&of_new, &old, now()) != Some(true));
-    let error = root::prepare(&store, "cluster.local", now());
+    let error = root::prepare(&store, None, now());
     assert!(
         matches!(error, Err(CaError::Rotation(_))),
         "one rotation at a time"
@@ -76,11 +76,34 @@ fn leaves_of_both_roots_verify_at_every_step_of_a_rotation() {
 }
 
 #[test]
+fn a_new_root_names_the_trust_domain_of_the_old_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = FileStore::new(dir.path());
+    root::load_or_create(&store, "corp.example", now()).unwrap();
+    let before = store.load().unwrap().unwrap();
+    let error = root::prepare(&store, Some("cluster.local"), now()).unwrap_err();
+    assert!(
+        matches!(&error, CaError::TrustDomain { root, .. } if root == "corp.example"),
+        "{error}"
+    );
+    assert!(store.load().unwrap().unwrap() == before);
+    root::prepare(&store, None, now()).unwrap();
+    root::prepare(&store, Some("corp.example"), now()).unwrap();
+    root::switch(&store).unwrap();
+    let pem = store.load().unwrap().unwrap().certificate_pem().unwrap();
+    let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap();
+    let cert = pem.parse_x509().unwrap();
+    let names: Vec<_> = cert.subject().iter_organization().collect();
+    assert_eq!(names.len(), 1);
+    assert_eq!(names[0].as_str().unwrap(), "corp.example");
+}
+
+#[test]
 fn a_rotation_that_a_server_did_not_see_is_not_taken_at_once() {
     let store = MemoryStore::default();
     let running = authority(&store, now());
     let before = sign(&running)[1].clone();
-    root::prepare(&store, "cluster.local", now()).unwrap();
+    root::prepare(&store, None, now()).unwrap();
     root::switch(&store).unwrap();
     root::finish(&store).unwrap();
     let result = running.install(root::load(&store, now()).unwrap(), RootPolicy::Renewable);
@@ -215,7 +238,7 @@ fn one_root_of_two_processes_that_change_it_wins() {
     root::load_or_create(&store, "cluster.local", now()).unwrap();
     let outcomes: Vec<bool> = std::thread::scope(|scope| {
         let tasks: Vec<_> = (0..6)
-            .map(|_| scope.spawn(|| root::prepare(&store, "cluster.local", now()).is_ok()))
+            .map(|_| scope.spawn(|| root::prepare(&store, None, now()).is_ok()))
             .collect();
         tasks.into_iter().map(|t| t.join().unwrap()).collect()
     });
@@ -234,7 +257,7 @@ fn one_root_of_two_processes_that_change_it_wins() {
 fn a_step_that_was_interrupted_between_two_files_is_done_again() {
     let store = MemoryStore::default();
     root::load_or_create(&store, "cluster.local", now()).unwrap();
-    root::prepare(&store, "cluster.local", now()).unwrap();
+    root::prepare(&store, None, now()).unwrap();
     let prepared = store.load().unwrap().unwrap();
     root::switch(&store).unwrap();
     let switched = store.load().unwrap().unwrap();
@@ -251,7 +274,7 @@ fn a_step_that_was_interrupted_between_two_files_is_done_again() {
     half.bundle_pem.truncate(old_root);
     put(half);
     assert_eq!(roots(), 1);
-    root::prepare(&store, "cluster.local", now()).unwrap();
+    root::prepare(&store, None, now()).unwrap();
     assert_eq!(roots(), 2);
     assert!(store.load().unwrap().unwrap().next_key_pem == prepared.next_key_pem);
 

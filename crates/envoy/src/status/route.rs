@@ -10,6 +10,7 @@ use std::sync::Arc;
 use flow::{Reads, View};
 use model::gateway::{ParentRow, RouteParents, Taken};
 use model::input::{GatewayClass, RouteRef};
+use model::ownership::Revisions;
 use model::status::{
     Condition, MANAGER_GATEWAY_API, ParentRef, ParentStatus, StatusKey, StatusRow,
 };
@@ -17,7 +18,7 @@ use model::{
     GatewayController, Kind, MeshRow, Meta, ObjectKey, ObjectRef, Parsed, ServiceRow, WaypointRow,
 };
 
-use super::{ACCEPTED, RESOLVED_REFS, RESOLVED_WAYPOINTS, StatusOutput};
+use super::{ACCEPTED, RESOLVED_REFS, RESOLVED_WAYPOINTS, StatusOutput, is_ours};
 use crate::attachment::mesh_row;
 use crate::index::{ServiceBySource, TargetKind};
 use crate::routes::{Grants, Referrer, RouteTables};
@@ -37,11 +38,14 @@ pub struct RouteStatusView<'t> {
     pub waypoints: View<'t, ObjectKey, WaypointRow>,
     /// GatewayClasses.
     pub gateway_classes: View<'t, ObjectKey, Parsed<GatewayClass>>,
+    /// What is ours.
+    pub revisions: View<'t, (), Revisions>,
     /// Mesh settings.
     pub mesh: View<'t, (), MeshRow>,
 }
 
-/// The status of a route. One that cannot be read has no entry.
+/// The status of a route; no row for those of other control planes. One that cannot be read has no
+/// entry.
 pub fn derive(p: &P, view: &RouteStatusView<'_>, reads: &mut Reads) -> StatusOutput {
     let (kind, key) = p;
     let tables = &view.tables;
@@ -55,6 +59,9 @@ pub fn derive(p: &P, view: &RouteStatusView<'_>, reads: &mut Reads) -> StatusOut
     let Some(route) = found else {
         return StatusOutput::gone();
     };
+    if !is_ours(route.meta, view.revisions, tables.namespaces, reads) {
+        return StatusOutput::none();
+    }
     let parents = match route.rules {
         Some(rules) => entries(*kind, &route, rules, view, reads),
         None => Vec::new(),

@@ -35,7 +35,8 @@ pub fn derive(p: &P, view: &GatewayStatusView<'_>, reads: &mut Reads) -> StatusO
     let (Some(row), Some(gateway)) = (view.tables.rows.get(reads, p), object.ok()) else {
         return StatusOutput::none();
     };
-    if !is_ours(&object.meta, reads) {
+    let tables = &view.tables;
+    if !is_ours(&object.meta, tables.revisions, tables.namespaces, reads) {
         return StatusOutput::none();
     }
     let status = if row.controller == GatewayController::Remote {

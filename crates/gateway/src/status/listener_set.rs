@@ -37,7 +37,8 @@ pub fn derive(p: &P, view: &ListenerSetStatusView<'_>, reads: &mut Reads) -> Sta
     let Some((_, gateway)) = gateway.filter(|_| object.body.is_ok()) else {
         return StatusOutput::none();
     };
-    if !is_ours(&object.meta, reads) {
+    let tables = &view.tables;
+    if !is_ours(&object.meta, tables.revisions, tables.namespaces, reads) {
         return StatusOutput::none();
     }
     let set = gateway.listener_sets.iter().find(|set| set.key == *p);

@@ -9,13 +9,13 @@
 
 use std::sync::Arc;
 
-use http::{Method, Request, Response, StatusCode};
-use kube::client::Body;
+use http::Method;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::scripted::{self, Asked, pass};
 
 /// An API server that holds at most one Lease.
 #[derive(Clone, Default)]
@@ -34,32 +34,24 @@ struct State {
 impl Server {
     fn client(&self) -> Client {
         let server = self.clone();
-        let service = tower::service_fn(move |request: Request<Body>| {
-            let server = server.clone();
-            async move { server.answer(request).await }
-        });
-        Client::new(service, "istio-system")
+        scripted::client("istio-system", move |asked| server.clone().answer(asked))
     }
 
-    async fn answer(&self, request: Request<Body>) -> Result<Response<Body>, std::io::Error> {
-        let (parts, body) = request.into_parts();
-        let bytes = body.collect_bytes().await.unwrap();
-        if self.0.lock().is_down {
-            return Err(std::io::Error::other("connection refused"));
-        }
+    async fn answer(self, asked: Asked) -> std::io::Result<(u16, Value)> {
         let (code, answer, is_answered) = {
             let mut state = self.0.lock();
-            let (code, answer) = state.judge(&parts.method, serde_json::from_slice(&bytes).ok());
-            let is_lost = parts.method != Method::GET && state.unanswered > 0;
+            if state.is_down {
+                return Err(std::io::Error::other("connection refused"));
+            }
+            let is_lost = asked.method != Method::GET && state.unanswered > 0;
+            let (code, answer) = state.judge(&asked.method, asked.body);
             state.unanswered -= u32::from(is_lost);
             (code, answer, !is_lost)
         };
         if !is_answered {
             std::future::pending::<()>().await;
         }
-        let bytes = serde_json::to_vec(&answer).unwrap();
-        let answer = Response::builder().status(code).body(Body::from(bytes));
-        Ok(answer.unwrap())
+        Ok((code, answer))
     }
 
     fn holder(&self) -> String {
@@ -79,20 +71,18 @@ impl Server {
 }
 
 impl State {
-    fn judge(&mut self, method: &Method, body: Option<Value>) -> (StatusCode, Value) {
+    fn judge(&mut self, method: &Method, mut lease: Value) -> (u16, Value) {
         let status = |code: u16, reason: &str| {
-            let code_of = StatusCode::from_u16(code).unwrap();
             let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
                 "code": code, "reason": reason, "message": reason});
-            (code_of, status)
+            (code, status)
         };
         if method == Method::GET {
             return match &self.lease {
-                Some(lease) => (StatusCode::OK, lease.clone()),
+                Some(lease) => (200, lease.clone()),
                 None => status(404, "NotFound"),
             };
         }
-        let mut lease = body.unwrap();
         let held = self
             .lease
             .as_ref()
@@ -109,7 +99,7 @@ impl State {
         self.writes
             .push(lease["spec"]["holderIdentity"].as_str().unwrap().to_owned());
         self.lease = Some(lease.clone());
-        (StatusCode::OK, lease)
+        (200, lease)
     }
 }
 
@@ -127,10 +117,6 @@ impl Candidate {
     fn transitions(&self) -> i32 {
         self.terms.borrow().unwrap().transitions
     }
-}
-
-async fn pass(seconds: u64) {
-    tokio::time::sleep(Duration::from_secs(seconds)).await;
 }
 
 /// The time until a candidate leads, in seconds.

@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
-use http::{Method, Request, Response};
-use kube::client::Body;
-use model::{ObjectKey, Str};
+use http::Method;
+use model::{ObjectKey, Severity, Str};
 use parking_lot::Mutex;
 
 use super::*;
+use crate::scripted::{self, Asked, pass};
 use crate::{ObservedStatus, Term};
 
 fn finding(code: &'static str, kind: Kind, name: &str) -> Finding {
@@ -100,25 +100,32 @@ fn an_event_fits_and_is_found_by_kubectl() {
 struct Server {
     events: Arc<Mutex<HashMap<String, Value>>>,
     log: Arc<Mutex<Vec<String>>>,
+    /// Requests that are still refused.
+    refusals: Arc<Mutex<u32>>,
 }
 
 impl Server {
-    async fn answer(self, request: Request<Body>) -> Result<Response<Body>, std::io::Error> {
-        let (parts, body) = request.into_parts();
-        let bytes = body.collect_bytes().await.unwrap();
-        let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        let path = parts.uri.path().to_owned();
-        let (code, answer) = self.judge(&parts.method, &path, body);
-        self.log.lock().push(format!("{} {code}", parts.method));
-        let bytes = serde_json::to_vec(&answer).unwrap();
-        Ok(Response::builder()
-            .status(code)
-            .body(Body::from(bytes))
-            .unwrap())
+    fn client(&self) -> Client {
+        let server = self.clone();
+        scripted::client("default", move |asked| {
+            let Asked { method, uri, body } = asked;
+            let (code, answer) = server.judge(&method, uri.path(), body);
+            server.log.lock().push(format!("{method} {code}"));
+            std::future::ready(Ok((code, answer)))
+        })
     }
 
     fn judge(&self, method: &Method, path: &str, body: Value) -> (u16, Value) {
         let mut events = self.events.lock();
+        let mut refusals = self.refusals.lock();
+        if *refusals > 0 {
+            *refusals -= 1;
+            let message = "User \"u\" cannot create resource \"events\"";
+            return (
+                403,
+                json!({"kind": "Status", "code": 403, "message": message}),
+            );
+        }
         if *method == Method::POST {
             let name = body["metadata"]["name"].as_str().unwrap().to_owned();
             if events.contains_key(&name) {
@@ -152,10 +159,6 @@ impl Server {
     }
 }
 
-async fn pass(seconds: u64) {
-    tokio::time::sleep(Duration::from_secs(seconds)).await;
-}
-
 #[allow(clippy::unnecessary_wraps)]
 fn snapshot(findings: &[Finding]) -> Option<Arc<Snapshot>> {
     Some(Arc::new(Snapshot {
@@ -164,36 +167,94 @@ fn snapshot(findings: &[Finding]) -> Option<Arc<Snapshot>> {
     }))
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_new_leader_repeats_nothing_and_what_appears_again_is_counted() {
-    let server = Server::default();
-    let scripted = server.clone();
-    let service = tower::service_fn(move |request| scripted.clone().answer(request));
+/// A writer of Events to a server, about a Service that is there.
+fn writer(
+    server: &Server,
+    snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
+    terms: watch::Receiver<Option<Term>>,
+) -> EventWriter {
     let observed = Observed::default();
-    let a = finding("wp-missing", Kind::Service, "a");
     let status = ObservedStatus {
         uid: "u".to_owned(),
         api_version: "v1".to_owned(),
         ..ObservedStatus::default()
     };
-    observed.set(a.object.clone(), Some(status));
-    let (snapshots, receiver) = watch::channel(snapshot(std::slice::from_ref(&a)));
-    let term = |transitions| {
-        Some(Term {
-            transitions,
-            until: Instant::now() + Duration::from_secs(10_000),
-        })
-    };
-    let (terms, leadership) = watch::channel(None);
-    let writer = EventWriter {
-        client: Client::new(service, "default"),
-        leadership: Leadership::new(leadership),
-        snapshots: receiver,
+    observed.set(finding("x", Kind::Service, "a").object, Some(status));
+    EventWriter {
+        client: server.client(),
+        leadership: Leadership::new(terms),
+        snapshots,
         observed,
         identity: "pod".to_owned(),
         metrics: WriteMetrics::register(&prometheus::Registry::new()).unwrap(),
         reports: Reports::default(),
+    }
+}
+
+#[allow(clippy::unnecessary_wraps)]
+fn term(transitions: i32) -> Option<Term> {
+    let until = Instant::now() + Duration::from_secs(10_000);
+    Some(Term { transitions, until })
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_at_first_is_sent_again_and_not_for_ever() {
+    for (refusals, wanted) in [(2, vec![1]), (100, vec![])] {
+        let server = Server::default();
+        *server.refusals.lock() = refusals;
+        let a = finding("wp-missing", Kind::Service, "a");
+        let (_snapshots, receiver) = watch::channel(snapshot(&[a]));
+        let (_terms, leadership) = watch::channel(term(1));
+        let config = writer(&server, receiver, leadership);
+        let (metrics, stop) = (config.metrics.clone(), CancellationToken::new());
+        let task = tokio::spawn(run(config, stop.clone()));
+        pass(600).await;
+        assert_eq!(server.counts(), wanted);
+        let sent = server.log.lock().len();
+        assert!(sent <= 5, "{sent}");
+        let failed = metrics.events.with_label_values(&["error"]).get();
+        assert_eq!(failed == 1, wanted.is_empty());
+        stop.cancel();
+        task.await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_another_attempt_goes_with_its_finding_and_keeps_the_order() {
+    let mut tracker = Tracker::default();
+    let [a, b] = ["a", "b"].map(|name| finding("x", Kind::Service, name));
+    tracker.follow(&Arc::from([a.clone()]));
+    let first = tracker.pop().unwrap();
+    assert_eq!(tracker.retry(first), Some("retried"));
+    tracker.follow(&Arc::from([a.clone(), b.clone()]));
+    let names = |tracker: &Tracker| -> Vec<Str> {
+        let all = tracker.pending.iter();
+        all.map(|it| it.finding.object.key.name.clone()).collect()
     };
+    assert_eq!(names(&tracker), ["a", "b"]);
+    let mut again = tracker.pop().unwrap();
+    for _ in 0..3 {
+        assert_eq!(tracker.retry(again), Some("retried"));
+        again = tracker.pending.pop_back().unwrap();
+    }
+    assert_eq!(names(&tracker), ["b"]);
+    assert_eq!(tracker.retry(again), Some("error"));
+    let second = tracker.pop().unwrap();
+    assert_eq!(tracker.retry(second), Some("retried"));
+    // What goes while it is sent is not sent again.
+    let second = tracker.pop().unwrap();
+    tracker.follow(&Arc::from([a]));
+    assert_eq!(tracker.retry(second), None);
+    assert!(tracker.pending.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_leader_repeats_nothing_and_what_appears_again_is_counted() {
+    let server = Server::default();
+    let a = finding("wp-missing", Kind::Service, "a");
+    let (snapshots, receiver) = watch::channel(snapshot(std::slice::from_ref(&a)));
+    let (terms, leadership) = watch::channel(None);
+    let writer = writer(&server, receiver, leadership);
     let stop = CancellationToken::new();
     let task = tokio::spawn(run(writer, stop.clone()));
     pass(10).await;
@@ -227,15 +288,15 @@ async fn what_is_no_object_gets_no_event_and_what_no_watch_has_seen_no_request()
     let mut tracker = Tracker::default();
     let kind = finding("kube-forbidden", Kind::Service, "*");
     tracker.follow(&Arc::from([kind]));
+    let node = finding("x", Kind::Node, "a");
+    tracker.follow(&Arc::from([node]));
     assert!(tracker.pending.is_empty());
     let server = Server::default();
-    let scripted = server.clone();
-    let service = tower::service_fn(move |request| scripted.clone().answer(request));
     let sender = Sender {
         counts: HashMap::new(),
         bucket: Bucket::new(INTERVAL, BURST),
         config: EventWriter {
-            client: Client::new(service, "default"),
+            client: server.client(),
             leadership: Leadership::new(watch::channel(None).1),
             snapshots: watch::channel(None).1,
             observed: Observed::default(),

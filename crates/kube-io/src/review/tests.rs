@@ -108,3 +108,44 @@ fn what_has_no_end_that_can_be_read_is_not_remembered() {
         assert_eq!(expires(&Token::new(text).unwrap()), None, "{text}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn reviews_that_fail_are_told_until_they_work_also_when_nobody_comes() {
+    let forbidden = "tokenreviews is forbidden: User \"system:serviceaccount:istio-system:istiod\" cannot create resource \"tokenreviews\"";
+    let refusal = json!({"kind": "Status", "reason": "Forbidden", "message": forbidden});
+    for (status, body, object) in [
+        (403, refusal.to_string(), "istiod"),
+        (503, "away".to_owned(), "*"),
+    ] {
+        let (works, is_working) = tokio::sync::watch::channel(false);
+        let service = tower::service_fn(move |_: Request<Body>| {
+            let good = json!({"status": {"authenticated": false}}).to_string();
+            let (status, body) = if *is_working.borrow() {
+                (201, good)
+            } else {
+                (status, body.clone())
+            };
+            let response = Response::builder().status(status);
+            std::future::ready(Ok::<_, Infallible>(
+                response.body(Body::from(body.into_bytes())).unwrap(),
+            ))
+        });
+        let (sender, mut findings) = tokio::sync::mpsc::channel(4);
+        let reports = Reports::new(sender);
+        let reviewer = ApiReviewer::telling(kube::Client::new(service, "default"), reports);
+        review(&reviewer).await.unwrap_err();
+        assert!(findings.try_recv().is_err(), "a moment is no finding");
+        let told = findings.recv().await.unwrap();
+        let [model::object::Input::SourceFindings(_, all)] = &told[..] else {
+            panic!("{told:?}")
+        };
+        assert_eq!(all[0].code, "kube-review-failed");
+        assert_eq!(all[0].object.key.name, object);
+        works.send_replace(true);
+        let told = findings.recv().await.unwrap();
+        assert!(
+            matches!(&told[..], [model::object::Input::SourceFindings(_, all)] if all.is_empty())
+        );
+        assert!(findings.try_recv().is_err());
+    }
+}

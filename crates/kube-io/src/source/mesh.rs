@@ -23,6 +23,10 @@ use super::raw::RawObject;
 use super::target::Target;
 use super::watch::{Driver, Sink};
 
+mod merge;
+
+use merge::{merge, networks};
+
 /// How often a mounted file is looked at.
 const FILE_PERIOD: Duration = Duration::from_secs(2);
 /// Largest file that is read, in bytes; a ConfigMap holds no more.
@@ -50,14 +54,26 @@ pub(super) async fn run(
     };
     let config = &context.config;
     match &config.mesh_config_file {
-        Some(path) if path.exists() => watch_file(&context, path, keeper).await,
+        Some(path) if path.exists() => {
+            if let Some(shared) = &config.shared_mesh_config {
+                keeper.tell_unused(shared);
+            }
+            watch_file(&context, path, keeper).await
+        }
         _ => {
             context.health.set(Kind::MeshConfig, KindState::Listing, "");
             let name = config_map_name(&config.revision);
-            let target = Target::mesh(&config.system_namespace, &name);
+            let shared = config.shared_mesh_config.clone();
+            let shared = shared.filter(|shared| *shared != name);
+            // Of two names no watch can be, so that it is of all there.
+            let only = shared.is_none().then_some(name.as_str());
+            let target = Target::mesh(&config.system_namespace, only);
             let sink = MeshConfigMap {
                 keeper,
-                listed: None,
+                name: name.clone(),
+                shared,
+                now: Texts::default(),
+                listed: Texts::default(),
             };
             Driver::new(context, target, sink).run(catalogue).await
         }
@@ -73,12 +89,16 @@ async fn read(path: &Path) -> Result<String, String> {
     tokio::fs::read_to_string(path).await.map_err(problem)
 }
 
-fn from_text(text: Result<String, String>) -> Object {
-    let meta = Meta {
+/// Of a row that is of no ConfigMap.
+fn row_meta() -> Meta {
+    Meta {
         key: ObjectKey::new(ROOT_NAMESPACE, NAME),
         ..Meta::default()
-    };
-    from_yaml(meta, text)
+    }
+}
+
+fn from_text(text: Result<String, String>) -> Object {
+    from_yaml(row_meta(), text)
 }
 
 fn from_yaml(meta: Meta, text: Result<String, String>) -> Object {
@@ -112,6 +132,24 @@ struct Keeper {
 // === impl Keeper ===
 
 impl Keeper {
+    /// Says that a shared ConfigMap has no effect.
+    fn tell_unused(&self, shared: &str) {
+        let object = model::ObjectRef {
+            kind: Str::from("Environment"),
+            key: ObjectKey::cluster("SHARED_MESH_CONFIG"),
+        };
+        let finding = Finding::new(
+            "env-ignored",
+            Severity::Warning,
+            object,
+            arcstr::format!("ConfigMap {shared} has no effect: mesh config is a mounted file"),
+            "Put what it says into the file, or remove the variable",
+        );
+        let place = Some(ObjectKey::new(ROOT_NAMESPACE, "shared"));
+        self.findings
+            .set(&Str::from("MeshConfig"), place, Some(finding));
+    }
+
     /// What to deliver now; `None` in place of an object when there is none.
     fn take(&mut self, object: Option<Object>) -> Vec<Input> {
         let invalid = object.as_ref().and_then(Object::invalid);
@@ -166,49 +204,166 @@ async fn watch_file(context: &Context, path: &Path, mut keeper: Keeper) -> Resul
     }
 }
 
-/// The ConfigMap.
+/// The ConfigMap, and the one that is shared.
 struct MeshConfigMap {
     keeper: Keeper,
-    listed: Option<Object>,
+    name: String,
+    /// Applied underneath (`SHARED_MESH_CONFIG`).
+    shared: Option<String>,
+    now: Texts,
+    listed: Texts,
 }
 
-/// The row of a ConfigMap; `None` without key `mesh`.
-fn from_config_map(mut object: RawObject, api: &ApiResource) -> Option<Object> {
+/// What the two ConfigMaps hold; `None` without key `mesh`.
+#[derive(Default)]
+struct Texts {
+    own: Option<(Meta, String)>,
+    shared: Option<String>,
+    /// Names of networks that the own one has, which have no effect.
+    networks: String,
+    /// Those of the shared one.
+    shared_networks: String,
+}
+
+/// Names of the networks that a ConfigMap has.
+fn networks_of(object: &RawObject) -> String {
+    let text = object.value.pointer("/data/meshNetworks");
+    networks(text.and_then(Value::as_str).unwrap_or_default())
+}
+
+/// The text of a ConfigMap; `None` without key `mesh`.
+fn from_config_map(mut object: RawObject, api: &ApiResource) -> Option<(Meta, String)> {
     object.prepare(&api.api_version, "ConfigMap");
     let metadata = object.value.get_mut("metadata")?;
     let map = metadata.as_object_mut()?;
     map.insert("name".to_owned(), json!(NAME));
     map.insert("namespace".to_owned(), json!(ROOT_NAMESPACE));
     match recognise(&object.value, NAME) {
-        Recognised::MeshYaml(meta, yaml) => Some(from_yaml(meta, Ok(yaml))),
+        Recognised::MeshYaml(meta, yaml) => Some((meta, yaml)),
         _ => None,
+    }
+}
+
+// === impl Texts ===
+
+impl Texts {
+    /// The row; `None` when neither says anything.
+    fn object(&self, shared_name: &str) -> Option<Object> {
+        match (&self.own, &self.shared) {
+            (None, None) => None,
+            (Some((meta, text)), None) => Some(from_yaml(meta.clone(), Ok(text.clone()))),
+            (own, Some(shared)) => {
+                let (meta, text) = own.clone().unwrap_or_else(|| (row_meta(), String::new()));
+                let under =
+                    document(shared).map_err(|reason| format!("ConfigMap {shared_name}: {reason}"));
+                let under = under.and_then(|under| match under {
+                    Value::Object(_) | Value::Null => Ok(under),
+                    _ => Err(format!("ConfigMap {shared_name}: these are no fields")),
+                });
+                let merged = under.and_then(|under| Ok(merge(under, document(&text)?)));
+                Some(match &merged {
+                    Ok(value) => mesh_config(meta, Ok(value)),
+                    Err(reason) => mesh_config(meta, Err(reason.clone())),
+                })
+            }
+        }
+    }
+}
+
+// === impl MeshConfigMap ===
+
+impl MeshConfigMap {
+    fn is_own(&self, object: &RawObject) -> bool {
+        object.key().is_some_and(|key| *key.name == *self.name)
+    }
+
+    fn is_shared(&self, object: &RawObject) -> bool {
+        let key = object.key();
+        key.is_some_and(|key| self.shared.as_deref() == Some(&*key.name))
+    }
+
+    /// Takes an object up into what is listed, or what is now.
+    fn put(&self, texts: &mut Texts, object: RawObject, api: &ApiResource) {
+        if self.is_own(&object) {
+            texts.networks = networks_of(&object);
+            texts.own = from_config_map(object, api);
+        } else if self.is_shared(&object) {
+            texts.shared_networks = networks_of(&object);
+            texts.shared = from_config_map(object, api).map(|(_, text)| text);
+        }
+    }
+
+    fn tell_networks(&self) {
+        self.tell_networks_of("meshNetworks", &self.name, &self.now.networks);
+        let shared = self.shared.as_deref().unwrap_or_default();
+        self.tell_networks_of("sharedMeshNetworks", shared, &self.now.shared_networks);
+    }
+
+    fn tell_networks_of(&self, place: &'static str, map: &str, names: &str) {
+        let finding = (!names.is_empty()).then(|| {
+            let object =
+                model::ObjectRef::new(Kind::MeshConfig, ObjectKey::new(ROOT_NAMESPACE, NAME));
+            Finding::new(
+                "mesh-networks-ignored",
+                Severity::Warning,
+                object,
+                arcstr::format!(
+                    "meshNetworks of ConfigMap {map} has no effect ({names}): networks are those of the label topology.istio.io/network, and gateways that are named here are not used"
+                ),
+                "Label the namespace of the control plane, and what is in another network; empty meshNetworks",
+            )
+            .at("data.meshNetworks")
+        });
+        let place = Some(ObjectKey::new(ROOT_NAMESPACE, place));
+        let findings = &self.keeper.findings;
+        findings.set(&Str::from("MeshConfig"), place, finding);
+    }
+
+    fn take(&mut self) -> Vec<Input> {
+        self.tell_networks();
+        let name = self.shared.as_deref().unwrap_or_default();
+        let object = self.now.object(name);
+        self.keeper.take(object)
     }
 }
 
 impl Sink for MeshConfigMap {
     fn begin(&mut self) {
-        self.listed = None;
+        self.listed = Texts::default();
     }
 
     fn listed(&mut self, object: RawObject, api: &ApiResource) {
-        self.listed = from_config_map(object, api);
+        let mut texts = std::mem::take(&mut self.listed);
+        self.put(&mut texts, object, api);
+        self.listed = texts;
     }
 
     fn complete(&mut self) -> Vec<Input> {
-        let listed = self.listed.take();
-        self.keeper.take(listed)
+        self.now = std::mem::take(&mut self.listed);
+        self.take()
     }
 
     fn applied(&mut self, object: RawObject, api: &ApiResource) -> Option<Input> {
-        self.keeper.take(from_config_map(object, api)).pop()
+        let mut texts = std::mem::take(&mut self.now);
+        self.put(&mut texts, object, api);
+        self.now = texts;
+        self.take().pop()
     }
 
-    fn deleted(&mut self, _: &RawObject) -> Option<Input> {
-        self.keeper.take(None).pop()
+    fn deleted(&mut self, object: &RawObject) -> Option<Input> {
+        if self.is_own(object) {
+            self.now.own = None;
+            self.now.networks.clear();
+        } else if self.is_shared(object) {
+            self.now.shared = None;
+            self.now.shared_networks.clear();
+        }
+        self.take().pop()
     }
 
     fn emptied(&mut self) -> Vec<Input> {
-        self.keeper.take(None)
+        self.now = Texts::default();
+        self.take()
     }
 
     fn refused(&mut self) -> Vec<Input> {
@@ -224,3 +379,6 @@ impl Sink for MeshConfigMap {
         (Severity::Error, effect)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,6 +31,7 @@ pub(super) struct Target {
     versions: Versions,
     pub(super) namespace: Option<String>,
     pub(super) fields: Option<String>,
+    pub(super) labels: Option<&'static str>,
     pub(super) metadata_only: bool,
 }
 
@@ -49,7 +50,7 @@ pub(super) enum Served {
 impl Target {
     pub(super) fn input(kind: Kind) -> Self {
         let versions = match kind.group() {
-            "" | "discovery.k8s.io" => Versions::BuiltIn("v1"),
+            group if kinds::is_built_in(group) => Versions::BuiltIn("v1"),
             _ => Versions::Preferred(model::parse::versions(kind)),
         };
         Self {
@@ -60,7 +61,8 @@ impl Target {
             versions,
             namespace: None,
             fields: kinds::field_selector(kind).map(str::to_owned),
-            metadata_only: false,
+            labels: kinds::label_selector(kind),
+            metadata_only: kinds::is_metadata_only(kind),
         }
     }
 
@@ -73,6 +75,7 @@ impl Target {
             versions: Versions::Any,
             namespace: None,
             fields: None,
+            labels: None,
             metadata_only: !kinds::has_status_unsupported(group, kind),
         }
     }
@@ -86,11 +89,13 @@ impl Target {
             versions: Versions::BuiltIn("v1"),
             namespace: None,
             fields: None,
+            labels: None,
             metadata_only: true,
         }
     }
 
-    pub(super) fn mesh(namespace: &str, name: &str) -> Self {
+    /// ConfigMaps of mesh config: one, or all of a namespace.
+    pub(super) fn mesh(namespace: &str, name: Option<&str>) -> Self {
         Self {
             input: Some(Kind::MeshConfig),
             label: Str::from("MeshConfig"),
@@ -98,7 +103,8 @@ impl Target {
             group: "",
             versions: Versions::BuiltIn("v1"),
             namespace: Some(namespace.to_owned()),
-            fields: Some(format!("metadata.name={name}")),
+            fields: name.map(|name| format!("metadata.name={name}")),
+            labels: None,
             metadata_only: false,
         }
     }

@@ -218,6 +218,9 @@ impl<S: Sink> Driver<S> {
         if let Some(fields) = &self.target.fields {
             config = config.fields(fields);
         }
+        if let Some(labels) = self.target.labels {
+            config = config.labels(labels);
+        }
         watcher(objects, config)
     }
 
@@ -372,7 +375,8 @@ impl<S: Sink> Driver<S> {
         if self.problem.as_ref() != Some(&state) {
             let kind = &self.target.label;
             if state == KindState::Forbidden {
-                tracing::error!(%kind, reason, "the API server refuses to let us read it");
+                let code = "kube-forbidden";
+                tracing::error!(code, %kind, reason, "the API server refuses to let us read it");
             } else {
                 tracing::warn!(
                     %kind,

@@ -117,8 +117,7 @@ async fn apply(
         return Err(None);
     };
     let resource = resource(object, &seen.api_version);
-    let what = format!("patch {}/status.{}", resource.plural, resource.group);
-    let what = what.trim_end_matches('.');
+    let what = what(&resource);
     let api = api(&shared.client, object, &resource);
     let params = PatchParams::apply(manager).force();
     let patch = Patch::Apply(&body);
@@ -126,14 +125,14 @@ async fn apply(
     let deadline = term.until.min(Instant::now() + REQUEST_TIMEOUT);
     let failure = match tokio::time::timeout_at(deadline, request).await {
         Ok(Ok(answer)) => {
-            shared.reports.allowed(what);
+            shared.reports.allowed(&what, &object.key.ns);
             let answer = serde_json::to_value(&answer).unwrap_or(Value::Null);
             return Ok(plan::answered(&answer, manager));
         }
         Ok(Err(error)) => match Failure::of(&error, &object.key.name) {
             Failure::Other(message) if is_not_found(&error) => {
                 shared.count(manager, "error");
-                shared.reports.not_served(what, &resource, &message);
+                shared.reports.not_served(&what, &resource, &message);
                 return Err(Some(Failure::Refused(message)));
             }
             failure => failure,
@@ -149,7 +148,7 @@ async fn apply(
     Err(Some(match failure {
         // Whether it is believed or not, others of the kind wait.
         Failure::Refused(message) => {
-            let _ = shared.reports.refused(what, &message);
+            let _ = shared.reports.refused(&what, &object.key.ns, &message);
             Failure::Refused(message)
         }
         failure => failure,
@@ -159,6 +158,12 @@ async fn apply(
 /// Whether the resource itself is not there, given that it is not the object.
 fn is_not_found(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
+}
+
+/// What is asked for, as reports call it.
+pub(super) fn what(resource: &ApiResource) -> String {
+    let what = format!("patch {}/status.{}", resource.plural, resource.group);
+    what.trim_end_matches('.').to_owned()
 }
 
 /// How the API server calls the kind of an object.

@@ -9,25 +9,29 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::{Request, Response};
-use kube::client::Body;
 use model::object::Input;
-use model::status::{
-    Condition, MANAGER_ALLOCATION, MANAGER_SERVICE, MANAGER_WAYPOINT_POLICY,
-    MANAGER_ZTUNNEL_POLICY, TYPE_FINDINGS,
-};
+use model::status::{Condition, MANAGER_SERVICE, TYPE_FINDINGS};
 use model::{Finding, Kind, ObjectKey, Severity};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::scripted::{self, Asked, pass};
 use crate::{ObservedStatus, Term};
+
+mod refused;
+mod sent;
 
 const BOUND: &str = "istio.io/WaypointBound";
 const OLD: &str = "2020-01-01T00:00:00Z";
 
 fn object(kind: Kind, name: &str) -> ObjectRef {
     ObjectRef::new(kind, ObjectKey::new("shop", name))
+}
+
+/// A Service.
+fn service(ns: &str, name: &str) -> ObjectRef {
+    ObjectRef::new(Kind::Service, ObjectKey::new(ns, name))
 }
 
 fn row(conditions: &[(&'static str, &'static str)]) -> StatusRow {
@@ -55,219 +59,6 @@ fn seen(version: u64, status: Value) -> ObservedStatus {
     }
 }
 
-fn conditions(body: &Value) -> Vec<(&str, &str)> {
-    let list = body["status"]["conditions"].as_array().unwrap().iter();
-    list.map(|it| {
-        (
-            it["type"].as_str().unwrap(),
-            it["lastTransitionTime"].as_str().unwrap(),
-        )
-    })
-    .collect()
-}
-
-#[test]
-fn where_lists_merge_a_manager_sends_its_own_conditions_alone() {
-    let status = json!({"conditions": [written("foreign", "x"), written(BOUND, "same")]});
-    let seen = seen(7, status);
-    let service = object(Kind::Service, "a");
-    assert!(!plan::is_due(
-        MANAGER_SERVICE,
-        &row(&[(BOUND, "same")]),
-        &seen,
-        Form::Map
-    ));
-    let more = row(&[(BOUND, "same"), ("istio.io/VisibilityApplied", "new")]);
-    assert!(plan::is_due(MANAGER_SERVICE, &more, &seen, Form::Map));
-    let body = plan::body(&service, (MANAGER_SERVICE, &more), &seen, Form::Map, "now");
-    // What says the same keeps its time.
-    let sent = [(BOUND, OLD), ("istio.io/VisibilityApplied", "now")];
-    assert_eq!(conditions(&body), sent);
-    assert_eq!(
-        body["metadata"],
-        json!({"name": "a", "namespace": "shop", "uid": "u", "resourceVersion": "7"})
-    );
-    // Removing.
-    assert!(plan::is_due(MANAGER_SERVICE, &row(&[]), &seen, Form::Map));
-    let body = plan::body(
-        &service,
-        (MANAGER_SERVICE, &row(&[])),
-        &seen,
-        Form::Map,
-        "now",
-    );
-    assert_eq!(body["status"], json!({}));
-    let foreign = ObservedStatus {
-        managers: vec!["other".to_owned()],
-        ..seen
-    };
-    assert!(!plan::is_due(
-        MANAGER_SERVICE,
-        &row(&[]),
-        &foreign,
-        Form::Map
-    ));
-}
-
-#[test]
-fn where_lists_do_not_merge_everything_that_others_wrote_is_sent_again() {
-    let status = json!({"conditions": [
-        written("Reconciled", "x"), written("ZtunnelAccepted", "z"), written("WaypointAccepted", "old"),
-    ]});
-    let seen = seen(7, status);
-    let policy = object(Kind::AuthorizationPolicy, "p");
-    let wanted = row(&[("WaypointAccepted", "new")]);
-    let body = plan::body(
-        &policy,
-        (MANAGER_WAYPOINT_POLICY, &wanted),
-        &seen,
-        Form::Atomic,
-        "now",
-    );
-    let sent = [
-        ("Reconciled", OLD),
-        ("ZtunnelAccepted", OLD),
-        ("WaypointAccepted", "now"),
-    ];
-    assert_eq!(conditions(&body), sent);
-    let body = plan::body(
-        &policy,
-        (MANAGER_ZTUNNEL_POLICY, &row(&[])),
-        &seen,
-        Form::Atomic,
-        "now",
-    );
-    assert_eq!(
-        conditions(&body),
-        [("Reconciled", OLD), ("WaypointAccepted", OLD)]
-    );
-}
-
-#[test]
-fn generation_reason_message_and_value_are_compared_and_numbers_may_be_text() {
-    let wanted = StatusRow {
-        conditions: vec![Condition::new("ZtunnelAccepted", true, "Good", "m", 3)],
-        ..StatusRow::default()
-    };
-    let cases = [
-        ("observedGeneration", json!(3), false),
-        ("observedGeneration", json!("3"), false),
-        ("observedGeneration", json!(2), true),
-        ("reason", json!("Bad"), true),
-        ("message", json!("n"), true),
-        ("status", json!("False"), true),
-        ("lastTransitionTime", json!("never"), false),
-    ];
-    for (field, value, differs) in cases {
-        let mut condition = written("ZtunnelAccepted", "m");
-        condition["observedGeneration"] = json!(3);
-        condition[field] = value.clone();
-        let seen = seen(1, json!({"conditions": [condition]}));
-        assert_eq!(
-            plan::differs(MANAGER_ZTUNNEL_POLICY, &wanted, &seen),
-            differs,
-            "{field} {value}"
-        );
-    }
-    let twice =
-        json!({"conditions": [written("ZtunnelAccepted", "m"), written("ZtunnelAccepted", "m")]});
-    assert!(plan::differs(
-        MANAGER_ZTUNNEL_POLICY,
-        &wanted,
-        &seen(1, twice)
-    ));
-}
-
-#[test]
-fn addresses_are_compared_in_order_and_take_no_condition_along() {
-    let wanted = StatusRow {
-        addresses: Some(vec![("240.240.0.1".into(), "a.example".into())]),
-        ..StatusRow::default()
-    };
-    let entry = object(Kind::ServiceEntry, "e");
-    let listed = json!({"addresses": [{"host": "a.example", "value": "240.240.0.1"}]});
-    assert!(!plan::differs(
-        MANAGER_ALLOCATION,
-        &wanted,
-        &seen(1, listed)
-    ));
-    let other = seen(
-        1,
-        json!({"addresses": [], "conditions": [written("x", "y")]}),
-    );
-    assert!(plan::differs(MANAGER_ALLOCATION, &wanted, &other));
-    let body = plan::body(
-        &entry,
-        (MANAGER_ALLOCATION, &wanted),
-        &other,
-        Form::Atomic,
-        "now",
-    );
-    assert_eq!(
-        body["status"],
-        json!({"addresses": [{"value": "240.240.0.1", "host": "a.example"}]})
-    );
-    let none = StatusRow {
-        addresses: Some(Vec::new()),
-        ..StatusRow::default()
-    };
-    assert!(!plan::differs(
-        MANAGER_ALLOCATION,
-        &none,
-        &seen(1, Value::Null)
-    ));
-}
-
-#[test]
-fn findings_become_one_condition_that_fits() {
-    let of = |code, severity, name: &str| {
-        let message = format!("What {code} does");
-        Finding::new(
-            code,
-            severity,
-            object(Kind::Service, name),
-            message,
-            "Change it",
-        )
-        .at("spec.x")
-    };
-    let mut all = vec![
-        of("wp-unused", Severity::Warning, "a"),
-        of("wp-missing", Severity::Error, "a"),
-        of("wp-headless", Severity::Info, "b"),
-        Finding::new("x", Severity::Error, object(Kind::Pod, "a"), "m", "f"),
-    ];
-    let rows = findings::by_object(&all);
-    assert_eq!(
-        rows.keys()
-            .map(|it| it.key.name.as_str())
-            .collect::<Vec<_>>(),
-        ["a"]
-    );
-    let condition = &rows[&object(Kind::Service, "a")].conditions[0];
-    assert_eq!(
-        (condition.ty.as_str(), condition.reason.as_str()),
-        (TYPE_FINDINGS, "WpMissing")
-    );
-    assert_eq!(
-        condition.message,
-        "error wp-missing spec.x: What wp-missing does. Change it\n\
-         warning wp-unused spec.x: What wp-unused does. Change it"
-    );
-    for number in 0..500 {
-        let mut finding = of("wp-missing", Severity::Error, "a");
-        finding.message = format!("{number} {}", "ü".repeat(3_000)).into();
-        all.push(finding);
-    }
-    let rows = findings::by_object(&all);
-    let message = &rows[&object(Kind::Service, "a")].conditions[0].message;
-    assert!(
-        message.len() < 20_000 && message.ends_with(" more"),
-        "{}",
-        message.len()
-    );
-}
-
 /// What an API server answers: a status code, and whether the object changes.
 type Script = Arc<dyn Fn(&str, u64) -> Option<Value> + Send + Sync>;
 
@@ -289,31 +80,21 @@ fn world(script: Script) -> World {
     let (log, seen_by_watch) = (Arc::clone(&requests), observed.clone());
     let drops = Arc::new(AtomicBool::new(false));
     let is_dropping = Arc::clone(&drops);
-    let service = tower::service_fn(move |request: Request<Body>| {
-        let (log, observed, script) =
-            (Arc::clone(&log), seen_by_watch.clone(), Arc::clone(&script));
-        let drops = is_dropping.load(Ordering::Relaxed);
-        async move {
-            let (parts, body) = request.into_parts();
-            let bytes = body.collect_bytes().await.unwrap();
-            let body: Value = serde_json::from_slice(&bytes).unwrap();
-            let uri = parts.uri.to_string();
-            log.lock().push((uri.clone(), body.clone()));
-            let count = u64::try_from(log.lock().len()).unwrap();
-            let (code, answer) = match script(&uri, count) {
-                Some(status) => (
-                    u16::try_from(status["code"].as_u64().unwrap()).unwrap(),
-                    status,
-                ),
-                None => (200, apply_to(&observed, body, drops)),
-            };
-            let bytes = serde_json::to_vec(&answer).unwrap();
-            let answer = Response::builder()
-                .status(code)
-                .body(Body::from(bytes))
-                .unwrap();
-            Ok::<_, std::io::Error>(answer)
-        }
+    let client = scripted::client("default", move |Asked { uri, body, .. }| {
+        let uri = uri.to_string();
+        log.lock().push((uri.clone(), body.clone()));
+        let count = u64::try_from(log.lock().len()).unwrap();
+        let (code, answer) = match script(&uri, count) {
+            Some(status) => (
+                u16::try_from(status["code"].as_u64().unwrap()).unwrap(),
+                status,
+            ),
+            None => (
+                200,
+                apply_to(&seen_by_watch, body, is_dropping.load(Ordering::Relaxed)),
+            ),
+        };
+        std::future::ready(Ok((code, answer)))
     });
     let (snapshots, receiver) = watch::channel(None);
     let until = Instant::now() + Duration::from_secs(100_000);
@@ -323,7 +104,7 @@ fn world(script: Script) -> World {
     }));
     let (sender, findings) = mpsc::channel(16);
     let writer = StatusWriter {
-        client: Client::new(service, "default"),
+        client,
         leadership: Leadership::new(term),
         snapshots: receiver,
         observed: observed.clone(),
@@ -352,8 +133,9 @@ fn apply_to(observed: &Observed, mut body: Value, drops: bool) -> Value {
             .unwrap()
             .remove("observedGeneration");
     }
-    let kind = plan::find(body["kind"].as_str().unwrap()).unwrap();
-    let object = object(kind, body["metadata"]["name"].as_str().unwrap());
+    let kind = find_kind(body["kind"].as_str().unwrap()).unwrap();
+    let text = |field: &str| body["metadata"][field].as_str().unwrap().to_owned();
+    let object = ObjectRef::new(kind, ObjectKey::new(text("namespace"), text("name")));
     let old = observed.get(&object).unwrap();
     let version = old.resource_version.parse::<u64>().unwrap() + 1;
     body["metadata"]["resourceVersion"] = json!(version.to_string());
@@ -385,13 +167,39 @@ impl World {
         self.snapshots.send_replace(Some(Arc::new(snapshot)));
     }
 
+    /// Services that are there, and are each to have a condition.
+    fn want(&mut self, objects: &[ObjectRef]) {
+        let rows = objects.iter().map(|object| {
+            self.observed.set(object.clone(), Some(seen(1, json!({}))));
+            let key = StatusKey {
+                object: object.clone(),
+                manager: MANAGER_SERVICE,
+            };
+            (key, Arc::new(row(&[(BOUND, "m")])))
+        });
+        let snapshot = Snapshot {
+            statuses: rows.collect(),
+            ..Snapshot::default()
+        };
+        self.snapshots.send_replace(Some(Arc::new(snapshot)));
+    }
+
+    fn holds(&self, object: &ObjectRef) -> bool {
+        let seen = self.observed.get(object).unwrap();
+        seen.status["conditions"][0]["type"] == BOUND
+    }
+
     fn sent(&self) -> usize {
         self.requests.lock().len()
     }
-}
 
-async fn pass(seconds: u64) {
-    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    fn sent_to(&self, part: &str) -> usize {
+        let requests = self.requests.lock();
+        requests
+            .iter()
+            .filter(|(uri, _)| uri.contains(part))
+            .count()
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -432,83 +240,6 @@ async fn equal_snapshots_write_nothing_and_an_edit_by_others_is_undone() {
         .set(object(Kind::Service, "a"), Some(seen(50, json!({}))));
     pass(5).await;
     assert_eq!(world.sent(), 2);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_conflict_is_judged_anew_and_a_bad_object_holds_up_no_other() {
-    let script = |uri: &str, count: u64| {
-        if uri.contains("/bad/") {
-            return Some(json!({"kind": "Status", "code": 500, "message": "broken"}));
-        }
-        (count == 1).then(|| json!({"kind": "Status", "code": 409, "reason": "Conflict"}))
-    };
-    let mut world = world(Arc::new(script));
-    for name in ["a", "bad", "c"] {
-        world
-            .observed
-            .set(object(Kind::Service, name), Some(seen(1, json!({}))));
-    }
-    let wanted = row(&[(BOUND, "m")]);
-    world.publish(&[
-        ("a", wanted.clone()),
-        ("bad", wanted.clone()),
-        ("c", wanted),
-    ]);
-    pass(30).await;
-    let holds = |name: &str| {
-        let seen = world.observed.get(&object(Kind::Service, name)).unwrap();
-        seen.status["conditions"][0]["type"] == BOUND
-    };
-    assert!(holds("a") && holds("c") && !holds("bad"));
-    let tried = |world: &World| {
-        let requests = world.requests.lock();
-        requests
-            .iter()
-            .filter(|(uri, _)| uri.contains("/bad/"))
-            .count()
-    };
-    assert_eq!(tried(&world), 5);
-    pass(80).await;
-    assert_eq!(tried(&world), 10);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_kind_that_may_not_be_written_is_told_once_and_tried_by_one_object() {
-    let (open, is_open) = watch::channel(false);
-    let script = move |_: &str, _: u64| {
-        (!*is_open.borrow()).then(|| {
-            json!({"kind": "Status", "code": 403, "reason": "Forbidden",
-                "message": "services \"a\" is forbidden: User \"u\" cannot patch resource \"services/status\""})
-        })
-    };
-    let mut world = world(Arc::new(script));
-    let names: Vec<String> = (0..200).map(|number| format!("s{number}")).collect();
-    for name in &names {
-        world
-            .observed
-            .set(object(Kind::Service, name), Some(seen(1, json!({}))));
-    }
-    let rows: Vec<(&str, StatusRow)> = names
-        .iter()
-        .map(|name| (name.as_str(), row(&[(BOUND, "m")])))
-        .collect();
-    world.publish(&rows);
-    pass(300).await;
-    // At most what was under way, and then a few probes.
-    assert!(world.sent() <= 25, "{}", world.sent());
-    let told = world.findings.recv().await.unwrap();
-    assert!(
-        matches!(&told[..], [Input::SourceFindings(_, all)] if all[0].code == "kube-write-forbidden")
-    );
-    open.send_replace(true);
-    pass(700).await;
-    let holds = |name: &String| {
-        let seen = world.observed.get(&object(Kind::Service, name)).unwrap();
-        seen.status["conditions"][0]["type"] == BOUND
-    };
-    assert!(names.iter().all(holds));
-    let told = world.findings.recv().await.unwrap();
-    assert!(matches!(&told[..], [Input::SourceFindings(_, all)] if all.is_empty()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -585,52 +316,6 @@ async fn where_two_disagree_ours_is_repeated_ever_more_seldom() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_kind_without_status_subresource_is_told_once_and_tried_by_one_object() {
-    let script = |_: &str, _: u64| {
-        Some(
-            json!({"kind": "Status", "code": 404, "reason": "NotFound", "details": {},
-            "message": "the server could not find the requested resource"}),
-        )
-    };
-    let mut world = world(Arc::new(script));
-    let names: Vec<String> = (0..50).map(|number| format!("s{number}")).collect();
-    for name in &names {
-        world
-            .observed
-            .set(object(Kind::Service, name), Some(seen(1, json!({}))));
-    }
-    let rows: Vec<(&str, StatusRow)> = names
-        .iter()
-        .map(|name| (name.as_str(), row(&[(BOUND, "m")])))
-        .collect();
-    world.publish(&rows);
-    pass(60).await;
-    let sent = world.sent();
-    pass(1_200).await;
-    assert!(world.sent() - sent <= 6, "{} {sent}", world.sent());
-    let told = world.findings.recv().await.unwrap();
-    assert!(
-        matches!(&told[..], [Input::SourceFindings(_, all)] if all[0].code == "kube-status-not-served")
-    );
-    assert!(world.findings.try_recv().is_err());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_write_that_panics_is_tried_again() {
-    let script = |_: &str, count: u64| {
-        assert!(count > 1, "the first write panics on purpose");
-        None
-    };
-    let mut world = world(Arc::new(script));
-    world
-        .observed
-        .set(object(Kind::Service, "a"), Some(seen(1, json!({}))));
-    world.publish(&[("a", row(&[(BOUND, "m")]))]);
-    pass(30).await;
-    assert_eq!(world.sent(), 2);
-}
-
-#[tokio::test(start_paused = true)]
 async fn findings_name_no_generation_that_they_may_not_be_of() {
     let world = world(Arc::new(|_, _| None));
     let service = object(Kind::Service, "a");
@@ -651,4 +336,39 @@ async fn findings_name_no_generation_that_they_may_not_be_of() {
         (1, &json!(TYPE_FINDINGS))
     );
     assert!(condition.get("observedGeneration").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_written_to_what_belongs_to_another_control_plane() {
+    let world = world(Arc::new(|_, _| None));
+    let gateway = object(Kind::Gateway, "a");
+    let finding = Finding::new("wp-not-ready", Severity::Error, gateway.clone(), "m", "f");
+    let publish = |is_foreign: bool| {
+        let snapshot = Snapshot {
+            findings: [finding.clone()].into_iter().collect(),
+            foreign: is_foreign.then(|| gateway.clone()).into_iter().collect(),
+            ..Snapshot::default()
+        };
+        world.snapshots.send_replace(Some(Arc::new(snapshot)));
+    };
+    let says = || {
+        let seen = world.observed.get(&gateway).unwrap();
+        seen.status["conditions"][0]["type"] == TYPE_FINDINGS
+    };
+    world
+        .observed
+        .set(gateway.clone(), Some(seen(1, json!({}))));
+    publish(true);
+    pass(30).await;
+    assert_eq!(world.sent(), 0);
+    publish(false);
+    pass(30).await;
+    assert!(world.sent() == 1 && says());
+    // What was written stays: it is the other one's to replace, whatever it says.
+    publish(true);
+    pass(30).await;
+    let theirs = json!({"conditions": [written(TYPE_FINDINGS, "theirs")]});
+    world.observed.set(gateway.clone(), Some(seen(9, theirs)));
+    pass(100).await;
+    assert_eq!(world.sent(), 1);
 }

@@ -64,7 +64,7 @@ impl<'a> Doc<'a> {
         if let (Err(invalid), false) = (&body, is_policy(self.kind)) {
             let (kind, reason) = (self.kind, &invalid.reason);
             // Stages read nothing but metadata of these, which is read as far as it goes.
-            let message = if matches!(kind, Kind::Namespace | Kind::Node) {
+            let message = if is_read_by_metadata(kind) {
                 arcstr::format!("This field of the {kind} cannot be read and is ignored: {reason}")
             } else {
                 arcstr::format!("This {kind} cannot be read, so it has no effect: {reason}")
@@ -195,6 +195,17 @@ impl<'a> Doc<'a> {
         self.note("unknown-field", Severity::Warning, clip(path), message, fix);
         Ok(())
     }
+}
+
+/// Whether stages read nothing but metadata of a kind.
+fn is_read_by_metadata(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Namespace
+            | Kind::Node
+            | Kind::MutatingWebhookConfiguration
+            | Kind::ValidatingWebhookConfiguration
+    )
 }
 
 /// An invalid field.

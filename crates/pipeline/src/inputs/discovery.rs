@@ -2,19 +2,18 @@
 //!
 //! A function of the current objects alone: what is hidden is kept aside, so that a changed
 //! namespace label or mesh config brings it back. Source: spec/workload-discovery.md §0.1,
-//! spec/control-plane.md §8.6.
+//! spec/gateway-api.md §0, spec/control-plane.md §8.6 and §8.7.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use flow::Table;
 use model::input::{LabelSelector, MeshConfig, Namespace, is_selected};
+use model::labels::LABEL_REVISION;
+use model::ownership::Revisions;
 use model::{Finding, Kind, Meta, ObjectKey, ObjectRef, Parsed, Severity, Str};
 
 use super::Edits;
-
-/// Label that names the control plane that an Istio object is for.
-const LABEL_REVISION: &str = "istio.io/rev";
 
 /// Why an object is hidden.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +43,8 @@ pub(super) struct Discovery {
     by_namespace: BTreeMap<Str, usize>,
     /// Objects hidden by their revision.
     by_revision: BTreeMap<(Kind, ObjectKey), Str>,
+    /// Those that a batch hid so, or brought back.
+    revised: BTreeMap<(Kind, ObjectKey), bool>,
     findings_changed: bool,
 }
 
@@ -133,7 +134,8 @@ impl Discovery {
     /// Why an object is hidden, if it is.
     fn reason(&self, kind: Kind, meta: &Meta) -> Option<Reason> {
         let ns = &meta.key.ns;
-        let is_seen = *ns == self.system_namespace || self.selected.contains(ns);
+        let is_seen =
+            !kind.is_namespaced() || *ns == self.system_namespace || self.selected.contains(ns);
         if !self.selectors.is_empty() && !is_seen {
             return Some(Reason::Namespace);
         }
@@ -200,7 +202,9 @@ impl Discovery {
                 }
             }
             Some(Reason::Revision(_)) => {
-                self.by_revision.remove(&(kind, key.clone()));
+                let at = (kind, key.clone());
+                self.by_revision.remove(&at);
+                self.revised.insert(at, false);
                 self.findings_changed = true;
             }
             None => {}
@@ -213,7 +217,8 @@ impl Discovery {
             }
             Some(Reason::Revision(revision)) => {
                 let at = (kind, key.clone());
-                self.by_revision.insert(at, revision.clone());
+                self.by_revision.insert(at.clone(), revision.clone());
+                self.revised.insert(at, true);
                 self.findings_changed = true;
             }
             None => {}
@@ -225,9 +230,17 @@ impl Discovery {
         std::mem::take(&mut self.findings_changed)
     }
 
+    /// Objects that became, or are no longer, hidden by their revision since the last call.
+    pub(super) fn take_revised(&mut self) -> BTreeMap<(Kind, ObjectKey), bool> {
+        std::mem::take(&mut self.revised)
+    }
+
     /// One finding per namespace that is not selected and has objects, and one per object of
     /// another revision.
-    pub(super) fn findings(&self) -> impl Iterator<Item = Finding> + '_ {
+    pub(super) fn findings<'a>(
+        &'a self,
+        revisions: &'a Revisions,
+    ) -> impl Iterator<Item = Finding> + 'a {
         let namespaces = self.by_namespace.keys().map(|ns| {
             Finding::new(
                 "object-not-discovered",
@@ -239,15 +252,22 @@ impl Discovery {
             .at("metadata.labels")
         });
         let objects = self.by_revision.iter().map(|((kind, key), revision)| {
+            let ours = &self.revision;
+            let message = if revisions.has_tag(revision) {
+                format!(
+                    "The object names {revision}, a tag of this control plane's revision {ours}; objects other than Gateways must name the revision itself, so it is not applied"
+                )
+            } else {
+                format!(
+                    "The object is for revision {revision}; this control plane has revision {ours} and does not apply it"
+                )
+            };
             Finding::new(
                 "object-other-revision",
                 Severity::Info,
                 ObjectRef::new(*kind, key.clone()),
-                format!(
-                    "The object is for revision {revision}; this control plane has revision {} and does not apply it",
-                    self.revision
-                ),
-                "Remove the label istio.io/rev, or set it to this revision",
+                message,
+                format!("Remove the label {LABEL_REVISION}, or set it to {ours} if the object is for this control plane"),
             )
             .at(format!("metadata.labels[{LABEL_REVISION}]"))
         });
@@ -255,18 +275,40 @@ impl Discovery {
     }
 }
 
-/// Kinds that no selector hides.
+/// Kinds that nothing hides.
 fn is_always_seen(kind: Kind) -> bool {
-    !kind.is_namespaced() || kind == Kind::MeshConfig
+    !is_revised(kind) && (!kind.is_namespaced() || kind == Kind::MeshConfig)
 }
 
-/// Kinds that belong to one control plane of several.
+/// Kinds that belong to one control plane of several: configuration, except Gateways, whose proxies
+/// every control plane serves.
 fn is_revised(kind: Kind) -> bool {
-    matches!(
-        kind,
-        Kind::ServiceEntry
-            | Kind::WorkloadEntry
-            | Kind::AuthorizationPolicy
-            | Kind::PeerAuthentication
-    )
+    match kind {
+        Kind::GatewayClass
+        | Kind::ListenerSet
+        | Kind::BackendTlsPolicy
+        | Kind::HttpRoute
+        | Kind::GrpcRoute
+        | Kind::TcpRoute
+        | Kind::TlsRoute
+        | Kind::ReferenceGrant
+        | Kind::AuthorizationPolicy
+        | Kind::PeerAuthentication
+        | Kind::RequestAuthentication
+        | Kind::VirtualService
+        | Kind::DestinationRule
+        | Kind::ServiceEntry
+        | Kind::WorkloadEntry => true,
+        Kind::Gateway
+        | Kind::Namespace
+        | Kind::Node
+        | Kind::Pod
+        | Kind::Service
+        | Kind::EndpointSlice
+        | Kind::Secret
+        | Kind::ConfigMap
+        | Kind::MutatingWebhookConfiguration
+        | Kind::ValidatingWebhookConfiguration
+        | Kind::MeshConfig => false,
+    }
 }

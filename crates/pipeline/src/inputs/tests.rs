@@ -8,6 +8,7 @@
 )]
 
 use model::object::Input;
+use model::ownership::{MyTags, Revisions};
 use model::parse::{Recognised, recognise};
 use model::{Kind, Object, ObjectKey};
 use serde_json::{Value, json};
@@ -55,7 +56,7 @@ fn pods(inputs: &Inputs) -> Vec<String> {
 
 fn codes(inputs: &Inputs) -> Vec<String> {
     let one = |f: model::Finding| format!("{} {} {}", f.code, f.object.kind, f.object.key);
-    inputs.findings().map(one).collect()
+    inputs.findings(&Revisions::All).map(one).collect()
 }
 
 #[test]
@@ -184,4 +185,30 @@ fn objects_of_another_revision_are_seen_only_by_a_control_plane_without_one() {
     inputs.apply(vec![policy("x")]);
     assert_eq!(inputs.authorization_policies.len(), 1);
     assert_eq!(codes(&inputs), Vec::<String>::new());
+}
+
+#[test]
+fn who_names_a_tag_is_told_that_only_the_revision_counts() {
+    let revisions = Revisions::Of(MyTags {
+        revision: "x".into(),
+        tags: ["prod".into()].into(),
+        is_default: false,
+    });
+    for (named, says_tag) in [("prod", true), ("other", false)] {
+        let mut inputs = Inputs::new("x".into(), "system".into());
+        let changes = inputs.apply(vec![policy(named)]);
+        let at = (Kind::AuthorizationPolicy, ObjectKey::new("a", "p"));
+        assert_eq!(changes.revised, [(at, true)].into());
+        let all: Vec<_> = inputs.findings(&revisions).collect();
+        let [finding] = all.as_slice() else {
+            panic!("{all:?}")
+        };
+        assert_eq!(finding.code, "object-other-revision");
+        assert_eq!(
+            finding.message.contains("a tag of"),
+            says_tag,
+            "{finding:?}"
+        );
+        assert!(finding.fix.contains("set it to x"), "{finding:?}");
+    }
 }

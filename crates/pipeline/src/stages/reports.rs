@@ -300,6 +300,7 @@ impl Stages {
                 route_parents: self.route_parents.view(),
                 waypoints,
                 gateway_classes: inputs.gateway_classes.view(),
+                revisions: self.ownership.view(),
                 mesh,
             }
         );
@@ -308,6 +309,8 @@ impl Stages {
             route_parents: self.route_parents.view(),
             services: self.services.view(),
             service_objects: inputs.services.view(),
+            revisions: self.ownership.view(),
+            namespaces: inputs.namespaces.view(),
             workloads: self.workloads.view(),
         };
         let of_gateways = update!(
@@ -372,6 +375,8 @@ macro_rules! notes {
 
 notes!(
     mesh,
+    ownership,
+    foreign_gateways,
     node_localities,
     network_gateways,
     waypoints,

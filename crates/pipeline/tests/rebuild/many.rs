@@ -22,7 +22,7 @@ use crate::world::{Edit, World};
 const CASES: u64 = 20_000;
 
 /// What is written first, and how much of it at most.
-const EARLY: [(Kind, u64); 19] = [
+const EARLY: [(Kind, u64); 21] = [
     (Kind::Namespace, 3),
     (Kind::MeshConfig, 1),
     (Kind::Node, 1),
@@ -42,10 +42,12 @@ const EARLY: [(Kind, u64); 19] = [
     (Kind::VirtualService, 1),
     (Kind::DestinationRule, 1),
     (Kind::RequestAuthentication, 1),
+    (Kind::MutatingWebhookConfiguration, 1),
+    (Kind::ValidatingWebhookConfiguration, 1),
 ];
 
 /// What is edited then, as often as it stands here.
-const EDITED: [Kind; 23] = [
+const EDITED: [Kind; 25] = [
     Kind::Pod,
     Kind::Pod,
     Kind::Pod,
@@ -69,6 +71,8 @@ const EDITED: [Kind; 23] = [
     Kind::VirtualService,
     Kind::DestinationRule,
     Kind::RequestAuthentication,
+    Kind::MutatingWebhookConfiguration,
+    Kind::ValidatingWebhookConfiguration,
 ];
 
 /// Random numbers that a seed determines.
@@ -314,6 +318,7 @@ fn equal(a: &Snapshot, b: &Snapshot) -> bool {
         && a.address_index == b.address_index
         && a.findings == b.findings
         && a.statuses == b.statuses
+        && a.foreign == b.foreign
         && a.waypoints == b.waypoints
         && a.mesh == b.mesh
         && a.pods == b.pods

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use crate::objects::{self, Choices};
 
 /// Kinds as often as they should be edited.
-const EDITED: [Kind; 42] = [
+const EDITED: [Kind; 44] = [
     Kind::Service,
     Kind::Service,
     Kind::Service,
@@ -57,6 +57,8 @@ const EDITED: [Kind; 42] = [
     Kind::GrpcRoute,
     Kind::TcpRoute,
     Kind::TlsRoute,
+    Kind::MutatingWebhookConfiguration,
+    Kind::ValidatingWebhookConfiguration,
 ];
 
 /// One edit.

@@ -88,7 +88,10 @@ where
         .initial_connection_window_size(WINDOW_BYTES)
         .serve_connection(io, hyper::service::service_fn(service));
     tokio::pin!(connection);
-    let (reason, grace) = tokio::select! {
+    let (limits, brief) = (with.limits, (FLOOD_GRACE, END_GRACE));
+    let usual = (limits.grace, END_GRACE);
+    // Streams may live for the first of the times, and then end within the second.
+    let (reason, (grace, last)) = tokio::select! {
         ended = connection.as_mut() => {
             if let Err(error) = ended {
                 debug!(peer = %addr, %error, "connection ended");
@@ -100,11 +103,12 @@ where
             with.metrics.connections_closed.with_label_values(&["evicted"]).inc();
             return;
         }
-        () = flooded.cancelled() => ("flood", FLOOD_GRACE),
-        () = unknown.cancelled() => ("unauthenticated", FLOOD_GRACE),
-        () = idle(&mut watched, with.limits.idle) => ("idle", with.limits.grace),
-        () = tokio::time::sleep(jittered(with.limits.age_max)) => ("age", with.limits.grace),
-        () = leaving(&with) => ("shutdown", Duration::ZERO),
+        () = flooded.cancelled() => ("flood", brief),
+        () = unknown.cancelled() => ("unauthenticated", brief),
+        () = idle(&mut watched, limits.idle) => ("idle", usual),
+        () = tokio::time::sleep(jittered(limits.age_max)) => ("age", usual),
+        // Requests had no time yet to get their answers, streams all of it.
+        () = leaving(&with) => ("shutdown", (Duration::ZERO, limits.last_answers)),
     };
     debug!(peer = %addr, reason, "connection is asked to go");
     let closed = &with.metrics.connections_closed;
@@ -116,7 +120,7 @@ where
     {
         // A stream that ends with a status tells its client more than one that is cut.
         going.0.cancel();
-        let _ = tokio::time::timeout(END_GRACE, connection).await;
+        let _ = tokio::time::timeout(last, connection).await;
     }
 }
 

@@ -20,8 +20,21 @@ pub fn tls_config(
     authority: &Authority,
     serving: &Issued,
 ) -> Result<Arc<rustls::ServerConfig>, CaError> {
+    tls_config_of(authority, serving, aws_lc_rs::default_provider())
+}
+
+/// The same with other cryptography: a version that `provider` has no cipher suite of is not
+/// offered.
+///
+/// # Errors
+/// When certificate and key do not go together, or no cipher suite is left.
+pub fn tls_config_of(
+    authority: &Authority,
+    serving: &Issued,
+    provider: rustls::crypto::CryptoProvider,
+) -> Result<Arc<rustls::ServerConfig>, CaError> {
     let crypto = |error: rustls::Error| CaError::Crypto(error.to_string());
-    let provider = Arc::new(aws_lc_rs::default_provider());
+    let provider = Arc::new(provider);
     let verifier = SpiffeClientVerifier::watching(authority, ClientAuth::Optional, &provider);
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])

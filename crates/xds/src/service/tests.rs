@@ -41,6 +41,9 @@ use crate::server::{Limits, ServerConfig, ServerError, serve, tls_config};
 use crate::session::tests::{envoy, mesh, ztunnel};
 
 mod attacks;
+mod bounds;
+mod callers;
+mod ending;
 
 const HOST: &str = "istiod.istio-system.svc";
 const HOUR: Duration = Duration::from_secs(3600);
@@ -324,35 +327,6 @@ fn strings(text: &str) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
-#[tokio::test]
-async fn ztunnel_with_a_certificate_gets_and_keeps_the_mesh() {
-    let world = world(Some(mesh("a b", ""))).await;
-    let mut ads = world.ztunnel().await;
-    ads.send(address()).await;
-    assert_eq!(ads.next().await, (strings("a b"), vec![]));
-    world.snapshots.send_replace(Some(mesh("b=2", "")));
-    assert_eq!(ads.next().await, (strings("b"), strings("a")));
-    world
-        .until(|all| {
-            all.iter().any(|c| {
-                c.types
-                    .iter()
-                    .any(|t| SyncState::of(t) == SyncState::Synced)
-            })
-        })
-        .await;
-    let connection = world.connections.list().remove(0);
-    assert_eq!(connection.id, "ztunnel-x.istio-system-1");
-    assert_eq!(
-        connection.peer.identity,
-        Some(SpiffeId::new("cluster.local", "istio-system", "ztunnel"))
-    );
-    assert_eq!(world.metrics.pushes.with_label_values(&["wds"]).get(), 2);
-    assert_eq!(world.metrics.xds.with_label_values(&["unknown"]).get(), 1);
-    drop(ads);
-    world.until(<[_]>::is_empty).await;
-}
-
 type Headers<'a> = &'a [(&'static str, &'a str)];
 
 /// Opens a stream with these headers and without a certificate.
@@ -389,247 +363,32 @@ impl World {
 }
 
 #[tokio::test]
-async fn token_without_a_certificate_is_enough_and_neither_is_nothing() {
-    let world = world(Some(mesh("a", ""))).await;
-    let channel = world.channel(None).await.unwrap();
-    let good = world.token("istio-system/ztunnel", Some("ztunnel-x"), "istio-ca");
-    let other_pod = world.token("istio-system/ztunnel", Some("ztunnel-y"), "istio-ca");
-    let other_audience = world.token("istio-system/ztunnel", None, "api");
-    let app = world.token("app/ztunnel", None, "istio-ca");
-    let bearer = |token: &str| format!("Bearer {token}");
-    let [good, other_pod, other_audience, app] =
-        [good, other_pod, other_audience, app].map(|token| bearer(&token));
-    let lower = good.replace("Bearer", "bearer");
-    let local = [
-        ("authorization", good.as_str()),
-        ("clusterid", "Kubernetes"),
-    ];
-    let foreign = [("authorization", good.as_str()), ("clusterid", "other")];
-    let cases: [(&str, Headers<'_>, Result<(), Code>); 10] = [
-        ("token", &[("authorization", &good)], Ok(())),
-        ("token and cluster", &local, Ok(())),
-        ("nothing", &[], Err(Code::Unauthenticated)),
-        (
-            "lower case",
-            &[("authorization", &lower)],
-            Err(Code::Unauthenticated),
-        ),
-        (
-            "basic",
-            &[("authorization", "Basic eDp5")],
-            Err(Code::Unauthenticated),
-        ),
-        (
-            "garbage",
-            &[("authorization", "Bearer a.b.c")],
-            Err(Code::Unauthenticated),
-        ),
-        (
-            "audience",
-            &[("authorization", &other_audience)],
-            Err(Code::Unauthenticated),
-        ),
-        ("unknown cluster", &foreign, Err(Code::Unauthenticated)),
-        (
-            "other pod",
-            &[("authorization", &other_pod)],
-            Err(Code::PermissionDenied),
-        ),
-        (
-            "other namespace",
-            &[("authorization", &app)],
-            Err(Code::PermissionDenied),
-        ),
-    ];
-    for (case, headers, expected) in cases {
-        let found = match with_headers(channel.clone(), headers).await {
-            // Who is not known learns so before the headers of the response.
-            Err(status) => {
-                assert_eq!(status.code(), Code::Unauthenticated, "{case}: {status}");
-                assert_eq!(status.message(), "authentication failure", "{case}");
-                Err(status.code())
-            }
-            Ok(mut ads) => {
-                ads.send(address()).await;
-                ads.receive()
-                    .await
-                    .map(|_| ())
-                    .map_err(|status| status.code())
-            }
-        };
-        assert_eq!(found, expected, "{case}");
-    }
-    let refused = |reason| {
-        world
-            .metrics
-            .identity_refused
-            .with_label_values(&[reason])
-            .get()
-    };
-    assert_eq!((refused("pod"), refused("namespace")), (1, 1));
-}
-
-/// Sends bytes of a handshake that never goes on.
-async fn dawdle(addr: SocketAddr) -> TcpStream {
-    let mut stream = TcpStream::connect(addr).await.unwrap();
-    stream.write_all(&[0x16, 0x03, 0x01]).await.unwrap();
-    stream
-}
-
-#[tokio::test]
-async fn half_open_handshakes_keep_nobody_out_and_are_bounded() {
-    let limits = Limits {
-        guests_max: 8,
-        ..Limits::default()
-    };
-    let world = limited(Some(mesh("a", "")), limits).await;
-    let mut known = world.ztunnel().await;
-    known.send(address()).await;
-    assert_eq!(known.next().await.0, ["a"]);
-    let mut slow = Vec::new();
-    for _ in 0..100 {
-        slow.push(dawdle(world.tls).await);
-    }
-    let mut late = world.ztunnel().await;
-    late.send(address()).await;
-    assert_eq!(late.next().await.0, ["a"]);
-    // Those who came first were sent away, and those who had proven themselves were not.
-    let closed = tokio::time::timeout(PATIENCE, slow[0].read(&mut [0; 64])).await;
-    assert!(matches!(closed, Ok(Ok(0) | Err(_))), "{closed:?}");
-    world.snapshots.send_replace(Some(mesh("a b", "")));
-    assert_eq!(known.next().await.0, ["b"]);
-    let evicted = world
-        .metrics
-        .connections_closed
-        .with_label_values(&["evicted"]);
-    assert!(evicted.get() >= 90, "{}", evicted.get());
-}
-
-#[tokio::test]
-async fn handshake_and_idle_time_are_bounded() {
-    let limits = Limits {
-        handshake: Duration::from_secs(3),
-        idle: Duration::from_secs(1),
-        ..Limits::default()
-    };
-    let world = limited(Some(mesh("a", "")), limits).await;
-    let mut slow = dawdle(world.tls).await;
-    let closed = tokio::time::timeout(PATIENCE, slow.read(&mut [0; 64])).await;
-    assert!(matches!(closed, Ok(Ok(0) | Err(_))), "{closed:?}");
-    // One with a stream stays; one without is asked to go.
-    let mut busy = world.ztunnel().await;
-    busy.send(address()).await;
-    assert_eq!(busy.next().await.0, ["a"]);
-    let _idle = world.channel(None).await.unwrap();
-    let closed = |reason| {
-        world
-            .metrics
-            .connections_closed
-            .with_label_values(&[reason])
-            .get()
-    };
-    let wait = async {
-        while closed("idle") == 0 {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, wait)
-        .await
-        .expect("nobody is asked to go");
-    world.snapshots.send_replace(Some(mesh("a b", "")));
-    assert_eq!(busy.next().await.0, ["b"]);
-    assert_eq!((closed("handshake_timeout"), closed("idle")), (1, 1));
-    assert_eq!(world.connections.len(), 1);
-}
-
-#[tokio::test]
-async fn old_connection_is_asked_to_go_and_its_streams_live_for_the_grace_only() {
-    let limits = Limits {
-        age_max: Duration::from_secs(2),
-        grace: Duration::from_millis(500),
-        ..Limits::default()
-    };
-    let world = limited(Some(mesh("a", "")), limits).await;
+async fn ztunnel_with_a_certificate_gets_and_keeps_the_mesh() {
+    let world = world(Some(mesh("a b", ""))).await;
     let mut ads = world.ztunnel().await;
     ads.send(address()).await;
-    assert_eq!(ads.next().await.0, ["a"]);
-    assert!(ads.receive().await.is_err());
-    world.until(<[_]>::is_empty).await;
-    let closed = world.metrics.connections_closed.with_label_values(&["age"]);
-    assert_eq!(closed.get(), 1);
-    let mut again = world.ztunnel().await;
-    again.send(address()).await;
-    assert_eq!(again.next().await.0, ["a"]);
-}
-
-#[tokio::test]
-async fn claims_that_do_not_match_are_refused() {
-    let world = world(Some(mesh("a", ""))).await;
-    let node = |id: &str| first(id, Address.type_url());
-    let long = format!("ztunnel~{}", "x".repeat(2000));
-    let no_node = DeltaDiscoveryRequest {
-        node: None,
-        ..address()
-    };
-    let cases = [
-        (
-            "no node",
-            "istio-system/ztunnel",
-            no_node,
-            Code::InvalidArgument,
-        ),
-        (
-            "no id",
-            "istio-system/ztunnel",
-            node(""),
-            Code::InvalidArgument,
-        ),
-        (
-            "garbage",
-            "istio-system/ztunnel",
-            node("\u{1}~~~\u{7f}~"),
-            Code::InvalidArgument,
-        ),
-        (
-            "long id",
-            "istio-system/ztunnel",
-            node(&long),
-            Code::InvalidArgument,
-        ),
-        (
-            "not ztunnel",
-            "istio-system/app",
-            address(),
-            Code::PermissionDenied,
-        ),
-        (
-            "other namespace",
-            "app/ztunnel",
-            address(),
-            Code::PermissionDenied,
-        ),
-        (
-            "waypoint elsewhere",
-            "app/wp",
-            node("waypoint~1.1.1.1~wp.b~d"),
-            Code::PermissionDenied,
-        ),
-    ];
-    let cases_count = cases.len() as u64;
-    for (case, account, request, code) in cases {
-        let mut ads = ads(world.channel(Some(account)).await.unwrap())
-            .await
-            .unwrap();
-        ads.send(request).await;
-        assert_eq!(ads.receive().await.unwrap_err().code(), code, "{case}");
-    }
-    assert!(world.connections.is_empty());
-    let refused = |code| world.metrics.refused.with_label_values(&[code]).get();
+    assert_eq!(ads.next().await, (strings("a b"), vec![]));
+    world.snapshots.send_replace(Some(mesh("b=2", "")));
+    assert_eq!(ads.next().await, (strings("b"), strings("a")));
+    world
+        .until(|all| {
+            all.iter().any(|c| {
+                c.types
+                    .iter()
+                    .any(|t| SyncState::of(t) == SyncState::Synced)
+            })
+        })
+        .await;
+    let connection = world.connections.list().remove(0);
+    assert_eq!(connection.id, "ztunnel-x.istio-system-1");
     assert_eq!(
-        refused("InvalidArgument") + refused("PermissionDenied"),
-        cases_count
+        connection.peer.identity,
+        Some(SpiffeId::new("cluster.local", "istio-system", "ztunnel"))
     );
-    assert!(refused("PermissionDenied") >= 3);
+    assert_eq!(world.metrics.pushes.with_label_values(&["wds"]).get(), 2);
+    assert_eq!(world.metrics.xds.with_label_values(&["unknown"]).get(), 1);
+    drop(ads);
+    world.until(<[_]>::is_empty).await;
 }
 
 #[tokio::test]
@@ -684,27 +443,6 @@ async fn garbage_troubles_nobody_else() {
 }
 
 #[tokio::test]
-async fn streams_are_refused_before_the_first_snapshot_and_beyond_the_limit() {
-    let world = world(None).await;
-    let channel = world.channel(Some("istio-system/ztunnel")).await.unwrap();
-    assert_eq!(
-        ads(channel.clone()).await.err().unwrap().code(),
-        Code::Unavailable
-    );
-    world.snapshots.send_replace(Some(mesh("", "")));
-    let mut open = Vec::new();
-    for _ in 0..8 {
-        open.push(ads(channel.clone()).await.unwrap());
-    }
-    assert_eq!(
-        ads(channel.clone()).await.err().unwrap().code(),
-        Code::ResourceExhausted
-    );
-    open[0].send(address()).await;
-    assert_eq!(open[0].next().await, (vec![], vec![]));
-}
-
-#[tokio::test]
 async fn class_is_reported_with_its_first_and_last_stream() {
     let mut world = world(Some(mesh("", ""))).await;
     let channel = world.channel(Some("app/wp")).await.unwrap();
@@ -740,87 +478,4 @@ async fn class_is_reported_with_its_first_and_last_stream() {
         Some(Report::Interest(class, false))
     );
     assert!(world.interest.try_recv().is_err());
-}
-
-#[tokio::test]
-async fn plaintext_is_for_the_loopback_only_and_needs_no_certificate() {
-    let world = world(Some(mesh("a", ""))).await;
-    let mut ads = ads(connect(Connector(world.plaintext, None)).await.unwrap())
-        .await
-        .unwrap();
-    ads.send(address()).await;
-    assert_eq!(ads.next().await.0, ["a"]);
-    assert_eq!(world.connections.list()[0].peer.identity, None);
-
-    let open = TcpListener::bind("0.0.0.0:0").await.unwrap();
-    let (_snapshots, snapshots) = watch::channel(None);
-    let service = AdsService::new(Deps {
-        snapshots,
-        node_reader: Arc::new(Reader),
-        interest: mpsc::channel(1).0,
-        connections: Arc::default(),
-        metrics: Arc::clone(&world.metrics),
-        authenticator: authenticator(&world.issuer, &world.ahead),
-        identity: IdentityPolicy::default(),
-        cache: Arc::default(),
-        streams_max: 1,
-        streams_per_second: 1,
-        shutdown: CancellationToken::new(),
-    });
-    let config = ServerConfig {
-        tls: None,
-        plaintext: Some((open, Routes::new(service))),
-        limits: Limits::default(),
-    };
-    let result = serve(config, Arc::clone(&world.metrics), CancellationToken::new()).await;
-    assert!(
-        matches!(result, Err(ServerError::NotLoopback(_))),
-        "{result:?}"
-    );
-}
-
-#[tokio::test]
-async fn shutdown_ends_streams_with_unavailable_and_then_the_server() {
-    let world = world(Some(mesh("a", ""))).await;
-    let mut ads = world.ztunnel().await;
-    ads.send(address()).await;
-    assert_eq!(ads.next().await.0, ["a"]);
-    world.shutdown.cancel();
-    assert_eq!(ads.receive().await.unwrap_err().code(), Code::Unavailable);
-    drop(ads);
-    let ended = tokio::time::timeout(PATIENCE, world.server).await;
-    ended.expect("the server does not end").unwrap().unwrap();
-}
-
-/// A mesh of one resource of this many bytes.
-fn heavy(bytes: usize) -> Arc<Snapshot> {
-    let payload = vec![7; bytes];
-    let resource = EncodedResource::new("heavy".into(), Address.type_url(), &payload, vec![]);
-    Arc::new(Snapshot {
-        addresses: [resource].into_iter().collect(),
-        ..Snapshot::default()
-    })
-}
-
-#[tokio::test]
-async fn responses_go_out_up_to_the_limit_and_beyond_it_the_stream_says_so() {
-    const ENVELOPE_BYTES: usize = 1024;
-    let world = world(Some(heavy(ENCODE_BYTES_MAX - ENVELOPE_BYTES))).await;
-    let mut ads = world.ztunnel().await;
-    ads.send(address()).await;
-    assert_eq!(ads.next().await.0, ["heavy"]);
-    world
-        .snapshots
-        .send_replace(Some(heavy(ENCODE_BYTES_MAX + 1)));
-    assert_eq!(
-        ads.receive().await.unwrap_err().code(),
-        Code::ResourceExhausted
-    );
-    let failed = world.metrics.pushes.with_label_values(&["wds_senderr"]);
-    assert_eq!(failed.get(), 1);
-    // Nobody else pays for it.
-    world.snapshots.send_replace(Some(mesh("a", "")));
-    let mut other = world.ztunnel().await;
-    other.send(address()).await;
-    assert_eq!(other.next().await.0, ["a"]);
 }

@@ -214,3 +214,70 @@ async fn an_object_that_is_nested_too_deeply_costs_only_itself() {
     assert_eq!(["a", "b", "c"].map(invalid), [false, true, true]);
     assert_eq!(world.state(Kind::Pod), Some(KindState::Watching));
 }
+
+#[tokio::test(start_paused = true)]
+async fn mesh_config_is_applied_over_the_shared_one_and_networks_are_told() {
+    let own = Arc::new(Mutex::new(json!({"mesh": "trustDomain: own"})));
+    let now = own.clone();
+    let networks = Arc::new(Mutex::new(String::new()));
+    let shared_networks = networks.clone();
+    let answer = move |path: &str, _| {
+        let is_ours = path.starts_with("/api/v1/namespaces/istio-system/configmaps?");
+        let map = |name: &str, data: Value| json!({"metadata": {"name": name, "namespace": "istio-system"}, "data": data});
+        match () {
+            () if !is_ours => usual(path),
+            // Every look is a list, so that the script stays short.
+            () if is_watch(path) => status(410),
+            () => {
+                assert!(!path.contains("metadata.name"), "{path}");
+                let shared = json!({
+                    "mesh": "trustDomain: shared\nrootNamespace: root",
+                    "meshNetworks": *shared_networks.lock(),
+                });
+                let other = json!({"mesh": "rootNamespace: other"});
+                let all = [
+                    map("istio", now.lock().clone()),
+                    map("other", other),
+                    map("shared", shared),
+                ];
+                list("9", None, &all)
+            }
+        }
+    };
+    let mut world = World::start_with(answer, |config| {
+        config.shared_mesh_config = Some("shared".to_owned());
+        config.retry_max = Duration::from_secs(1);
+    });
+    let row = |world: &World| {
+        let key = (Kind::MeshConfig, ObjectKey::new("istio-system", "istio"));
+        let Some(Object::MeshConfig(row)) = world.objects.get(&key) else {
+            return (None, None);
+        };
+        let body = row.ok().unwrap();
+        (body.trust_domain.clone(), body.root_namespace.clone())
+    };
+    let text = |text: &str| Some(model::Str::from(text));
+    world
+        .until("both", |world| row(world) == (text("own"), text("root")))
+        .await;
+    assert!(world.findings.is_empty());
+    *own.lock() = json!({"meshNetworks": "networks: {n1: {}}"});
+    world
+        .until("the shared one", |world| {
+            row(world) == (text("shared"), text("root"))
+        })
+        .await;
+    world
+        .until("a finding", |world| {
+            world.codes() == [("mesh-networks-ignored", "MeshConfig")]
+        })
+        .await;
+    "networks: {n2: {}}".clone_into(&mut networks.lock());
+    world
+        .until("one of each", |world| world.codes().len() == 2)
+        .await;
+    networks.lock().clear();
+    world
+        .until("its own", |world| world.codes().len() == 1)
+        .await;
+}
