@@ -9,11 +9,12 @@ use serde::{Serialize, Serializer};
 
 use crate::Str;
 use crate::finding::ObjectRef;
+use crate::gateway::GatewayController;
 use crate::input::GatewayStatusAddress;
 use crate::names::Kind;
 
 use attachment::GatewayAddressJson;
-pub use attachment::{ListenerStatus, ParentRef, ParentStatus};
+pub use attachment::{AncestorStatus, ListenerStatus, ParentRef, ParentStatus};
 
 /// Field manager of the conditions of Services and ServiceEntries.
 pub const MANAGER_SERVICE: &str = "istio-ambient-service";
@@ -41,6 +42,20 @@ pub const GATEWAY_API_CONDITIONS: [&str; 4] = [
     "InsecureFrontendValidationMode",
     "Programmed",
     "ResolvedRefs",
+];
+
+/// Types of the conditions that an entry of `status.parents` of a route may have of ours: those
+/// that it does not list are to be absent. Source: spec/gateway-api.md §4.1.
+pub const PARENT_CONDITIONS: [&str; 3] = ["Accepted", "ResolvedRefs", "ResolvedWaypoints"];
+
+/// The same of an entry of `status.ancestors` of a policy. Source: spec/gateway-api.md §4.7.
+pub const ANCESTOR_CONDITIONS: [&str; 2] = ["Accepted", "ResolvedRefs"];
+
+/// Controllers that name themselves in entries of `status.ancestors` of ours: for Services and
+/// ServiceEntries, and for Gateways. Source: spec/gateway-api.md §4.7.
+pub const ANCESTOR_CONTROLLERS: [&str; 2] = [
+    GatewayController::Waypoint.name(),
+    GatewayController::Ingress.name(),
 ];
 
 /// The value of a condition.
@@ -126,6 +141,9 @@ pub struct StatusRow {
     /// `status.parents` of a route, in the order in which new entries are written; entries of
     /// this controller that are not listed are to be absent. `None` for other objects.
     pub parents: Option<Vec<ParentStatus>>,
+    /// `status.ancestors` of a policy, in the order in which new entries are written; entries of
+    /// [`ANCESTOR_CONTROLLERS`] that are not listed are to be absent. `None` for other objects.
+    pub ancestors: Option<Vec<AncestorStatus>>,
     /// `status.listeners` of a Gateway or ListenerSet, in the order of its spec; an entry keeps
     /// conditions of types that are not listed.
     pub listeners: Option<Vec<ListenerStatus>>,
@@ -146,6 +164,8 @@ pub struct ObjectStatus {
     pub addresses: Vec<(Str, Str)>,
     /// Parents of a route.
     pub parents: Option<Vec<ParentStatus>>,
+    /// Ancestors of a policy.
+    pub ancestors: Option<Vec<AncestorStatus>>,
     /// Listeners of a Gateway or ListenerSet.
     pub listeners: Option<Vec<ListenerStatus>>,
     /// How many ListenerSets add listeners to a Gateway.
@@ -161,6 +181,7 @@ impl ObjectStatus {
             conditions: Vec::new(),
             addresses: Vec::new(),
             parents: None,
+            ancestors: None,
             listeners: None,
             attached_listener_sets: None,
             gateway_addresses: Vec::new(),
@@ -174,6 +195,9 @@ impl ObjectStatus {
         self.addresses.extend(addresses);
         if row.parents.is_some() {
             self.parents.clone_from(&row.parents);
+        }
+        if row.ancestors.is_some() {
+            self.ancestors.clone_from(&row.ancestors);
         }
         if row.listeners.is_some() {
             self.listeners.clone_from(&row.listeners);
@@ -194,6 +218,7 @@ fn is_silent(row: &StatusRow) -> bool {
     row.conditions.is_empty()
         && none(row.addresses.as_ref())
         && none(row.parents.as_ref())
+        && none(row.ancestors.as_ref())
         && none(row.listeners.as_ref())
         && none(row.gateway_addresses.as_ref())
 }
@@ -239,17 +264,18 @@ struct Allocated<'a> {
 }
 
 /// `{apiVersion, kind, namespace, name[, conditions][, addresses][, listeners][, attachedListenerSets]
-/// [, parents]}`; routes
-/// alone have no conditions of their own.
+/// [, parents][, ancestors]}`; what has parents or ancestors has no conditions of its own.
 impl Serialize for ObjectStatus {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let addressed = !self.addresses.is_empty() || !self.gateway_addresses.is_empty();
+        let has_own = self.parents.is_none() && self.ancestors.is_none();
         let lists = [
-            self.parents.is_none(),
+            has_own,
             addressed,
             self.listeners.is_some(),
             self.attached_listener_sets.is_some(),
             self.parents.is_some(),
+            self.ancestors.is_some(),
         ];
         let fields = 4 + lists.into_iter().filter(|is| *is).count();
         let mut out = serializer.serialize_struct("ObjectStatus", fields)?;
@@ -261,7 +287,7 @@ impl Serialize for ObjectStatus {
         out.serialize_field("kind", self.object.kind.as_str())?;
         out.serialize_field("namespace", self.object.key.ns.as_str())?;
         out.serialize_field("name", self.object.key.name.as_str())?;
-        if self.parents.is_none() {
+        if has_own {
             out.serialize_field("conditions", &self.conditions)?;
         }
         if !self.addresses.is_empty() {
@@ -283,6 +309,9 @@ impl Serialize for ObjectStatus {
         }
         if let Some(parents) = &self.parents {
             out.serialize_field("parents", parents)?;
+        }
+        if let Some(ancestors) = &self.ancestors {
+            out.serialize_field("ancestors", ancestors)?;
         }
         out.end()
     }

@@ -74,6 +74,18 @@ pub struct ParentStatus {
     pub conditions: Vec<Condition>,
 }
 
+/// An entry of `status.ancestors` of a policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AncestorStatus {
+    /// What the policy is about, or a Gateway on the way to it.
+    pub ancestor_ref: ParentRef,
+    /// Who says so: one of [`super::ANCESTOR_CONTROLLERS`].
+    pub controller_name: &'static str,
+    /// Conditions by type.
+    pub conditions: Vec<Condition>,
+}
+
 /// An entry of `status.listeners` of a Gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenerStatus {
