@@ -10,7 +10,7 @@ use flow::{Output, Reads};
 use model::input::{Service, WebhookConfiguration};
 use model::labels::{LABEL_REVISION, LABEL_TAG};
 use model::ownership::{MyTags, REVISION_DEFAULT, Revisions};
-use model::{Finding, Meta, ObjectKey, Parsed, Str};
+use model::{Finding, Kind, Meta, ObjectKey, ObjectRef, Parsed, Severity, Str};
 
 use crate::mesh::MeshDefaults;
 use crate::tables::InputView;
@@ -98,7 +98,29 @@ pub fn derive(
         is_default: false,
     };
     mine.is_default = mine.has(REVISION_DEFAULT) || validates_by_default(&mine, view, reads);
-    Output::one((), Revisions::Of(mine))
+    let notes: Vec<Finding> = tagged_elsewhere(&mine, view, reads).into_iter().collect();
+    Output::one((), Revisions::Of(mine)).with_notes(notes)
+}
+
+/// Who tags another revision as the default one expects it to own what names none; but what is
+/// called `default` keeps that, as in istiod.
+fn tagged_elsewhere(mine: &MyTags, view: &OwnershipView<'_>, reads: &mut Reads) -> Option<Finding> {
+    if mine.revision != REVISION_DEFAULT {
+        return None;
+    }
+    let key = ObjectKey::cluster(DEFAULT_TAG);
+    let row = view.mutating_webhooks.get(reads, &key)?;
+    let (_, other) = tag(&row.meta).filter(|(_, other)| **other != mine.revision)?;
+    let finding = Finding::new(
+        "revision-default-tagged-elsewhere",
+        Severity::Warning,
+        ObjectRef::new(Kind::MutatingWebhookConfiguration, key),
+        format!(
+            "Tag default is revision {other}, but this control plane has revision default: objects without istio.io/rev are ours all the same, and may be those of {other} too"
+        ),
+        "Remove the tag, or give this control plane another revision",
+    );
+    Some(finding.at("metadata.labels[istio.io/rev]"))
 }
 
 /// Whether what names no revision is judged by us, and no tag says that it is another's.

@@ -41,6 +41,7 @@ pub struct Derived<P, K, V, N> {
     /// Only primaries that have a note.
     notes: BTreeMap<P, Vec<N>>,
     notes_generation: u64,
+    runs: u64,
 }
 
 /// A primary, its reads and its output.
@@ -69,6 +70,7 @@ impl<P: Key, K: Key, V: Row, N: PartialEq + Send + Sync + 'static> Derived<P, K,
             claims: HashMap::new(),
             notes: BTreeMap::new(),
             notes_generation: 0,
+            runs: 0,
         }
     }
 
@@ -132,6 +134,7 @@ impl<P: Key, K: Key, V: Row, N: PartialEq + Send + Sync + 'static> Derived<P, K,
         } else {
             primaries.into_iter().map(run).collect()
         };
+        self.runs += runs.len() as u64;
         let mut affected = Vec::new();
         let mut notes_changed = false;
         for (primary, deps, output) in runs {
@@ -162,6 +165,11 @@ impl<P: Key, K: Key, V: Row, N: PartialEq + Send + Sync + 'static> Derived<P, K,
     /// Grows whenever an update changed any note, so that equal generations mean equal notes.
     pub fn notes_generation(&self) -> u64 {
         self.notes_generation
+    }
+
+    /// How many times a primary was derived so far: what edits cost, whatever came of them.
+    pub fn run_count(&self) -> u64 {
+        self.runs
     }
 
     /// Number of primaries that are kept, those that yield nothing included.

@@ -7,7 +7,7 @@ use flow::{Output, Reads, View};
 use model::input::{Gateway, Namespace};
 use model::labels::LABEL_REVISION;
 use model::ownership::{Owner, Revisions};
-use model::{Finding, Kind, ObjectKey, ObjectRef, Severity};
+use model::{Finding, GatewayController, Kind, ObjectKey, ObjectRef, Severity};
 
 use crate::tables::InputView;
 use crate::waypoint::WaypointTable;
@@ -25,7 +25,7 @@ pub struct ForeignGatewayView<'t> {
     pub waypoints: WaypointTable<'t>,
 }
 
-/// A row for a Gateway that is not ours, with a note if its proxies are.
+/// A row for a Gateway that is not ours, with a note if its class is.
 pub fn derive(
     key: &ObjectKey,
     view: &ForeignGatewayView<'_>,
@@ -46,14 +46,19 @@ pub fn derive(
         return Output::none();
     }
     let output = Output::one(key.clone(), ());
-    let waypoint = view.waypoints.get(reads, key);
-    if !waypoint.is_some_and(|waypoint| waypoint.is_mesh_class()) {
+    let row = view.waypoints.get(reads, key);
+    let Some(controller) = row.and_then(|row| row.controller) else {
         return output;
-    }
-    output.with_notes(vec![note(key, owner, revisions)])
+    };
+    output.with_notes(vec![note(key, controller, owner, revisions)])
 }
 
-fn note(key: &ObjectKey, owner: Owner<'_>, revisions: &Revisions) -> Finding {
+fn note(
+    key: &ObjectKey,
+    controller: GatewayController,
+    owner: Owner<'_>,
+    revisions: &Revisions,
+) -> Finding {
     let ours = match revisions {
         Revisions::Of(mine) => mine.revision.as_str(),
         Revisions::All => "",
@@ -66,13 +71,16 @@ fn note(key: &ObjectKey, owner: Owner<'_>, revisions: &Revisions) -> Finding {
             "names no revision, like its namespace, and this control plane's revision {ours} is not the default one"
         ),
     };
+    let left = if controller == GatewayController::Remote {
+        "its status is left to the other control plane, and where it leads is used all the same"
+    } else {
+        "proxies that connect here are served, but its status and deployment are left to the other control plane"
+    };
     Finding::new(
         "gw-other-revision",
         Severity::Info,
         ObjectRef::new(Kind::Gateway, key.clone()),
-        format!(
-            "The Gateway {whose}: proxies that connect here are served, but its status and deployment are left to the other control plane"
-        ),
+        format!("The Gateway {whose}: {left}"),
         format!(
             "Nothing if that one runs; else label the Gateway or its namespace {LABEL_REVISION}={ours}"
         ),

@@ -196,6 +196,22 @@ fn tags_and_the_default_follow_the_labels_of_webhooks_and_services() {
 }
 
 #[test]
+fn a_default_that_is_tagged_elsewhere_is_told_by_who_is_called_default() {
+    let cases = [
+        ("default", "default=stable", 1),
+        ("", "default=stable", 1),
+        ("default", "default=default", 0),
+        ("canary", "default=stable", 0),
+    ];
+    for (revision, tag, wanted) in cases {
+        let mut inputs = Inputs::new(revision);
+        inputs.put(&format!("istio-revision-tag-default {tag}"));
+        let output = ownership::derive(&(), &inputs.view(), &mut Reads::detached());
+        assert_eq!(output.notes.len(), wanted, "{revision:?} with {tag}");
+    }
+}
+
+#[test]
 fn alone_and_without_a_revision_everything_is_ours() {
     let mut inputs = Inputs::new("");
     inputs.put("istio-revision-tag-default default=stable");
@@ -262,7 +278,7 @@ fn a_gateway_of_another_revision_has_a_row() {
         let key = ObjectKey::new("a", name);
         let output = gateway::derive(&key, &view, &mut Reads::detached());
         assert_eq!(output.rows.len(), usize::from(has_row), "{name}");
-        // Nobody is served by a Gateway that is no waypoint.
+        // Nothing is said where the class is not known to be ours.
         assert_eq!(output.notes, [], "{name}");
     }
 }
