@@ -16,7 +16,8 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
  && cargo build --locked --release --target "$target" --package ambientd --bin ambientd \
  && cp "target/$target/release/ambientd" /ambientd
 
-# For waypoints: stock Envoy, and ambientd to run it.
+# For gateways, in place of stock Envoy's own image: with ambientd in it, which needs no init
+# container then.
 #
 #   docker build --target agent -t ambientd-agent:dev .
 FROM envoyproxy/envoy:distroless-v1.40.0 AS agent

@@ -127,7 +127,7 @@ fn up(nodes: u8, images: &[String], release: bool) -> Result<()> {
     ensure()?;
     let ambientd = build_ambientd(release)?;
     let mut all = vec![format!("ambientd={}", ambientd.display())];
-    all.extend(agent_image(&ambientd));
+    all.extend(envoy_image());
     all.extend(images);
     start(&state, nodes, &all, Life::Detached)?;
     explain(&state)
@@ -186,15 +186,12 @@ pub(crate) fn start(state: &Path, nodes: u8, images: &[String], life: Life) -> R
     Ok(child)
 }
 
-/// What pods of waypoints run: ambientd, and Envoy beside it.
-fn agent_image(ambientd: &Path) -> Option<String> {
+/// What pods of gateways run, beside ambientd.
+fn envoy_image() -> Option<String> {
     match envoy::ensure() {
-        Ok(envoy) => {
-            let (agent, envoy) = (ambientd.display(), envoy.display());
-            Some(format!("ambientd-agent={agent},{envoy}"))
-        }
+        Ok(envoy) => Some(format!("envoy={}", envoy.display())),
         Err(error) => {
-            println!("no image ambientd-agent, so no waypoints: {error:#}");
+            println!("no image envoy, so no gateways: {error:#}");
             None
         }
     }

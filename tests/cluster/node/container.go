@@ -185,15 +185,21 @@ func (w *worker) sandboxSpec(c *container) (*sandbox.Spec, error) {
 	uid, gid := userOf(pod, c.spec)
 	return &sandbox.Spec{
 		Hostname: w.hostname(pod), Mounts: append(image.mounts, mounts...), Env: env, Dir: c.spec.WorkingDir,
-		Argv: commandLine(command, args, image, exists(image)), UID: uid, GID: gid,
+		Argv: commandLine(command, args, image, exists(image, mounts)), UID: uid, GID: gid,
 	}, nil
 }
 
-// exists says whether a command is a program of the machine or of the image.
-func exists(p program) func(string) bool {
+// exists says whether a command is a program of the machine, of the image, or of
+// a volume, where an earlier container may have put it.
+func exists(p program, volumes []sandbox.Mount) func(string) bool {
 	return func(command string) bool {
 		for _, m := range p.mounts {
 			if m.Target == command {
+				return true
+			}
+		}
+		for _, m := range volumes {
+			if strings.HasPrefix(command, strings.TrimSuffix(m.Target, "/")+"/") {
 				return true
 			}
 		}

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"ambientd/cluster/node/sandbox"
 )
 
 func TestAnImageIsAProgramByItsAbsolutePath(t *testing.T) {
@@ -41,6 +43,22 @@ func TestAnImageIsAProgramByItsAbsolutePath(t *testing.T) {
 	} {
 		if _, err := CheckImage(value); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v instead of %q", value, err, want)
+		}
+	}
+}
+
+func TestACommandMayBeAProgramOfAVolume(t *testing.T) {
+	envoy := program{argv: []string{"/usr/local/bin/envoy"}, mounts: []sandbox.Mount{{Target: "/usr/local/bin/envoy"}}}
+	volumes := []sandbox.Mount{{Target: "/agent"}, {Target: "/etc/hosts"}}
+	for command, want := range map[string]string{
+		"/agent/ambientd":          "/agent/ambientd proxy router",
+		"/usr/local/bin/envoy":     "/usr/local/bin/envoy proxy router",
+		"/agents/ambientd":         "/usr/local/bin/envoy proxy router",
+		"/nowhere/of/this/machine": "/usr/local/bin/envoy proxy router",
+	} {
+		argv := commandLine([]string{command}, []string{"proxy", "router"}, envoy, exists(envoy, volumes))
+		if got := strings.Join(argv, " "); got != want {
+			t.Errorf("%s runs %q instead of %q", command, got, want)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package programs
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -18,7 +19,9 @@ import (
 )
 
 // echo serves HTTP/1.1, HTTP/2 without TLS and gRPC on --port (or PORTS, comma
-// separated; default 8080) and echoes bytes on --tcp (or TCP_PORTS).
+// separated; default 8080), the same behind TLS on --tls (or TLS_PORTS) with a
+// certificate for the pod's name that it signs itself, and echoes bytes on --tcp
+// (or TCP_PORTS).
 //
 //	/status/NNN   answers with that status
 //	/delay/2s     answers after that time (at most 5 min)
@@ -31,6 +34,7 @@ func echo(args []string) int {
 	flags := flag.NewFlagSet("echo", flag.ExitOnError)
 	ports := flags.String("port", environment("PORTS", "8080"), "HTTP and gRPC ports, comma separated")
 	tcp := flags.String("tcp", os.Getenv("TCP_PORTS"), "TCP echo ports, comma separated")
+	tlsPorts := flags.String("tls", os.Getenv("TLS_PORTS"), "HTTPS ports, comma separated")
 	_ = flags.Parse(args)
 
 	server := &http.Server{Handler: h2c.NewHandler(http.HandlerFunc(serve), &http2.Server{})}
@@ -40,6 +44,17 @@ func echo(args []string) int {
 	}
 	for _, port := range split(*tcp) {
 		listen(port, failed, serveTCP)
+	}
+	if ports := split(*tlsPorts); len(ports) > 0 {
+		certificate, err := selfSigned(podName())
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		config := &tls.Config{Certificates: []tls.Certificate{certificate}}
+		for _, port := range ports {
+			listen(port, failed, func(l net.Listener) error { return server.Serve(tls.NewListener(l, config)) })
+		}
 	}
 	select {
 	case err := <-failed:
