@@ -8,13 +8,17 @@ use std::str::FromStr;
 
 use ::agent::{CaOptions, DrainOptions, EnvoyCommand, Options};
 use anyhow::{Context as _, bail};
-use envoy::bootstrap::{BootstrapOptions, BootstrapRole, BootstrapSecrets};
+use envoy::bootstrap::{BootstrapOptions, BootstrapRole, BootstrapSecrets, PodInfo};
+use model::labels::{
+    LABEL_GATEWAY_MANAGED, LABEL_GATEWAY_NAME, MANAGED_EAST_WEST, MANAGED_WAYPOINT,
+};
 use model::{ObjectKey, SpiffeId};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::commands::host_port;
 use crate::config::{AgentArgs, AgentEnv, AgentEnvoyArgs};
+use crate::pod_info::PodFiles;
 
 /// The name of the control plane when its address gives none.
 /// Source: spec/control-plane.md §2.10.
@@ -38,12 +42,13 @@ impl FromStr for AgentTarget {
         let (role, key) = match text.split_once('/') {
             Some(("waypoint", key)) => (BootstrapRole::Waypoint, key),
             Some(("gateway" | "router", key)) => (BootstrapRole::Router, key),
+            Some(("east-west", key)) => (BootstrapRole::EastWest, key),
             _ => (BootstrapRole::Waypoint, ""),
         };
         match key.parse::<ObjectKey>() {
             Ok(key) if !key.ns.is_empty() && !key.name.is_empty() => Ok(Self { role, key }),
             _ => Err(format!(
-                "{text:?} is not `waypoint/NAMESPACE/NAME` or `gateway/NAMESPACE/NAME`"
+                "{text:?} is not `waypoint/NAMESPACE/NAME`, `gateway/NAMESPACE/NAME` or `east-west/NAMESPACE/NAME`"
             )),
         }
     }
@@ -54,8 +59,34 @@ impl fmt::Display for AgentTarget {
         let role = match self.role {
             BootstrapRole::Waypoint => "waypoint",
             BootstrapRole::Router => "router",
+            BootstrapRole::EastWest => "east-west",
         };
         write!(f, "{role}/{}", self.key)
+    }
+}
+
+// === impl AgentTarget ===
+
+impl AgentTarget {
+    /// What a pod serves, by the labels that its Deployment gives it.
+    ///
+    /// # Errors
+    /// When they name no Gateway, or the namespace is not known.
+    pub fn of_pod(labels: &BTreeMap<String, String>, ns: Option<&str>) -> anyhow::Result<Self> {
+        let label = |key: &str| labels.get(key).map(String::as_str);
+        let name = label(LABEL_GATEWAY_NAME).filter(|name| !name.is_empty());
+        let name = name.with_context(|| {
+            format!("the pod has no label {LABEL_GATEWAY_NAME}: give it one, or give --gateway")
+        })?;
+        let ns = ns.filter(|ns| !ns.is_empty());
+        let ns = ns.context("the namespace of the pod is not known: set POD_NAMESPACE")?;
+        let role = match label(LABEL_GATEWAY_MANAGED) {
+            Some(MANAGED_WAYPOINT) => BootstrapRole::Waypoint,
+            Some(MANAGED_EAST_WEST) => BootstrapRole::EastWest,
+            _ => BootstrapRole::Router,
+        };
+        let key = ObjectKey::new(ns, name);
+        Ok(Self { role, key })
     }
 }
 
@@ -64,18 +95,37 @@ impl fmt::Display for AgentTarget {
 /// # Errors
 /// Flags that make no sense together, and what [`::agent::run`] reports.
 pub fn run(args: AgentArgs) -> anyhow::Result<ExitCode> {
-    let mut env = AgentEnv::read();
-    match env.proxy_config {
-        Some(config) if args.gateway.role == BootstrapRole::Router => {
-            tracing::info!("of PROXY_CONFIG gatewayTopology counts, and nothing else");
-            env.metadata.insert("PROXY_CONFIG".to_owned(), config);
-        }
-        Some(_) => {
-            tracing::warn!("PROXY_CONFIG is ignored: use the flags of `ambientd agent`");
-        }
-        None => {}
+    let env = AgentEnv::read();
+    if env.proxy_config.is_some() {
+        tracing::warn!(
+            "of PROXY_CONFIG only gatewayTopology counts: use the flags of `ambientd agent`, or \
+             `ambientd proxy`"
+        );
     }
-    let options = options(args, env.metadata)?;
+    let pod = PodFiles::read(&args.pod_info);
+    let target = match args.gateway.clone() {
+        Some(target) => target,
+        None => AgentTarget::of_pod(&pod.labels, args.pod_namespace.as_deref())?,
+    };
+    start(args, target, pod, env)
+}
+
+/// The same for who knows what the pod serves.
+///
+/// # Errors
+/// As [`run`].
+pub fn start(
+    args: AgentArgs,
+    target: AgentTarget,
+    pod: PodFiles,
+    mut env: AgentEnv,
+) -> anyhow::Result<ExitCode> {
+    if let Some(config) = env.proxy_config
+        && target.role == BootstrapRole::Router
+    {
+        env.metadata.insert("PROXY_CONFIG".to_owned(), config);
+    }
+    let options = options(args, target, pod, env.metadata)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -109,7 +159,12 @@ fn count_signals() -> anyhow::Result<watch::Receiver<u32>> {
     Ok(counted)
 }
 
-fn options(args: AgentArgs, mut metadata: BTreeMap<String, String>) -> anyhow::Result<Options> {
+fn options(
+    args: AgentArgs,
+    target: AgentTarget,
+    pod: PodFiles,
+    mut metadata: BTreeMap<String, String>,
+) -> anyhow::Result<Options> {
     let (xds_host, xds_port) = host_port(&args.xds_addr, "--xds-addr")?;
     let (ca_host, ca_port) = match &args.ca_addr {
         Some(addr) => host_port(addr, "--ca-addr")?,
@@ -131,7 +186,7 @@ fn options(args: AgentArgs, mut metadata: BTreeMap<String, String>) -> anyhow::R
     }
     let mut command = args.command.into_iter();
     let program = command.next().context("no Envoy after `--`")?;
-    let AgentTarget { role, key } = args.gateway;
+    let AgentTarget { role, key } = target;
     let host = match args.ip {
         ip if args.bind_ip => ip,
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
@@ -173,6 +228,11 @@ fn options(args: AgentArgs, mut metadata: BTreeMap<String, String>) -> anyhow::R
             },
             stats_port: (args.stats_port != 0).then_some(args.stats_port),
             metadata,
+            pod: PodInfo {
+                labels: pod.labels,
+                annotations: pod.annotations,
+                cluster: args.service_cluster,
+            },
         },
         run_dir: args.run_dir,
         status_addr: SocketAddr::new(host, args.status_port),
@@ -230,7 +290,8 @@ mod tests {
         let Command::Agent(args) = Cli::try_parse_from(words)?.command else {
             bail!("another command");
         };
-        options(args, BTreeMap::new())
+        let target = args.gateway.clone().context("no target")?;
+        options(args, target, PodFiles::default(), BTreeMap::new())
     }
 
     #[test]
@@ -288,9 +349,30 @@ mod tests {
         ] {
             assert!(text.parse::<AgentTarget>().is_err(), "{text:?}");
         }
-        assert_eq!(
-            "router/a/b".parse::<AgentTarget>().unwrap().to_string(),
-            "router/a/b"
-        );
+        for text in ["router/a/b", "waypoint/a/b", "east-west/a/b"] {
+            assert_eq!(text.parse::<AgentTarget>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn the_labels_of_a_pod_say_what_it_serves() {
+        let of = |managed: &str, ns: Option<&str>| {
+            let labels = [
+                (LABEL_GATEWAY_NAME.to_owned(), "gw".to_owned()),
+                (LABEL_GATEWAY_MANAGED.to_owned(), managed.to_owned()),
+            ];
+            AgentTarget::of_pod(&labels.into(), ns).map(|target| target.to_string())
+        };
+        assert_eq!(of(MANAGED_WAYPOINT, Some("a")).unwrap(), "waypoint/a/gw");
+        assert_eq!(of(MANAGED_EAST_WEST, Some("a")).unwrap(), "east-west/a/gw");
+        for managed in ["istio.io-gateway-controller", "", "else"] {
+            assert_eq!(of(managed, Some("a")).unwrap(), "router/a/gw");
+        }
+        for ns in [None, Some("")] {
+            let error = of("", ns).unwrap_err().to_string();
+            assert!(error.contains("POD_NAMESPACE"), "{error}");
+        }
+        let error = AgentTarget::of_pod(&BTreeMap::new(), Some("a")).unwrap_err();
+        assert!(error.to_string().contains(LABEL_GATEWAY_NAME), "{error}");
     }
 }

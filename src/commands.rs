@@ -202,6 +202,7 @@ pub fn bootstrap(args: &BootstrapArgs) -> anyhow::Result<ExitCode> {
         },
         stats_port: None,
         metadata: std::collections::BTreeMap::new(),
+        pod: envoy::bootstrap::PodInfo::default(),
     };
     print(&format(
         &envoy::bootstrap::bootstrap(&options),

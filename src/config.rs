@@ -11,18 +11,20 @@ use crate::target::Target;
 mod agent;
 mod features;
 mod istiod;
+mod proxy;
 mod serve;
 mod tls;
 mod values;
 
-pub use agent::{AgentArgs, AgentEnv, AgentEnvoyArgs};
+pub use agent::{AgentArgs, AgentEnv, AgentEnvoyArgs, AgentInstallArgs};
 pub use features::{FeatureArgs, WaypointMissing};
 pub use istiod::{log_filter, read};
+pub use proxy::{ProxyArgs, ProxyKind};
 pub use serve::ServeArgs;
 pub use tls::TlsLimits;
 pub use values::{OptionalAddr, OptionalCidr, Switch};
 
-use values::duration;
+pub(crate) use values::duration;
 
 /// An istiod-compatible control plane for Istio ambient mesh.
 #[derive(Debug, Parser)]
@@ -64,8 +66,12 @@ pub enum Command {
     Analyze(AnalyzeArgs),
     /// Print an Envoy bootstrap with which stock Envoy joins as a waypoint.
     Bootstrap(BootstrapArgs),
-    /// Run stock Envoy as a waypoint: certificate, bootstrap, readiness, drain.
+    /// Run stock Envoy as a waypoint or gateway: certificate, bootstrap, readiness, drain.
     Agent(AgentArgs),
+    /// The same with the command line and the environment of Istio's proxy image.
+    Proxy(ProxyArgs),
+    /// Copy this program into a directory, for a container that runs it beside Envoy.
+    AgentInstall(AgentInstallArgs),
     /// What `agent` starts Envoy with.
     #[command(hide = true)]
     AgentEnvoy(AgentEnvoyArgs),

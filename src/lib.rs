@@ -18,9 +18,12 @@ pub mod debug_http;
 pub mod driver;
 pub mod http;
 pub mod identity;
+pub mod install;
 pub mod jwks;
 pub mod metrics;
 pub mod node;
+pub mod pod_info;
+pub mod proxy;
 pub mod readiness;
 pub mod render;
 pub mod serve;
@@ -55,6 +58,11 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             start_logging(&filter, cli.log_as_json.is_on())?;
             agent::run(args)
         }
+        Command::Proxy(args) => {
+            start_logging(&filter, cli.log_as_json.is_on())?;
+            proxy::run(&args)
+        }
+        Command::AgentInstall(args) => install::run(&args),
         Command::AgentEnvoy(args) => Err(agent::become_envoy(&args)),
         Command::Token(args) => credentials::token(&args),
         Command::Ca(args) => credentials::ca(&args),

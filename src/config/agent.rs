@@ -14,9 +14,20 @@ use crate::agent::AgentTarget;
 /// Flags of `agent`. The environment is that of Istio's proxy image.
 #[derive(Clone, Debug, Args)]
 pub struct AgentArgs {
-    /// `waypoint/NAMESPACE/NAME` or `router/NAMESPACE/NAME` of the Gateway.
+    /// `waypoint/NAMESPACE/NAME`, `router/NAMESPACE/NAME` or `east-west/NAMESPACE/NAME` of the
+    /// Gateway; by default that of the pod, by its labels.
     #[arg(long)]
-    pub gateway: AgentTarget,
+    pub gateway: Option<AgentTarget>,
+    /// Namespace of the pod, where --gateway does not say it.
+    #[arg(long, env = "POD_NAMESPACE")]
+    pub pod_namespace: Option<String>,
+    /// Directory with the files `labels` and `annotations` of the pod, as the downward API has
+    /// them; what is not there is not said.
+    #[arg(long, default_value = "/etc/istio/pod")]
+    pub pod_info: PathBuf,
+    /// Service cluster of the node; by default the name and namespace of the Gateway.
+    #[arg(long)]
+    pub service_cluster: Option<String>,
     /// Where the control plane serves ADS: HOST:PORT.
     #[arg(long, default_value = "istiod.istio-system.svc:15012")]
     pub xds_addr: String,
@@ -93,6 +104,13 @@ pub struct AgentArgs {
     /// Envoy and its arguments; the agent adds `-c` and what it needs besides.
     #[arg(last = true, required = true, value_name = "ENVOY")]
     pub command: Vec<OsString>,
+}
+
+/// Flags of `agent-install`.
+#[derive(Clone, Debug, Args)]
+pub struct AgentInstallArgs {
+    /// Directory to copy this program into.
+    pub dir: PathBuf,
 }
 
 /// Flags of `agent-envoy`.

@@ -15,7 +15,7 @@ pub type OptionalAddr = Option<SocketAddr>;
 pub struct Switch(bool);
 
 /// Reads `90s`, `30m`, `24h`, `7d` or parts of them in a row, such as `1h30m`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let bad = || format!("{text:?} is not a duration such as 90s, 30m, 24h or 1h30m");
     let mut total = Duration::ZERO;
     let mut rest = text;

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use model::ObjectKey;
-use model::labels::{LABEL_GATEWAY_MANAGED, LABEL_GATEWAY_NAME, MANAGED_WAYPOINT};
+use model::labels::{
+    LABEL_GATEWAY_MANAGED, LABEL_GATEWAY_NAME, MANAGED_EAST_WEST, MANAGED_WAYPOINT,
+};
 use serde_json::{Map, Value, json};
 
 /// Node metadata that asks for `default` and `ROOTCA` of the bootstrap.
@@ -25,6 +27,8 @@ pub enum BootstrapRole {
     Waypoint,
     /// A gateway: node type `router`.
     Router,
+    /// A gateway between networks: node type `waypoint`, told apart by its label.
+    EastWest,
 }
 
 /// Where the certificate and the roots come from.
@@ -84,6 +88,19 @@ pub struct BootstrapOptions {
     pub stats_port: Option<u16>,
     /// Further node metadata, such as `ISTIO_META_*` gives; what is said above wins.
     pub metadata: BTreeMap<String, String>,
+    /// What is known of the pod besides.
+    pub pod: PodInfo,
+}
+
+/// What a pod knows of itself by the downward API, as node metadata has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodInfo {
+    /// `LABELS`. Those that say what the proxy serves are not taken from here.
+    pub labels: BTreeMap<String, String>,
+    /// `ANNOTATIONS`.
+    pub annotations: BTreeMap<String, String>,
+    /// Service cluster of the node; `None` for the Gateway's name and namespace.
+    pub cluster: Option<String>,
 }
 
 /// The bootstrap as proto-JSON, which is valid YAML too.
@@ -151,6 +168,7 @@ fn node(options: &BootstrapOptions) -> Value {
     let (kind, managed) = match options.role {
         BootstrapRole::Waypoint => ("waypoint", MANAGED_WAYPOINT),
         BootstrapRole::Router => ("router", MANAGED_GATEWAY),
+        BootstrapRole::EastWest => ("waypoint", MANAGED_EAST_WEST),
     };
     set("NAME", json!(options.pod_name));
     set("NAMESPACE", json!(ns.as_str()));
@@ -162,10 +180,13 @@ fn node(options: &BootstrapOptions) -> Value {
         BootstrapSecrets::Agent { .. } => "sds",
     };
     set(METADATA_SECRETS, json!(secrets));
-    set(
-        "LABELS",
-        json!({LABEL_GATEWAY_NAME: name.as_str(), LABEL_GATEWAY_MANAGED: managed}),
-    );
+    let mut labels = options.pod.labels.clone();
+    labels.insert(LABEL_GATEWAY_NAME.to_owned(), name.to_string());
+    labels.insert(LABEL_GATEWAY_MANAGED.to_owned(), managed.to_owned());
+    set("LABELS", json!(labels));
+    if !options.pod.annotations.is_empty() {
+        set("ANNOTATIONS", json!(options.pod.annotations));
+    }
     if !options.network.is_empty() {
         set("NETWORK", json!(options.network));
     }
@@ -176,7 +197,9 @@ fn node(options: &BootstrapOptions) -> Value {
         "{kind}~{}~{}.{ns}~{ns}.svc.{}",
         options.ip, options.pod_name, options.domain
     );
-    json!({"id": id, "cluster": format!("{name}.{ns}"), "metadata": metadata})
+    let own = || format!("{name}.{ns}");
+    let cluster = options.pod.cluster.clone().unwrap_or_else(own);
+    json!({"id": id, "cluster": cluster, "metadata": metadata})
 }
 
 fn static_secrets(cert_chain: &str, private_key: &str, root: &str) -> Value {
@@ -329,6 +352,7 @@ mod tests {
             },
             stats_port: None,
             metadata: BTreeMap::new(),
+            pod: PodInfo::default(),
         }
     }
 
@@ -411,5 +435,39 @@ mod tests {
             value["node"]["metadata"]["LABELS"][LABEL_GATEWAY_MANAGED],
             MANAGED_GATEWAY
         );
+    }
+
+    #[test]
+    fn what_the_pod_knows_of_itself_is_said_save_what_it_serves() {
+        let text = |pairs: &[(&str, &str)]| {
+            let pairs = pairs.iter();
+            pairs.map(|(k, v)| ((*k).into(), (*v).into())).collect()
+        };
+        let value = bootstrap(&BootstrapOptions {
+            role: BootstrapRole::EastWest,
+            pod: PodInfo {
+                labels: text(&[("app", "edge"), (LABEL_GATEWAY_NAME, "another")]),
+                annotations: text(&[("istio.io/rev", "default")]),
+                cluster: Some("edge.app".into()),
+            },
+            ..agent()
+        });
+        let node = &value["node"];
+        let id = node["id"].as_str().unwrap();
+        assert!(id.starts_with("waypoint~"), "{id}");
+        assert_eq!(node["cluster"], "edge.app");
+        assert_eq!(
+            node["metadata"]["LABELS"],
+            json!({
+                "app": "edge",
+                LABEL_GATEWAY_NAME: "wp",
+                LABEL_GATEWAY_MANAGED: MANAGED_EAST_WEST,
+            })
+        );
+        assert_eq!(
+            node["metadata"]["ANNOTATIONS"],
+            json!({"istio.io/rev": "default"})
+        );
+        assert_eq!(bootstrap(&agent())["node"]["cluster"], "wp.app");
     }
 }

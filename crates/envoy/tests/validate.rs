@@ -260,6 +260,7 @@ fn configuration(dir: &std::path::Path, world: &World, class: &ProxyClass) -> Va
         secrets,
         stats_port: None,
         metadata: std::collections::BTreeMap::new(),
+        pod: envoy::bootstrap::PodInfo::default(),
     });
     config["dynamic_resources"] = json!({});
     let resources = world.derive().resources(class);

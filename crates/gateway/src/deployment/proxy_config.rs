@@ -96,11 +96,6 @@ impl ProxyConfig {
         self.fields.get("image")?.get("imageType")?.as_str()
     }
 
-    /// `concurrency`.
-    pub(super) fn concurrency(&self) -> Option<u64> {
-        self.fields.get("concurrency").and_then(Value::as_u64)
-    }
-
     /// Names of the fields that are set, sorted.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.fields.keys().map(String::as_str)

@@ -3,8 +3,6 @@
 
 use serde_json::{Value, json};
 
-use model::gateway::GatewayController;
-
 use super::super::settings::PodForm;
 use super::{Template, env, image, insert_some, pod};
 
@@ -16,8 +14,6 @@ const INSTALL: &str = "agent-install";
 pub(super) const AGENT_DIR: &str = "/agent";
 /// The agent in its own image.
 const AGENT: &str = "/usr/local/bin/ambientd";
-/// Envoy in its own image.
-const ENVOY: &str = "/usr/local/bin/envoy";
 /// User and group of proxies.
 const PROXY_USER: i64 = 1337;
 
@@ -34,6 +30,8 @@ const STOCK_FIELDS: [&str; 6] = [
     "proxyMetadata",
     "terminationDrainDuration",
 ];
+/// One that ingress gateways of stock Envoy are made with besides.
+const TOPOLOGY: &str = "gatewayTopology";
 
 /// The proxy.
 pub(super) fn proxy(template: &Template<'_>) -> Value {
@@ -43,18 +41,17 @@ pub(super) fn proxy(template: &Template<'_>) -> Value {
     } else {
         &settings.gateway_resources
     };
-    let (image, command, args) = match template.form {
-        PodForm::Istio => (image::istio(template), None, istio_args(template)),
+    let (image, command) = match template.form {
+        PodForm::Istio => (image::istio(template), None),
         PodForm::Stock => (
             settings.stock_image.envoy.to_string(),
             Some(json!([agent_path(template)])),
-            stock_args(template),
         ),
     };
     let mut container = json!({
         "name": PROXY,
         "image": image,
-        "args": args,
+        "args": args(template),
         "env": env::env(template),
         "ports": [
             {"name": "metrics", "containerPort": 15020, "protocol": "TCP"},
@@ -109,7 +106,9 @@ fn agent_path(template: &Template<'_>) -> String {
     }
 }
 
-fn istio_args(template: &Template<'_>) -> Vec<String> {
+/// The command line of Istio's proxy image, which the agent of stock Envoy understands too.
+fn args(template: &Template<'_>) -> Vec<String> {
+    let is_istio = template.form == PodForm::Istio;
     let settings = template.settings;
     let role = if template.is_waypoint() {
         "waypoint"
@@ -127,56 +126,14 @@ fn istio_args(template: &Template<'_>) -> Vec<String> {
     flag("--proxyLogLevel", levels.proxy.to_owned());
     flag("--proxyComponentLogLevel", levels.components.to_owned());
     flag("--log_output_level", levels.agent.to_owned());
-    if settings.sts_port != 0 && !template.is_waypoint() {
+    if is_istio && settings.sts_port != 0 && !template.is_waypoint() {
         flag("--stsPort", settings.sts_port.to_string());
     }
-    if !settings.outlier_log_path.is_empty() && template.is_waypoint() {
+    if is_istio && !settings.outlier_log_path.is_empty() && template.is_waypoint() {
         flag("--outlierLogPath", settings.outlier_log_path.to_string());
     }
     if settings.log.as_json {
         args.push("--log_as_json".to_owned());
-    }
-    args
-}
-
-/// `ambientd agent` and, after `--`, Envoy. What the agent takes from the environment is not
-/// repeated here.
-fn stock_args(template: &Template<'_>) -> Vec<String> {
-    let (settings, proxy, row) = (template.settings, &template.proxy, template.subject.row);
-    let role = match row.controller {
-        GatewayController::EastWest => "east-west",
-        GatewayController::Waypoint => "waypoint",
-        GatewayController::Ingress | GatewayController::Remote => "router",
-    };
-    let levels = Levels::of(template);
-    let mut args = vec![
-        "agent".to_owned(),
-        format!("--gateway={role}/{}/{}", row.key.ns, row.key.name),
-        format!("--domain={}", settings.domain),
-        format!("--log_output_level={}", levels.agent),
-    ];
-    let flags = [
-        ("xds-addr", "discoveryAddress"),
-        ("drain-duration", "drainDuration"),
-        ("termination-drain", "terminationDrainDuration"),
-    ];
-    for (flag, field) in flags {
-        if let Some(value) = proxy.text(field) {
-            args.push(format!("--{flag}={value}"));
-        }
-    }
-    if settings.log.as_json {
-        args.push("--log_as_json".to_owned());
-    }
-    args.extend(["--", ENVOY, "--log-level", levels.proxy].map(str::to_owned));
-    if !levels.components.is_empty() {
-        args.extend(["--component-log-level", levels.components].map(str::to_owned));
-    }
-    // Threads as cores would be those of the node.
-    match proxy.concurrency() {
-        Some(0) => {}
-        Some(threads) => args.extend(["--concurrency".to_owned(), threads.to_string()]),
-        None => args.extend(["--concurrency", "$(ISTIO_CPU_LIMIT)"].map(str::to_owned)),
     }
     args
 }
@@ -254,9 +211,28 @@ pub(super) fn ignored(template: &Template<'_>) -> Vec<(String, String)> {
         .proxy
         .names()
         .filter(|name| !STOCK_FIELDS.contains(name))
+        .filter(|name| *name != TOPOLOGY || template.is_waypoint())
         .map(|name| {
             let why = "the agent of stock Envoy does not know it".to_owned();
             (format!("defaultConfig.{name}"), why)
         });
-    annotations.chain(fields).collect()
+    let (settings, is_waypoint) = (template.settings, template.is_waypoint());
+    let flags = [
+        (
+            "global.sts.servicePort",
+            settings.sts_port != 0 && !is_waypoint,
+        ),
+        (
+            "global.proxy.outlierLogPath",
+            !settings.outlier_log_path.is_empty() && is_waypoint,
+        ),
+    ];
+    let flags = flags
+        .into_iter()
+        .filter(|(_, is_set)| *is_set)
+        .map(|(name, _)| {
+            let why = "the agent of stock Envoy does not do it".to_owned();
+            (name.to_owned(), why)
+        });
+    annotations.chain(fields).chain(flags).collect()
 }

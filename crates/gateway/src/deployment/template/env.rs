@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use model::labels::LABEL_NETWORK;
 
-use super::super::settings::PodForm;
 use super::Template;
 
 /// Variables, each name once.
@@ -59,9 +58,7 @@ pub(super) fn env(template: &Template<'_>) -> Vec<Value> {
     vars.limit("ISTIO_CPU_LIMIT", "limits.cpu");
     vars.limit("GOMEMLIMIT", "limits.memory");
     vars.add("TRUST_DOMAIN", settings.trust_domain.as_str());
-    if template.form == PodForm::Istio {
-        vars.add("PROXY_CONFIG", template.proxy.to_json());
-    }
+    vars.add("PROXY_CONFIG", template.proxy.to_json());
     for (name, value) in template.proxy.environment() {
         vars.add(&name, value);
     }

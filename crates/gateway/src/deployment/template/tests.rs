@@ -685,22 +685,20 @@ fn stock_pods_run_the_agent() {
         "docker.io/envoyproxy/envoy:distroless-v1.40.0"
     );
     assert_eq!(container["command"], json!(["/agent/ambientd"]));
-    assert_eq!(
-        container["args"],
-        yaml(
-            "[agent, --gateway=waypoint/ns/gw, --domain=cluster.local, '--log_output_level=default:info', '--xds-addr=istiod.istio-system.svc:15012', --, /usr/local/bin/envoy, --log-level, warning, --component-log-level, 'misc:error', --concurrency, $(ISTIO_CPU_LIMIT)]"
-        )
-    );
+    let istio = World::waypoint("{}").container();
+    for same in ["args", "env"] {
+        assert_eq!(container[same], istio[same], "{same}");
+    }
     let mounts = container["volumeMounts"].as_array().unwrap();
     let agent = mounts
         .iter()
         .find(|mount| mount["name"] == "agent-bin")
         .unwrap();
     assert_eq!(agent["readOnly"], true);
-    assert!(variable(&world, "PROXY_CONFIG").is_none());
     let role = |world: World| stock(world).container()["args"][1].clone();
-    assert_eq!(role(World::ingress("{}")), "--gateway=router/ns/gw");
-    assert_eq!(role(east_west("{}")), "--gateway=east-west/ns/gw");
+    assert_eq!(role(World::ingress("{}")), "router");
+    assert_eq!(role(World::waypoint("{}")), "waypoint");
+    assert_eq!(role(east_west("{}")), "waypoint");
 }
 
 #[test]
@@ -733,13 +731,16 @@ spec: {infrastructure: {annotations: {}}}
         "proxyMetadata".into(),
         json!({"EXIT_ON_ZERO_ACTIVE_CONNECTIONS": "true"}),
     );
-    let args = world.container()["args"].as_array().unwrap()[4..].to_vec();
+    config.insert("gatewayTopology".into(), json!({"numTrustedProxies": 1}));
+    world.settings.sts_port = 15463;
     assert_eq!(
-        Value::Array(args),
+        world.container()["args"],
         yaml(
-            "['--xds-addr=cp.example:15012', --drain-duration=30s, --termination-drain=20s, --, /usr/local/bin/envoy, --log-level, debug, --component-log-level, 'misc:error', --concurrency, '3']"
+            "[proxy, router, --domain, $(POD_NAMESPACE).svc.cluster.local, --proxyLogLevel, debug, --proxyComponentLogLevel, 'misc:error', --log_output_level, 'default:info']"
         )
     );
+    let config: Value = serde_json::from_str(&text(&world, "PROXY_CONFIG").unwrap()).unwrap();
+    assert_eq!(config["concurrency"], 3);
     assert_eq!(text_of(&world), Some("true".to_owned()));
     let ignored = world.with(&[]).unwrap().ignored;
     let fields: Vec<&str> = ignored.iter().map(|(field, _)| field.as_str()).collect();
@@ -747,7 +748,8 @@ spec: {infrastructure: {annotations: {}}}
         fields,
         [
             "metadata.annotations[sidecar.istio.io/proxyImage]",
-            "defaultConfig.statNameLength"
+            "defaultConfig.statNameLength",
+            "global.sts.servicePort"
         ]
     );
     world.settings.forms = PodForms::all(PodForm::Istio);
@@ -784,4 +786,31 @@ fn the_form_is_chosen_by_gateway_then_by_class() {
     let error = World::waypoint("metadata: {annotations: {ambientd.io/proxy: nginx}}");
     let error = error.with(&[]).unwrap_err();
     assert_eq!(error.field, "metadata.annotations[ambientd.io/proxy]");
+}
+
+#[test]
+fn pods_say_their_own_configuration_over_that_of_the_mesh() {
+    let annotated = |config: &str| {
+        let annotations = json!({"proxy.istio.io/config": config});
+        let spec = json!({"spec": {"infrastructure": {"annotations": annotations}}});
+        stock(World::ingress(&spec.to_string()))
+    };
+    let config = |world: &World| -> Value {
+        serde_json::from_str(&text(world, "PROXY_CONFIG").unwrap()).unwrap()
+    };
+    let mut world =
+        annotated("gatewayTopology:\n  numTrustedProxies: 2\nproxyMetadata: {B: own}\n");
+    let mesh = &mut world.settings.proxy_config;
+    mesh.insert("proxyMetadata".into(), json!({"A": "mesh", "B": "mesh"}));
+    mesh.insert("gatewayTopology".into(), json!({"numTrustedProxies": 7}));
+    let found = config(&world);
+    assert_eq!(found["gatewayTopology"], json!({"numTrustedProxies": 2}));
+    assert_eq!(found["proxyMetadata"], json!({"A": "mesh", "B": "own"}));
+    assert_eq!(text(&world, "B").as_deref(), Some("own"));
+    // One that cannot be read costs itself alone, and is told.
+    let world = annotated("[1, 2]");
+    assert!(config(&world).get("gatewayTopology").is_none());
+    let ignored = world.with(&[]).unwrap().ignored;
+    let fields: Vec<&str> = ignored.iter().map(|(field, _)| field.as_str()).collect();
+    assert_eq!(fields, ["metadata.annotations[proxy.istio.io/config]"]);
 }
