@@ -22,7 +22,7 @@ use kube_io::election::{self, ElectionConfig};
 use kube_io::events::{self, EventWriter};
 use kube_io::roots::{self, RootNames, RootWriter, Roots};
 use kube_io::source::{self, SourceConfig};
-use kube_io::status::{self, StatusWriter, WriteLimits};
+use kube_io::status::{self, StatusWriter, WriteLimits, WriteScope};
 use kube_io::{Health, Leadership, Observed, Reports, Term, WriteMetrics};
 use pipeline::{MeshDefaults, Pipeline};
 use serde_json::Value;
@@ -143,6 +143,7 @@ impl Replica {
                 metrics: metrics.clone(),
                 reports: reports.clone(),
                 limits: WriteLimits::default(),
+                scope: WriteScope::ALL,
             },
             stop.clone(),
         ));

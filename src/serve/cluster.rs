@@ -13,7 +13,7 @@ use kube_io::review::ApiReviewer;
 use kube_io::root_store::{self, SecretStore};
 use kube_io::roots::{self, RootNames, RootWriter, Roots};
 use kube_io::source::{self, SourceConfig, SourceMetrics};
-use kube_io::status::{self, StatusWriter, WriteLimits};
+use kube_io::status::{self, StatusWriter, WriteLimits, WriteScope};
 use kube_io::webhooks::{self, WebhookPatcher};
 use kube_io::{Client, Health, Leadership, Observed, Reports, WriteMetrics};
 use tokio::sync::{Notify, watch};
@@ -163,6 +163,7 @@ impl Cluster {
                 metrics: metrics.clone(),
                 reports: reports.clone(),
                 limits: WriteLimits::default(),
+                scope: WriteScope::ALL,
             };
             let stop = tasks.stopping.clone();
             tasks.spawn_finishing(writers.track_future(async move {

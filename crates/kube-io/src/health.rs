@@ -66,6 +66,11 @@ impl Health {
         is_news
     }
 
+    /// How a kind is doing; `None` for those that nobody watches.
+    pub fn state(&self, kind: Kind) -> Option<KindState> {
+        self.0.read().get(&kind).map(|health| health.state.clone())
+    }
+
     /// Every kind, in the order of [`Kind`].
     pub fn kinds(&self) -> Vec<(Kind, KindHealth)> {
         let kinds = self.0.read();

@@ -20,6 +20,7 @@
 pub mod client;
 pub mod election;
 pub mod events;
+pub mod gateway_classes;
 mod health;
 mod jitter;
 pub mod kinds;

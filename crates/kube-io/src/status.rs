@@ -1,21 +1,23 @@
 //! The status writer: what snapshots say of objects, onto the objects.
 //!
 //! In: snapshots, and what watches saw. Out: server-side applies of the `status` subresource,
-//! one field manager per reporter, by the leader alone.
+//! one field manager per reporter, by the leader alone; what is said of the Gateway API is a merge
+//! patch of it (`merge`).
 //!
 //! **Invariants**
 //! - Nothing is written that was seen to hold, and nothing twice: after a write the object is
 //!   judged again only when the watch has told of it.
 //! - A write names uid and version of what it was judged by: one who no longer leads, or who
 //!   judged by something old, gets a conflict, and judges again.
-//! - Conditions of others stay as they are, whether the API server merges lists or not.
+//! - Conditions and entries of others stay as they are, whether the API server merges lists or not.
 //! - An object that cannot be written holds up no other.
 //!
-//! Source: spec/workload-discovery.md §6.
+//! Source: spec/workload-discovery.md §6; spec/gateway-api.md §3.10, §4.5.
 
 mod apply;
 mod findings;
 mod judge;
+mod merge;
 mod plan;
 mod repeat;
 
@@ -62,6 +64,15 @@ pub struct WriteLimits {
     pub concurrency: usize,
 }
 
+/// Whose statuses are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriteScope {
+    /// What Gateways, their classes, routes and policies say by the Gateway API.
+    pub gateway_api: bool,
+    /// All else: bindings to waypoints, policies, addresses of entries, findings.
+    pub ambient: bool,
+}
+
 /// What the status writer needs.
 pub struct StatusWriter {
     /// Of the API server.
@@ -78,6 +89,8 @@ pub struct StatusWriter {
     pub reports: Reports,
     /// Bounds.
     pub limits: WriteLimits,
+    /// What is left to others, or to nobody.
+    pub scope: WriteScope,
 }
 
 /// What was written and not yet seen.
@@ -96,6 +109,7 @@ struct Writer {
     shared: Arc<Shared>,
     observed: Observed,
     limits: WriteLimits,
+    scope: WriteScope,
     snapshot: Option<Arc<Snapshot>>,
     findings: BTreeMap<ObjectRef, Arc<StatusRow>>,
     queue: Queue,
@@ -179,6 +193,26 @@ impl Default for WriteLimits {
     }
 }
 
+// === impl WriteScope ===
+
+impl WriteScope {
+    /// Everything.
+    pub const ALL: Self = Self {
+        gateway_api: true,
+        ambient: true,
+    };
+
+    /// Whether what a manager says is written.
+    fn serves(self, manager: &str) -> bool {
+        let is_on = if plan::is_merged(manager) {
+            self.gateway_api
+        } else {
+            self.ambient
+        };
+        is_on && plan::is_served(manager)
+    }
+}
+
 // === impl Writer ===
 
 impl Writer {
@@ -194,6 +228,7 @@ impl Writer {
             }),
             observed: config.observed,
             limits: config.limits,
+            scope: config.scope,
             snapshot: None,
             findings: BTreeMap::new(),
             queue: Queue::default(),

@@ -80,7 +80,7 @@ async fn write_rows(
     let mut seen = Arc::clone(&job.seen);
     for (manager, row) in &job.rows {
         let form = learned.unwrap_or(job.form);
-        if !plan::is_due(manager, row, &seen, form) {
+        if !plan::is_due(&job.object, (manager, row), &seen, form) {
             continue;
         }
         let (answer, shown) = apply(shared, job, (manager, row), &seen, form).await?;
@@ -94,7 +94,7 @@ async fn write_rows(
             seen = Arc::new(answer);
         }
         let form = learned.unwrap_or(job.form);
-        let is_kept = !plan::is_due(manager, row, &seen, form);
+        let is_kept = !plan::is_due(&job.object, (manager, row), &seen, form);
         let became = (!is_kept).then(|| Became::of(manager, &seen));
         sent.push((manager, Arc::clone(row), became));
     }
@@ -119,8 +119,15 @@ async fn apply(
     let resource = resource(object, &seen.api_version);
     let what = what(&resource);
     let api = api(&shared.client, object, &resource);
-    let params = PatchParams::apply(manager).force();
-    let patch = Patch::Apply(&body);
+    let (params, patch) = if plan::is_merged(manager) {
+        let params = PatchParams {
+            field_manager: Some(manager.to_owned()),
+            ..PatchParams::default()
+        };
+        (params, Patch::Merge(&body))
+    } else {
+        (PatchParams::apply(manager).force(), Patch::Apply(&body))
+    };
     let request = api.patch_status(&object.key.name, &params, &patch);
     let deadline = term.until.min(Instant::now() + REQUEST_TIMEOUT);
     let failure = match tokio::time::timeout_at(deadline, request).await {

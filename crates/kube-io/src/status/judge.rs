@@ -32,11 +32,11 @@ impl Writer {
         };
         let rows = snapshot.statuses.range(first..);
         let rows = rows.take_while(|(key, _)| key.object == *object);
-        let served = rows.filter(|(key, _)| plan::is_served(key.manager));
+        let served = rows.filter(|(key, _)| self.scope.serves(key.manager));
         let mut rows: Rows = served
             .map(|(key, row)| (key.manager, Arc::clone(row)))
             .collect();
-        if findings::has_conditions(&object.kind) {
+        if self.scope.serves(MANAGER_FINDINGS) && findings::has_conditions(&object.kind) {
             // Without a generation: which one they were found in, no snapshot says.
             let row = self.findings.get(object).cloned().unwrap_or_default();
             rows.push((MANAGER_FINDINGS, row));
@@ -81,12 +81,7 @@ impl Writer {
         let rows = self.rows(object);
         let is_due = |(manager, row): &(&str, Arc<StatusRow>)| {
             // Before the pipeline has seen an edit, what it says is of no use.
-            let is_old = row.conditions.iter().any(|condition| {
-                condition
-                    .observed_generation
-                    .is_some_and(|at| at < seen.generation)
-            });
-            !is_old && plan::is_due(manager, row, &seen, form)
+            !plan::is_old(row, &seen) && plan::is_due(object, (manager, row), &seen, form)
         };
         let mut wait = None;
         let mut due: Rows = rows.into_iter().filter(is_due).collect();

@@ -1,12 +1,14 @@
 //! What to write: a row of a manager against the status as it was seen. Pure.
 
 use model::status::{
-    Condition, MANAGER_ALLOCATION, MANAGER_FINDINGS, MANAGER_SERVICE, MANAGER_WAYPOINT_POLICY,
-    MANAGER_WORKLOAD_ENTRY, MANAGER_ZTUNNEL_POLICY, StatusRow, TYPE_FINDINGS,
+    Condition, GATEWAY_API_CONDITIONS, MANAGER_ALLOCATION, MANAGER_FINDINGS, MANAGER_GATEWAY_API,
+    MANAGER_SERVICE, MANAGER_WAYPOINT_POLICY, MANAGER_WORKLOAD_ENTRY, MANAGER_ZTUNNEL_POLICY,
+    StatusRow, TYPE_FINDINGS,
 };
 use model::{Kind, ObjectRef};
 use serde_json::{Map, Value, json};
 
+use super::merge;
 use crate::ObservedStatus;
 
 /// How conditions of several managers merge in one list.
@@ -49,6 +51,7 @@ fn owned(manager: &str) -> Option<&'static [&'static str]> {
         MANAGER_WAYPOINT_POLICY => &["WaypointAccepted"],
         MANAGER_FINDINGS => &[TYPE_FINDINGS],
         MANAGER_ALLOCATION => &[],
+        MANAGER_GATEWAY_API => &GATEWAY_API_CONDITIONS,
         _ => return None,
     })
 }
@@ -58,8 +61,34 @@ pub(crate) fn is_served(manager: &str) -> bool {
     owned(manager).is_some()
 }
 
+/// Whether what a manager says is a change of the status as it is, rather than an apply of its
+/// own part.
+pub(super) fn is_merged(manager: &str) -> bool {
+    manager == MANAGER_GATEWAY_API
+}
+
+/// Whether a row was made before the generation of its object that is seen.
+pub(super) fn is_old(row: &StatusRow, seen: &ObservedStatus) -> bool {
+    let parents = row.parents.iter().flatten().map(|one| &one.conditions);
+    let ancestors = row.ancestors.iter().flatten().map(|one| &one.conditions);
+    let listeners = row.listeners.iter().flatten().map(|one| &one.conditions);
+    let nested = parents.chain(ancestors).chain(listeners).flatten();
+    let mut all = row.conditions.iter().chain(nested);
+    all.any(|one| {
+        one.observed_generation
+            .is_some_and(|at| at < seen.generation)
+    })
+}
+
 /// Whether the status as seen differs from what a manager says.
-pub(crate) fn differs(manager: &str, row: &StatusRow, seen: &ObservedStatus) -> bool {
+pub(crate) fn differs(
+    object: &ObjectRef,
+    (manager, row): (&str, &StatusRow),
+    seen: &ObservedStatus,
+) -> bool {
+    if is_merged(manager) {
+        return !merge::changes(object, row, seen, "").is_empty();
+    }
     conditions_differ(manager, row, seen) || addresses_differ(row, seen)
 }
 
@@ -101,6 +130,9 @@ fn ty(condition: &Value) -> &str {
 
 /// What of a status is a manager's to say, without the times of conditions.
 pub(super) fn own(manager: &str, seen: &ObservedStatus) -> Value {
+    if is_merged(manager) {
+        return merge::own(seen);
+    }
     let own = owned(manager).unwrap_or_default();
     let listed = conditions(seen).iter();
     let listed = listed.filter(|condition| own.contains(&ty(condition)));
@@ -118,7 +150,7 @@ pub(super) fn own(manager: &str, seen: &ObservedStatus) -> Value {
 }
 
 /// Whether a condition as seen says what is wanted; when it came to be does not matter.
-fn says(seen: &Value, wanted: &Condition) -> bool {
+pub(super) fn says(seen: &Value, wanted: &Condition) -> bool {
     let is = |field: &str, text: &str| {
         let seen = seen.get(field).and_then(Value::as_str);
         seen.unwrap_or_default() == text
@@ -160,6 +192,9 @@ pub(crate) fn body(
     form: Form,
     now: &str,
 ) -> Value {
+    if is_merged(manager) {
+        return request(object, seen, merge::changes(object, row, seen, now));
+    }
     let own = owned(manager).unwrap_or_default();
     let mut status = Map::new();
     if !own.is_empty() {
@@ -187,6 +222,11 @@ pub(crate) fn body(
             list.map(|(value, host)| json!({"value": value.as_str(), "host": host.as_str()}));
         status.insert("addresses".to_owned(), list.collect());
     }
+    request(object, seen, status)
+}
+
+/// A status of an object at the version that was seen.
+fn request(object: &ObjectRef, seen: &ObservedStatus, status: Map<String, Value>) -> Value {
     let mut metadata = json!({
         "name": object.key.name.as_str(),
         "resourceVersion": seen.resource_version,
@@ -209,11 +249,17 @@ pub(crate) fn body(
 
 /// Whether anything would come of applying: where conditions merge by type, one that another
 /// manager wrote is not ours to remove.
-pub(crate) fn is_due(manager: &str, row: &StatusRow, seen: &ObservedStatus, form: Form) -> bool {
-    if !differs(manager, row, seen) {
+pub(crate) fn is_due(
+    object: &ObjectRef,
+    (manager, row): (&str, &StatusRow),
+    seen: &ObservedStatus,
+    form: Form,
+) -> bool {
+    if !differs(object, (manager, row), seen) {
         return false;
     }
-    let is_removal = form == Form::Map && row.conditions.is_empty() && row.addresses.is_none();
+    let is_applied = form == Form::Map && !is_merged(manager);
+    let is_removal = is_applied && row.conditions.is_empty() && row.addresses.is_none();
     !is_removal || seen.managers.iter().any(|owner| owner == manager)
 }
 

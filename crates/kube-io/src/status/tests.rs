@@ -19,6 +19,7 @@ use super::*;
 use crate::scripted::{self, Asked, pass};
 use crate::{ObservedStatus, Term};
 
+mod gateway_api;
 mod refused;
 mod sent;
 
@@ -89,10 +90,11 @@ fn world(script: Script) -> World {
                 u16::try_from(status["code"].as_u64().unwrap()).unwrap(),
                 status,
             ),
-            None => (
-                200,
-                apply_to(&seen_by_watch, body, is_dropping.load(Ordering::Relaxed)),
-            ),
+            None => {
+                let drops = is_dropping.load(Ordering::Relaxed);
+                let body = apply_to(&seen_by_watch, body, &uri, drops);
+                (200, body)
+            }
         };
         std::future::ready(Ok((code, answer)))
     });
@@ -111,6 +113,7 @@ fn world(script: Script) -> World {
         metrics: WriteMetrics::register(&prometheus::Registry::new()).unwrap(),
         reports: Reports::new(sender),
         limits: WriteLimits::default(),
+        scope: WriteScope::ALL,
     };
     tokio::spawn(run(writer, CancellationToken::new()));
     World {
@@ -125,7 +128,7 @@ fn world(script: Script) -> World {
 }
 
 /// Puts a status where it belongs, and lets the watch tell of it.
-fn apply_to(observed: &Observed, mut body: Value, drops: bool) -> Value {
+fn apply_to(observed: &Observed, mut body: Value, uri: &str, drops: bool) -> Value {
     let list = body["status"]["conditions"].as_array_mut();
     for condition in list.into_iter().flatten().filter(|_| drops) {
         condition
@@ -142,7 +145,17 @@ fn apply_to(observed: &Observed, mut body: Value, drops: bool) -> Value {
     body["metadata"]["generation"] = json!(3);
     let mut status = old.status.clone();
     for (field, value) in body["status"].as_object().unwrap() {
-        status[field] = value.clone();
+        let mut value = value.clone();
+        if field == "conditions"
+            && uri.contains("force=true")
+            && Form::of(kind.as_str()) == Form::Map
+        {
+            let list = value.as_array_mut().unwrap();
+            let types: Vec<_> = list.iter().map(|it| it["type"].clone()).collect();
+            let others = status["conditions"].as_array().cloned().unwrap_or_default();
+            list.extend(others.into_iter().filter(|it| !types.contains(&it["type"])));
+        }
+        status[field] = value;
     }
     body["status"] = status.clone();
     observed.set(object, Some(seen(version, status)));

@@ -26,13 +26,18 @@ fn where_lists_merge_a_manager_sends_its_own_conditions_alone() {
     let seen = seen(7, status);
     let service = object(Kind::Service, "a");
     assert!(!plan::is_due(
-        MANAGER_SERVICE,
-        &row(&[(BOUND, "same")]),
+        &service,
+        (MANAGER_SERVICE, &row(&[(BOUND, "same")])),
         &seen,
         Form::Map
     ));
     let more = row(&[(BOUND, "same"), ("istio.io/VisibilityApplied", "new")]);
-    assert!(plan::is_due(MANAGER_SERVICE, &more, &seen, Form::Map));
+    assert!(plan::is_due(
+        &service,
+        (MANAGER_SERVICE, &more),
+        &seen,
+        Form::Map
+    ));
     let body = plan::body(&service, (MANAGER_SERVICE, &more), &seen, Form::Map, "now");
     // What says the same keeps its time.
     let sent = [(BOUND, OLD), ("istio.io/VisibilityApplied", "now")];
@@ -42,7 +47,12 @@ fn where_lists_merge_a_manager_sends_its_own_conditions_alone() {
         json!({"name": "a", "namespace": "shop", "uid": "u", "resourceVersion": "7"})
     );
     // Removing.
-    assert!(plan::is_due(MANAGER_SERVICE, &row(&[]), &seen, Form::Map));
+    assert!(plan::is_due(
+        &service,
+        (MANAGER_SERVICE, &row(&[])),
+        &seen,
+        Form::Map
+    ));
     let body = plan::body(
         &service,
         (MANAGER_SERVICE, &row(&[])),
@@ -56,8 +66,8 @@ fn where_lists_merge_a_manager_sends_its_own_conditions_alone() {
         ..seen
     };
     assert!(!plan::is_due(
-        MANAGER_SERVICE,
-        &row(&[]),
+        &service,
+        (MANAGER_SERVICE, &row(&[])),
         &foreign,
         Form::Map
     ));
@@ -99,6 +109,7 @@ fn where_lists_do_not_merge_everything_that_others_wrote_is_sent_again() {
 
 #[test]
 fn generation_reason_message_and_value_are_compared_and_numbers_may_be_text() {
+    let policy = object(Kind::AuthorizationPolicy, "p");
     let wanted = StatusRow {
         conditions: vec![Condition::new("ZtunnelAccepted", true, "Good", "m", 3)],
         ..StatusRow::default()
@@ -118,7 +129,7 @@ fn generation_reason_message_and_value_are_compared_and_numbers_may_be_text() {
         condition[field] = value.clone();
         let seen = seen(1, json!({"conditions": [condition]}));
         assert_eq!(
-            plan::differs(MANAGER_ZTUNNEL_POLICY, &wanted, &seen),
+            plan::differs(&policy, (MANAGER_ZTUNNEL_POLICY, &wanted), &seen),
             differs,
             "{field} {value}"
         );
@@ -126,8 +137,8 @@ fn generation_reason_message_and_value_are_compared_and_numbers_may_be_text() {
     let twice =
         json!({"conditions": [written("ZtunnelAccepted", "m"), written("ZtunnelAccepted", "m")]});
     assert!(plan::differs(
-        MANAGER_ZTUNNEL_POLICY,
-        &wanted,
+        &policy,
+        (MANAGER_ZTUNNEL_POLICY, &wanted),
         &seen(1, twice)
     ));
 }
@@ -141,15 +152,15 @@ fn addresses_are_compared_in_order_and_take_no_condition_along() {
     let entry = object(Kind::ServiceEntry, "e");
     let listed = json!({"addresses": [{"host": "a.example", "value": "240.240.0.1"}]});
     assert!(!plan::differs(
-        MANAGER_ALLOCATION,
-        &wanted,
+        &entry,
+        (MANAGER_ALLOCATION, &wanted),
         &seen(1, listed)
     ));
     let other = seen(
         1,
         json!({"addresses": [], "conditions": [written("x", "y")]}),
     );
-    assert!(plan::differs(MANAGER_ALLOCATION, &wanted, &other));
+    assert!(plan::differs(&entry, (MANAGER_ALLOCATION, &wanted), &other));
     let body = plan::body(
         &entry,
         (MANAGER_ALLOCATION, &wanted),
@@ -166,8 +177,8 @@ fn addresses_are_compared_in_order_and_take_no_condition_along() {
         ..StatusRow::default()
     };
     assert!(!plan::differs(
-        MANAGER_ALLOCATION,
-        &none,
+        &entry,
+        (MANAGER_ALLOCATION, &none),
         &seen(1, Value::Null)
     ));
 }
