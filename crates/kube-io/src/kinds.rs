@@ -56,6 +56,44 @@ pub fn plural(kind: &str) -> String {
     }
 }
 
+/// A release of the Gateway API: major, minor and patch number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Release(pub u32, pub u32, pub u32);
+
+/// The release from which on the definition of a kind is read; a kind whose definition is older,
+/// or says none, counts as absent. Source: spec/gateway-api.md §0.
+pub const fn first_release(kind: Kind) -> Option<Release> {
+    match kind {
+        Kind::GrpcRoute => Some(Release(1, 1, 0)),
+        Kind::BackendTlsPolicy => Some(Release(1, 4, 0)),
+        Kind::TlsRoute => Some(Release(1, 5, 0)),
+        Kind::TcpRoute => Some(Release(1, 6, 0)),
+        _ => None,
+    }
+}
+
+// === impl Release ===
+
+impl Release {
+    /// Reads `v1.2.3`, also with less or with what follows `-` or `+`, which does not count.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.strip_prefix('v').unwrap_or(text);
+        let numbers = text.split(['-', '+']).next()?;
+        let mut parts = numbers.split('.').map(|part| part.parse::<u32>().ok());
+        let major = parts.next()??;
+        let mut or_zero = || parts.next().unwrap_or(Some(0));
+        let (minor, patch) = (or_zero()?, or_zero()?);
+        parts.next().is_none().then_some(Self(major, minor, patch))
+    }
+}
+
+impl std::fmt::Display for Release {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self(major, minor, patch) = self;
+        write!(f, "v{major}.{minor}.{patch}")
+    }
+}
+
 /// What of a kind is never listed. Source: spec/workload-discovery.md §0.1 for pods.
 pub(crate) const fn field_selector(kind: Kind) -> Option<&'static str> {
     match kind {
@@ -166,6 +204,18 @@ mod tests {
         assert_eq!(of("EndpointSlice"), "endpointslices");
         assert_eq!(of("Telemetry"), "telemetries");
         assert_eq!(of("BackendTLSPolicy"), "backendtlspolicies");
+    }
+
+    #[test]
+    fn releases_are_numbers_in_order() {
+        let of = Release::parse;
+        assert_eq!(of("v1.6.0-rc.1"), Some(Release(1, 6, 0)));
+        assert_eq!(of("1.10"), Some(Release(1, 10, 0)));
+        assert!(of("v1.10.0") > of("v1.9.9"));
+        for bad in ["", "v", "main", "v1.x.0", "v1.2.3.4", "v-1"] {
+            assert_eq!(of(bad), None, "{bad}");
+        }
+        assert_eq!(Release(1, 6, 0).to_string(), "v1.6.0");
     }
 
     #[test]

@@ -31,6 +31,7 @@ mod mesh;
 mod metrics;
 mod nesting;
 mod raw;
+mod releases;
 mod rows;
 mod target;
 #[cfg(test)]
@@ -132,6 +133,7 @@ pub async fn run(
         health,
         findings: findings.clone(),
         poke: poke.clone(),
+        releases: releases::Releases::default(),
         stop: stop.clone(),
     });
     let mut tasks: JoinSet<Result<(), SourceError>> = JoinSet::new();

@@ -14,6 +14,7 @@ use kube::Client;
 use kube::core::ApiResource;
 use model::finding::Severity;
 use model::object::Input;
+use model::{Kind, Str};
 use tokio::sync::{Notify, watch as channel};
 use tokio::time::Instant;
 
@@ -24,10 +25,19 @@ use super::backoff::{Backoff, jitter};
 use super::context::Context;
 use super::failure::text;
 use super::raw::RawObject;
+use super::releases::{self, Releases};
 use super::watch::Sink;
 
 /// Resources by group. A group is missing until it was asked for.
-pub(super) type Catalogue = BTreeMap<&'static str, Vec<ApiResource>>;
+pub(super) type Catalogue = BTreeMap<&'static str, Vec<Resource>>;
+
+/// What is served.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Resource {
+    pub(super) api: ApiResource,
+    /// The release that its definition is of, when that is too old.
+    pub(super) outdated: Option<Str>,
+}
 
 /// How long after a definition changed its group is looked at again and again: that it is served
 /// comes later than the event.
@@ -73,6 +83,7 @@ pub(super) async fn run(
         client: context.client(false, &Arc::default()),
         known: Catalogue::default(),
         doubted: BTreeMap::new(),
+        releases: context.releases.clone(),
     };
     let mut backoff = Backoff::new(context.config.retry_max);
     let mut attentive_until = Instant::now();
@@ -124,7 +135,8 @@ struct Finder {
     client: Client,
     known: Catalogue,
     /// What was said of groups that seem to lack something, and since when.
-    doubted: BTreeMap<&'static str, (Instant, Vec<ApiResource>)>,
+    doubted: BTreeMap<&'static str, (Instant, Vec<Resource>)>,
+    releases: Releases,
 }
 
 // === impl Finder ===
@@ -137,6 +149,10 @@ impl Finder {
         }
         let mut problem = None;
         for group in DISCOVERED_GROUPS {
+            // What is served of it means little without; who lists definitions asks again then.
+            if group == Kind::Gateway.group() && !self.releases.is_known() {
+                continue;
+            }
             match self.group(group).await {
                 Ok(resources) => self.learn(group, resources),
                 Err(error) => problem = Some(text(&error)),
@@ -154,7 +170,7 @@ impl Finder {
         }
     }
 
-    async fn group(&self, group: &'static str) -> Result<Vec<ApiResource>, kube::Error> {
+    async fn group(&self, group: &'static str) -> Result<Vec<Resource>, kube::Error> {
         let found: APIGroup = match self.client.request(get(&format!("/apis/{group}"))?).await {
             Err(error) if is_not_found(&error) => return Ok(Vec::new()),
             other => other?,
@@ -168,20 +184,27 @@ impl Finder {
             };
             let whole = list.resources.into_iter();
             let whole = whole.filter(|resource| !resource.name.contains('/'));
-            out.extend(whole.map(|resource| ApiResource {
-                group: group.to_owned(),
-                version: version.version.clone(),
-                api_version: version.group_version.clone(),
-                kind: resource.kind,
-                plural: resource.name,
+            out.extend(whole.map(|resource| {
+                Resource {
+                    outdated: (group == Kind::Gateway.group())
+                        .then(|| self.releases.outdated(&resource.kind))
+                        .flatten(),
+                    api: ApiResource {
+                        group: group.to_owned(),
+                        version: version.version.clone(),
+                        api_version: version.group_version.clone(),
+                        kind: resource.kind,
+                        plural: resource.name,
+                    },
+                }
             }));
         }
         Ok(out)
     }
 
-    fn learn(&mut self, group: &'static str, resources: Vec<ApiResource>) {
+    fn learn(&mut self, group: &'static str, resources: Vec<Resource>) {
         let is_less = match self.known.get(group) {
-            Some(known) => known.iter().any(|api| !resources.contains(api)),
+            Some(known) => known.iter().any(|one| !resources.contains(one)),
             None => is_needed_missing(group, &resources),
         };
         if is_less {
@@ -205,10 +228,10 @@ impl Finder {
 }
 
 /// Whether the group lacks a kind without which access would not be what it should be.
-fn is_needed_missing(group: &str, resources: &[ApiResource]) -> bool {
+fn is_needed_missing(group: &str, resources: &[Resource]) -> bool {
     let mut needed = kinds::watched()
         .filter(|kind| kind.group() == group && kinds::need(*kind) == Need::Required);
-    needed.any(|kind| resources.iter().all(|api| api.kind != kind.as_str()))
+    needed.any(|kind| resources.iter().all(|one| one.api.kind != kind.as_str()))
 }
 
 fn get(path: &str) -> Result<http::Request<Vec<u8>>, kube::Error> {
@@ -221,9 +244,12 @@ fn is_not_found(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 404)
 }
 
-/// Definitions of kinds: nothing is read of them but that they changed.
+/// Definitions of kinds: nothing is read of them but that they changed, and of which release they
+/// are.
 pub(super) struct Definitions {
     poke: Poke,
+    releases: Releases,
+    list: BTreeMap<Str, Option<Str>>,
 }
 
 // === impl Definitions ===
@@ -232,6 +258,8 @@ impl Definitions {
     pub(super) fn new(context: &Arc<Context>) -> Self {
         Self {
             poke: context.poke.clone(),
+            releases: context.releases.clone(),
+            list: BTreeMap::new(),
         }
     }
 
@@ -245,21 +273,32 @@ impl Definitions {
 }
 
 impl Sink for Definitions {
-    fn begin(&mut self) {}
+    fn begin(&mut self) {
+        self.list.clear();
+    }
 
-    fn listed(&mut self, _: RawObject, _: &ApiResource) {}
+    fn listed(&mut self, object: RawObject, _: &ApiResource) {
+        self.list.extend(releases::of(&object));
+    }
 
     fn complete(&mut self) -> Vec<Input> {
+        self.releases.replace(std::mem::take(&mut self.list));
         self.poke.now();
         Vec::new()
     }
 
     fn applied(&mut self, object: RawObject, _: &ApiResource) -> Option<Input> {
+        if let Some((name, release)) = releases::of(&object) {
+            self.releases.set(name, release);
+        }
         self.look(&object);
         None
     }
 
     fn deleted(&mut self, object: &RawObject) -> Option<Input> {
+        if let Some((name, _)) = releases::of(object) {
+            self.releases.remove(&name);
+        }
         self.look(object);
         None
     }
@@ -269,6 +308,8 @@ impl Sink for Definitions {
     }
 
     fn refused(&mut self) -> Vec<Input> {
+        self.releases.refuse();
+        self.poke.now();
         Vec::new()
     }
 

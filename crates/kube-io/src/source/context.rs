@@ -11,6 +11,7 @@ use crate::{Health, Observed};
 
 use super::catalogue::Poke;
 use super::findings::SourceFindings;
+use super::releases::Releases;
 use super::{SourceConfig, SourceError};
 
 /// What all watches share.
@@ -21,6 +22,7 @@ pub(super) struct Context {
     pub(super) health: Health,
     pub(super) findings: SourceFindings,
     pub(super) poke: Poke,
+    pub(super) releases: Releases,
     pub(super) stop: CancellationToken,
 }
 

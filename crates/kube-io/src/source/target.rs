@@ -42,6 +42,8 @@ pub(super) enum Served {
     No,
     /// Only in versions that are not known, which are named here.
     Otherwise(String),
+    /// By a definition of this release, which is too old; empty where it says none.
+    Outdated(Str),
     As(ApiResource),
 }
 
@@ -118,8 +120,11 @@ impl Target {
         let Some(resources) = catalogue.get(self.group) else {
             return Served::Unknown;
         };
-        let here = resources.iter().filter(|api| api.kind == self.kind);
-        let here: Vec<_> = here.collect();
+        let here = resources.iter().filter(|one| one.api.kind == self.kind);
+        if let Some(release) = here.clone().find_map(|one| one.outdated.clone()) {
+            return Served::Outdated(release);
+        }
+        let here: Vec<_> = here.map(|one| &one.api).collect();
         let Some(first) = here.first() else {
             return Served::No;
         };
@@ -186,6 +191,26 @@ impl Target {
             message,
             fix,
         )
+    }
+
+    /// It is served by a definition that is too old.
+    pub(super) fn outdated(&self, release: &str) -> Finding {
+        let (group, plural) = (self.group, kinds::plural(self.kind));
+        let first = self.input.and_then(kinds::first_release);
+        let first = first.map_or_else(String::new, |first| first.to_string());
+        let release = match release {
+            "" => "names no release of the Gateway API".to_owned(),
+            release => format!("is of release {release} of the Gateway API"),
+        };
+        let message = arcstr::format!(
+            "The definition {plural}.{group} {release}, and is read from {first} on: no object of \
+             the kind has any effect"
+        );
+        let fix = arcstr::format!(
+            "Install the definitions of release {first} of the Gateway API, or a later one"
+        );
+        let (code, severity) = ("kube-definition-outdated", Severity::Warning);
+        Finding::new(code, severity, self.reference(), message, fix)
     }
 
     fn reference(&self) -> ObjectRef {

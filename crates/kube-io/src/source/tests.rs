@@ -476,6 +476,49 @@ async fn a_server_that_is_away_takes_nothing_and_a_silent_one_is_noticed() {
     assert_eq!(world.state(Kind::Gateway), Some(KindState::Absent));
 }
 
+#[tokio::test(start_paused = true)]
+async fn definitions_of_early_releases_count_for_nothing_and_say_so() {
+    const GROUP: &str = "gateway.networking.k8s.io";
+    let early = [("kube-definition-outdated", "GRPCRoute")];
+    for (release, state, codes) in [
+        (json!({}), KindState::Absent, &early[..]),
+        (json!("main"), KindState::Absent, &early[..]),
+        (json!("v1.0.9"), KindState::Absent, &early[..]),
+        (json!("v1.1.0-rc.1"), KindState::Watching, &[]),
+    ] {
+        let annotations = json!({"gateway.networking.k8s.io/bundle-version": release});
+        let definition = json!({"metadata": {"name": format!("grpcroutes.{GROUP}"),
+            "resourceVersion": "1", "annotations": annotations}});
+        let mut world = World::start(move |path, _| match path {
+            "/apis/gateway.networking.k8s.io" => {
+                let version = json!({"groupVersion": format!("{GROUP}/v1"), "version": "v1"});
+                let group = json!({"kind": "APIGroup", "apiVersion": "v1", "name": GROUP,
+                    "versions": [version], "preferredVersion": version});
+                Reply::Json(200, group)
+            }
+            "/apis/gateway.networking.k8s.io/v1" => {
+                let served = json!({"name": "grpcroutes", "singularName": "grpcroute",
+                    "namespaced": true, "kind": "GRPCRoute", "verbs": ["list", "watch"]});
+                let served = json!({"kind": "APIResourceList", "apiVersion": "v1",
+                    "groupVersion": format!("{GROUP}/v1"), "resources": [served]});
+                Reply::Json(200, served)
+            }
+            path if path.contains("customresourcedefinitions") && !is_watch(path) => {
+                list("1", None, &[definition.clone()])
+            }
+            path => usual(path),
+        });
+        world
+            .until("a list of every kind", |world| {
+                Kind::ALL.iter().all(|kind| world.resyncs(*kind) == 1)
+            })
+            .await;
+        world.pass(Duration::from_secs(10)).await;
+        assert_eq!(world.state(Kind::GrpcRoute), Some(state));
+        assert_eq!(world.codes(), codes);
+    }
+}
+
 fn security(versions: &[&str]) -> Value {
     let of = |version: &&str| json!({"groupVersion": format!("security.istio.io/{version}"), "version": version});
     let versions: Vec<Value> = versions.iter().map(of).collect();

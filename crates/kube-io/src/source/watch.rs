@@ -116,6 +116,7 @@ impl<S: Sink> Driver<S> {
                 Served::Unknown => {}
                 Served::No => self.absent().await?,
                 Served::Otherwise(versions) => self.version_unknown(&versions).await?,
+                Served::Outdated(release) => self.outdated(&release).await?,
                 Served::As(api) => match self.watch(&api, &mut catalogue).await? {
                     End::Stopped => return Ok(()),
                     End::Moved => continue,
@@ -134,6 +135,19 @@ impl<S: Sink> Driver<S> {
         self.told(KindState::Absent, "the API server does not serve it");
         self.accuse(None);
         self.problem = None;
+        let batch = self.sink.emptied();
+        self.context.send(batch).await
+    }
+
+    /// The objects are there, but by a definition that is too old: they count for nothing.
+    async fn outdated(&mut self, release: &str) -> Result<(), SourceError> {
+        let finding = self.target.outdated(release);
+        self.told(KindState::Absent, &finding.message);
+        if self.problem != Some(KindState::Absent) {
+            self.problem = Some(KindState::Absent);
+            tracing::warn!(code = finding.code, "{}", finding.message);
+        }
+        self.accuse(Some(finding));
         let batch = self.sink.emptied();
         self.context.send(batch).await
     }
