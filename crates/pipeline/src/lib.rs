@@ -85,6 +85,12 @@ impl Pipeline {
         self.stages.mesh_row()
     }
 
+    /// How many times a stage derived a primary so far. An edit must add what it concerns,
+    /// however large the mesh is.
+    pub fn run_count(&self) -> u64 {
+        self.stages.run_count()
+    }
+
     /// Collects findings of source, parse and stages; says whether they differ.
     fn collect_findings(&mut self) -> bool {
         let revisions = self.stages.revisions();

@@ -365,6 +365,11 @@ macro_rules! notes {
                 std::mem::replace(&mut self.notes_seen, now) != now
             }
 
+            /// How many times all stages together derived a primary so far.
+            pub(crate) fn run_count(&self) -> u64 {
+                0 $(+ self.$stage.run_count())+
+            }
+
             /// Appends every stage's notes.
             pub(crate) fn collect_notes(&self, out: &mut Vec<Finding>) {
                 $(for (_, notes) in self.$stage.notes() { out.extend_from_slice(notes); })+
@@ -399,8 +404,12 @@ notes!(
     chains,
     encoded,
     route_configs,
+    ingress_routes,
+    ingress_hosts,
+    ingress_configs,
     clusters,
     endpoints,
+    local_endpoints,
     listeners,
     static_clusters,
     jwks_wanted,
