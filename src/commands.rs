@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, bail};
 use model::labels::LABEL_GATEWAY_NAME;
 use model::object::Input;
-use model::{Object, ObjectKey, Severity, SpiffeId};
+use model::{GatewayController, Object, ObjectKey, Severity, SpiffeId};
 use pipeline::{MeshDefaults, Pipeline};
 use serde_json::Value;
 use snapshot::Snapshot;
@@ -38,8 +38,12 @@ pub fn print(text: &str) -> anyhow::Result<()> {
 }
 
 /// The pipeline of objects of files, with the settings of the flags.
-pub fn pipeline(mesh: &MeshArgs) -> Pipeline {
-    Pipeline::new(defaults(mesh))
+///
+/// # Errors
+/// When settings are in a file that cannot be read.
+pub fn pipeline(mesh: &MeshArgs) -> anyhow::Result<Pipeline> {
+    let deployments = mesh.deployments(None)?;
+    Ok(Pipeline::new(defaults(mesh)).with_deployments(deployments))
 }
 
 /// The settings of the flags.
@@ -71,23 +75,23 @@ fn format(value: &Value, format: Format) -> anyhow::Result<String> {
 /// # Errors
 /// When the directory cannot be read.
 pub fn render(args: &RenderArgs) -> anyhow::Result<ExitCode> {
-    let snapshot = render::snapshot(pipeline(&args.mesh), load(&args.config_dir)?, &args.target)?;
+    let snapshot = render::snapshot(
+        pipeline(&args.mesh)?,
+        load(&args.config_dir)?,
+        &args.target,
+    )?;
     let value = render::render(&snapshot, &args.target, &args.types)?;
-    if let Some(class) = render::class_of(&args.target)
-        && snapshot
-            .proxies
-            .get(&class)
-            .is_none_or(|proxy| proxy.listeners.is_empty())
+    let missing = match &args.target {
+        Target::Waypoint(key) => Some((key, "no waypoint Gateway")),
+        Target::Gateway(key) => Some((key, "no Gateway with a listener")),
+        Target::EastWest(key) => Some((key, "no active gateway between networks")),
+        Target::Ztunnel | Target::Deployment(_) | Target::Findings | Target::Status => None,
+    };
+    if let Some((key, what)) = missing
+        && render::class_of(&snapshot, &args.target).is_none()
     {
-        let what = match args.target {
-            Target::Gateway(_) => "no ingress Gateway",
-            _ => "no waypoint Gateway",
-        };
-        eprintln!(
-            "ambientd: {} is {what} of {}",
-            class.gateway,
-            args.config_dir.display()
-        );
+        let dir = args.config_dir.display();
+        eprintln!("ambientd: {key} is {what} of {dir}");
     }
     print(&format(&value, args.output)?)?;
     Ok(ExitCode::SUCCESS)
@@ -99,7 +103,7 @@ pub fn render(args: &RenderArgs) -> anyhow::Result<ExitCode> {
 /// When the directory cannot be read.
 pub fn analyze(args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
     let snapshot = render::snapshot(
-        pipeline(&args.mesh),
+        pipeline(&args.mesh)?,
         load(&args.config_dir)?,
         &Target::Findings,
     )?;
@@ -138,19 +142,23 @@ fn exit_code(snapshot: &Arc<Snapshot>) -> ExitCode {
 /// cannot be used.
 pub fn bootstrap(args: &BootstrapArgs) -> anyhow::Result<ExitCode> {
     use envoy::bootstrap::BootstrapRole;
-    let (role, gateway) = match &args.target {
-        Target::Waypoint(gateway) => (BootstrapRole::Waypoint, gateway),
-        Target::Gateway(gateway) => (BootstrapRole::Router, gateway),
-        other => bail!(
-            "--for {other}: only waypoint/NAMESPACE/NAME and gateway/NAMESPACE/NAME can be bootstrapped"
-        ),
-    };
     let inputs = args
         .config_dir
         .as_deref()
         .map(load)
         .transpose()?
         .unwrap_or_default();
+    let (role, gateway) = match &args.target {
+        Target::Waypoint(gateway) => (BootstrapRole::Waypoint, gateway),
+        Target::Gateway(gateway) if is_east_west(&inputs, gateway) => {
+            (BootstrapRole::EastWest, gateway)
+        }
+        Target::Gateway(gateway) => (BootstrapRole::Router, gateway),
+        Target::EastWest(gateway) => (BootstrapRole::EastWest, gateway),
+        other => bail!(
+            "--for {other}: only waypoint/NAMESPACE/NAME, gateway/NAMESPACE/NAME and east-west/NAMESPACE/NAME can be bootstrapped"
+        ),
+    };
     let pod = waypoint_pod(&inputs, gateway);
     let trust_domain = trust_domain(args, inputs.clone())?;
     let ip = args
@@ -237,12 +245,29 @@ struct WaypointPod {
     service_account: String,
 }
 
-fn waypoint_pod(inputs: &[Input], gateway: &ObjectKey) -> Option<WaypointPod> {
-    let objects = inputs.iter().flat_map(|input| match input {
+fn objects(inputs: &[Input]) -> impl Iterator<Item = &Object> {
+    inputs.iter().flat_map(|input| match input {
         Input::Resync(_, objects) => objects.as_slice(),
         _ => &[],
+    })
+}
+
+/// Whether the class of a Gateway is that of gateways between networks.
+fn is_east_west(inputs: &[Input], gateway: &ObjectKey) -> bool {
+    let class = objects(inputs).find_map(|object| match object {
+        Object::Gateway(row) if row.meta.key == *gateway => row.ok().map(|row| row.class.clone()),
+        _ => None,
     });
-    objects.into_iter().find_map(|object| match object {
+    let object = objects(inputs).find_map(|object| match object {
+        Object::GatewayClass(row) if Some(&row.meta.key.name) == class.as_ref() => Some(&**row),
+        _ => None,
+    });
+    let controller = class.and_then(|class| GatewayController::of(object, &class));
+    controller == Some(GatewayController::EastWest)
+}
+
+fn waypoint_pod(inputs: &[Input], gateway: &ObjectKey) -> Option<WaypointPod> {
+    objects(inputs).find_map(|object| match object {
         Object::Pod(pod)
             if pod.meta.key.ns == gateway.ns
                 && pod.meta.label(LABEL_GATEWAY_NAME) == Some(&gateway.name) =>
@@ -262,7 +287,7 @@ fn trust_domain(args: &BootstrapArgs, inputs: Vec<Input>) -> anyhow::Result<Stri
     if inputs.is_empty() {
         return Ok(model::defaults::TRUST_DOMAIN.to_owned());
     }
-    let mut pipeline = pipeline(&args.mesh);
+    let mut pipeline = pipeline(&args.mesh)?;
     pipeline
         .apply(inputs)
         .context("the source did not deliver every kind")?;

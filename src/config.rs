@@ -10,6 +10,7 @@ use crate::target::Target;
 
 mod agent;
 mod features;
+mod gateways;
 mod istiod;
 mod proxy;
 mod serve;
@@ -18,6 +19,7 @@ mod values;
 
 pub use agent::{AgentArgs, AgentEnv, AgentEnvoyArgs, AgentInstallArgs};
 pub use features::{FeatureArgs, WaypointMissing};
+pub use gateways::GatewayArgs;
 pub use istiod::{log_filter, read};
 pub use proxy::{ProxyArgs, ProxyKind};
 pub use serve::ServeArgs;
@@ -103,6 +105,9 @@ pub struct MeshArgs {
     /// Switches.
     #[command(flatten)]
     pub features: FeatureArgs,
+    /// What is deployed for Gateways.
+    #[command(flatten)]
+    pub gateways: GatewayArgs,
 }
 
 /// Output form.
@@ -120,7 +125,8 @@ pub struct RenderArgs {
     /// Directory of Kubernetes YAML, read recursively.
     #[arg(long)]
     pub config_dir: PathBuf,
-    /// `ztunnel`, `waypoint/NAMESPACE/NAME`, `findings` or `status`.
+    /// `ztunnel`, `waypoint/NAMESPACE/NAME`, `gateway/NAMESPACE/NAME`, `deployment/NAMESPACE/NAME`,
+    /// `findings` or `status`.
     #[arg(long = "for", value_name = "TARGET")]
     pub target: Target,
     /// Only resources of these types (`ADDRESS`, `AUTHORIZATION`, `LDS`, `RDS`, `CDS`, `EDS`).
@@ -183,7 +189,8 @@ pub struct AnalyzeArgs {
 /// Flags of `bootstrap`.
 #[derive(Clone, Debug, Args)]
 pub struct BootstrapArgs {
-    /// `waypoint/NAMESPACE/NAME`.
+    /// `waypoint/NAMESPACE/NAME` or `gateway/NAMESPACE/NAME`; without --config-dir, which has its
+    /// class, `east-west/NAMESPACE/NAME` for a gateway between networks.
     #[arg(long = "for", value_name = "TARGET")]
     pub target: Target,
     /// Directory of Kubernetes YAML: gives the waypoint's service account and address.

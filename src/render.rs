@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail};
 use model::object::Input;
-use model::{Finding, ProxyClass};
+use model::{Finding, ObjectKey, ProxyClass};
 use pipeline::Pipeline;
 use serde_json::{Map, Value};
 use snapshot::{ResourceMap, ResourceType, Snapshot};
@@ -37,25 +37,39 @@ pub fn snapshot(
     mut inputs: Vec<Input>,
     target: &Target,
 ) -> anyhow::Result<Arc<Snapshot>> {
-    if let Some(class) = class_of(target) {
-        inputs.push(Input::Interest(class, true));
-    }
+    let classes = classes_of(target).into_iter();
+    inputs.extend(classes.map(|class| Input::Interest(class, true)));
     pipeline
         .apply(inputs)
         .context("the source did not deliver every kind")
 }
 
-/// The class that `render` assumes: stock Envoy with its certificate from `sds-grpc`.
-pub fn class_of(target: &Target) -> Option<ProxyClass> {
+/// The classes of which `render` assumes one: stock Envoy with its certificate from `sds-grpc`.
+/// Which of two a Gateway has its GatewayClass says; there is nothing for the other.
+fn classes_of(target: &Target) -> Vec<ProxyClass> {
     match target {
-        Target::Waypoint(key) => Some(ProxyClass::waypoint(key.clone())),
-        Target::Gateway(key) => Some(ProxyClass::ingress(key.clone())),
-        Target::Ztunnel | Target::Findings | Target::Status => None,
+        Target::Waypoint(key) => vec![ProxyClass::waypoint(key.clone())],
+        Target::Gateway(key) => vec![
+            ProxyClass::ingress(key.clone()),
+            ProxyClass::east_west(key.clone()),
+        ],
+        Target::EastWest(key) => vec![ProxyClass::east_west(key.clone())],
+        Target::Ztunnel | Target::Deployment(_) | Target::Findings | Target::Status => Vec::new(),
     }
 }
 
+/// The class that a target has in a snapshot made for it, where it is there.
+pub fn class_of(snapshot: &Snapshot, target: &Target) -> Option<ProxyClass> {
+    let mut classes = classes_of(target).into_iter();
+    classes.find(|class| {
+        let proxy = snapshot.proxies.get(class);
+        proxy.is_some_and(|proxy| !proxy.listeners.is_empty())
+    })
+}
+
 /// Type URL → resource name → proto-JSON of everything that `target` receives;
-/// an array for [`Target::Findings`] and [`Target::Status`].
+/// an array for [`Target::Findings`] and [`Target::Status`], a list of objects for
+/// [`Target::Deployment`].
 ///
 /// # Errors
 /// When a resource does not decode as its own type (a defect of ambientd), or a type
@@ -74,11 +88,12 @@ pub fn render(snapshot: &Snapshot, target: &Target, types: &[RenderType]) -> any
             .collect())
     };
     let (class, offered) = match target {
-        Target::Findings | Target::Status => {
+        Target::Deployment(_) | Target::Findings | Target::Status => {
             if let Some(asked) = types.first() {
                 bail!("--type {asked:?} does not exist for {target}");
             }
             return Ok(match target {
+                Target::Deployment(gateway) => deployment(snapshot, gateway),
                 Target::Status => status(snapshot),
                 _ => findings(&all_findings(snapshot)),
             });
@@ -87,8 +102,8 @@ pub fn render(snapshot: &Snapshot, target: &Target, types: &[RenderType]) -> any
             None,
             vec![ResourceType::Address, ResourceType::Authorization],
         ),
-        Target::Waypoint(_) | Target::Gateway(_) => (
-            class_of(target),
+        Target::Waypoint(_) | Target::Gateway(_) | Target::EastWest(_) => (
+            class_of(snapshot, target).or_else(|| classes_of(target).pop()),
             vec![
                 ResourceType::Cluster,
                 ResourceType::Endpoint,
@@ -132,6 +147,15 @@ pub fn all_findings(snapshot: &Snapshot) -> Vec<Finding> {
     all.extend(snapshot.secrets.expired(now_s));
     all.sort_unstable();
     all
+}
+
+/// The objects that a Gateway runs as, in the order in which they are applied, as a `List` that
+/// kubectl takes; an empty one where its deployment is not ours to make.
+pub fn deployment(snapshot: &Snapshot, gateway: &ObjectKey) -> Value {
+    let row = snapshot.deployments.get(gateway);
+    let objects = row.into_iter().flat_map(|row| &row.objects);
+    let items: Vec<Value> = objects.map(|object| object.body.clone()).collect();
+    serde_json::json!({"apiVersion": "v1", "kind": "List", "items": items})
 }
 
 /// Findings as an array of `{code, severity, kind, namespace, name, field, message, fix}`.

@@ -209,6 +209,9 @@ async fn wire(
         is_alone: args.config_dir.is_some(),
         ..crate::commands::defaults(&args.mesh)
     });
+    let own_image = cluster::own_image(args).await;
+    let deployments = args.mesh.deployments(own_image.as_deref())?;
+    let pipeline = pipeline.with_deployments(deployments);
     let owner = driver::spawn(pipeline, debounce(args), channels)?;
     tasks.spawn(tasks::watch_owner(owner));
     let clients = Clients {

@@ -1,4 +1,5 @@
-//! Whom to render for: `ztunnel`, `waypoint/NS/NAME`, `gateway/NS/NAME`, `findings` or `status`.
+//! Whom to render for: `ztunnel`, `waypoint/NS/NAME`, `gateway/NS/NAME`, `east-west/NS/NAME`,
+//! `deployment/NS/NAME`, `findings` or `status`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,8 +13,12 @@ pub enum Target {
     Ztunnel,
     /// The waypoint of a Gateway.
     Waypoint(ObjectKey),
-    /// An ingress gateway.
+    /// An ingress gateway, or a gateway between networks: what the class of the Gateway says.
     Gateway(ObjectKey),
+    /// A gateway between networks.
+    EastWest(ObjectKey),
+    /// What a Gateway runs as: the objects that are applied for it.
+    Deployment(ObjectKey),
     /// The findings.
     Findings,
     /// What belongs into the status of objects.
@@ -28,12 +33,14 @@ impl FromStr for Target {
             None if text == "ztunnel" => return Ok(Self::Ztunnel),
             None if text == "findings" => return Ok(Self::Findings),
             None if text == "status" => return Ok(Self::Status),
-            Some((kind @ ("waypoint" | "gateway"), key)) => {
+            Some((kind @ ("waypoint" | "gateway" | "east-west" | "deployment"), key)) => {
                 if let Ok(key) = key.parse::<ObjectKey>()
                     && !key.ns.is_empty()
                 {
                     return Ok(match kind {
                         "waypoint" => Self::Waypoint(key),
+                        "east-west" => Self::EastWest(key),
+                        "deployment" => Self::Deployment(key),
                         _ => Self::Gateway(key),
                     });
                 }
@@ -41,7 +48,7 @@ impl FromStr for Target {
             _ => {}
         }
         Err(format!(
-            "{text:?} is not `ztunnel`, `waypoint/NAMESPACE/NAME`, `gateway/NAMESPACE/NAME`, `findings` or `status`"
+            "{text:?} is not `ztunnel`, `waypoint/NAMESPACE/NAME`, `gateway/NAMESPACE/NAME`, `east-west/NAMESPACE/NAME`, `deployment/NAMESPACE/NAME`, `findings` or `status`"
         ))
     }
 }
@@ -52,6 +59,8 @@ impl fmt::Display for Target {
             Self::Ztunnel => f.write_str("ztunnel"),
             Self::Waypoint(key) => write!(f, "waypoint/{key}"),
             Self::Gateway(key) => write!(f, "gateway/{key}"),
+            Self::EastWest(key) => write!(f, "east-west/{key}"),
+            Self::Deployment(key) => write!(f, "deployment/{key}"),
             Self::Findings => f.write_str("findings"),
             Self::Status => f.write_str("status"),
         }
@@ -70,6 +79,8 @@ mod tests {
             "status",
             "waypoint/bookinfo/reviews",
             "gateway/bookinfo/entry",
+            "east-west/bookinfo/entry",
+            "deployment/bookinfo/entry",
         ] {
             assert_eq!(
                 text.parse::<Target>().map(|t| t.to_string()),

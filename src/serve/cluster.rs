@@ -7,8 +7,10 @@ use anyhow::Context as _;
 use authn::TokenReviewer;
 use ca::Authority;
 use kube_io::client::{self, ClientOptions};
+use kube_io::deployments::{self, DeploymentWriter};
 use kube_io::election::{self, ElectionConfig};
 use kube_io::events::{self, EventWriter};
+use kube_io::gateway_classes::{self, ClassCreator};
 use kube_io::review::ApiReviewer;
 use kube_io::root_store::{self, SecretStore};
 use kube_io::roots::{self, RootNames, RootWriter, Roots};
@@ -29,6 +31,7 @@ use crate::webhook;
 pub(super) struct Cluster {
     client: Client,
     observed: Observed,
+    health: Health,
     leadership: Leadership,
     terms: watch::Sender<Option<kube_io::Term>>,
     reports: Reports,
@@ -43,18 +46,13 @@ impl Cluster {
         tasks: &mut Tasks,
         wires: &Wires,
     ) -> anyhow::Result<Self> {
-        let client = client::connect(&ClientOptions {
-            kubeconfig: kubeconfig(args),
-            context: args.context.clone(),
-            request_timeout: args.api_request_timeout,
-            idle_timeout: args.api_idle_timeout,
-        })
-        .await?;
+        let client = client::connect(&options(args)).await?;
         let (terms, receiver) = watch::channel(None);
         let health = Health::default();
         let cluster = Self {
             client: client.clone(),
             observed: Observed::default(),
+            health: health.clone(),
             leadership: Leadership::new(receiver),
             terms,
             reports: Reports::new(wires.inputs.clone()),
@@ -154,7 +152,11 @@ impl Cluster {
         };
         // Writers stop first; the lease is released when the last of them has.
         let writers = tokio_util::task::TaskTracker::new();
-        if args.write_status.is_on() {
+        let scope = WriteScope {
+            gateway_api: args.write_gateway_api_status.is_on(),
+            ambient: args.write_status.is_on(),
+        };
+        if scope.gateway_api || scope.ambient {
             let writer = StatusWriter {
                 client: self.client.clone(),
                 leadership: self.leadership.clone(),
@@ -163,7 +165,7 @@ impl Cluster {
                 metrics: metrics.clone(),
                 reports: reports.clone(),
                 limits: WriteLimits::default(),
-                scope: WriteScope::ALL,
+                scope,
             };
             let stop = tasks.stopping.clone();
             tasks.spawn_finishing(writers.track_future(async move {
@@ -185,6 +187,21 @@ impl Cluster {
             events::run(writer, stop).await;
             Ok(())
         }));
+        if args.mesh.gateways.deploy_gateways.is_on() {
+            let writer = DeploymentWriter {
+                client: self.client.clone(),
+                leadership: self.leadership.clone(),
+                snapshots: wires.snapshots.clone(),
+                metrics: metrics.clone(),
+                reports: reports.clone(),
+                findings: wires.inputs.clone(),
+            };
+            let stop = tasks.stopping.clone();
+            tasks.spawn_finishing(writers.track_future(async move {
+                deployments::run(writer, stop).await;
+                Ok(())
+            }));
+        }
         let bundles = bundles(tasks, authority, args.enable_ca_crl.is_on());
         let writer = RootWriter {
             client: self.client.clone(),
@@ -219,6 +236,19 @@ impl Cluster {
             webhooks::run(patcher, stop).await;
             Ok(())
         }));
+        // By every replica, leading or not.
+        let creator = ClassCreator {
+            client: self.client.clone(),
+            observed: self.observed.clone(),
+            health: self.health.clone(),
+            controllers: args.gateway_classes(),
+            reports: reports.clone(),
+        };
+        let stop = tasks.stopping.clone();
+        tasks.spawn_finishing(async move {
+            gateway_classes::run(creator, stop).await;
+            Ok(())
+        });
         let (client, terms) = (self.client.clone(), self.terms.clone());
         let (stop, release) = (
             tasks.stopping.clone(),
@@ -260,6 +290,32 @@ impl Cluster {
         wires.readiness.done(Part::Webhook);
         Ok(())
     }
+}
+
+fn options(args: &ServeArgs) -> ClientOptions {
+    ClientOptions {
+        kubeconfig: kubeconfig(args),
+        context: args.context.clone(),
+        request_timeout: args.api_request_timeout,
+        idle_timeout: args.api_idle_timeout,
+    }
+}
+
+/// Image of the pod that this process runs in, where deployed proxies are to have it and it is
+/// not said; `None` where there is no such pod. Waits for the API server, without which there is
+/// nothing to deploy for.
+pub(super) async fn own_image(args: &ServeArgs) -> Option<String> {
+    let gateways = &args.mesh.gateways;
+    let is_needed = args.config_dir.is_none()
+        && gateways.deploy_gateways.is_on()
+        && gateways.gateway_agent_image.is_none();
+    let pod = args.pod_name.as_deref().filter(|name| !name.is_empty());
+    let (true, Some(pod)) = (is_needed, pod) else {
+        return None;
+    };
+    // What is wrong with the configuration is told by who reads the cluster with it.
+    let client = client::connect(&options(args)).await.ok()?;
+    deployments::image_of_pod(&client, &args.mesh.system_namespace, pod).await
 }
 
 /// The kubeconfig of the flag, or that of the environment if it exists.

@@ -41,10 +41,18 @@ pub(crate) fn asked(cluster: &Cluster, user: &str) -> anyhow::Result<Vec<Asked>>
         }
     };
     let events = cluster.audit()?;
-    Ok(events
-        .filter(|event| event["user"]["username"] == user)
-        .map(of)
-        .collect())
+    let asked = events.filter(|event| event["user"]["username"] == user);
+    Ok(asked.map(of).flat_map(with_creation).collect())
+}
+
+/// What applying asks for where it makes an object: the API server wants the right to create too.
+fn with_creation(asked: Asked) -> Vec<Asked> {
+    let is_creation = asked.verb == "patch" && asked.code == 201;
+    let creation = is_creation.then(|| Asked {
+        verb: "create".to_owned(),
+        ..asked.clone()
+    });
+    std::iter::once(asked).chain(creation).collect()
 }
 
 /// That the API server refused nothing of what ambientd asked for; what it refuses to everybody

@@ -3,13 +3,11 @@
 //!
 //! [`decide`] says whether they are ours to make, [`render`] makes them: the template of the
 //! Gateway's class ([`template`]), then the patches of the class's and the Gateway's own
-//! ConfigMap ([`overlay`], [`patch`]), then the label that says whose they are. Whoever writes
-//! them asks [`live`] what the cluster's own objects mean for that.
+//! ConfigMap ([`overlay`], [`patch`]), then the label that says whose they are.
 //!
 //! Equal input gives equal bytes. Source: spec/gateway-api.md §2.
 
 pub mod decide;
-pub mod live;
 pub mod overlay;
 pub mod patch;
 pub mod proxy_config;
@@ -20,20 +18,18 @@ mod tests;
 
 use serde_json::{Map, Value, json};
 
+use model::Kind;
 use model::finding::ObjectRef;
 use model::gateway::GatewayRow;
 use model::input::Gateway;
 use model::labels::LABEL_GATEWAY_MANAGED;
 use model::object::{Labels, Meta};
-use model::{Kind, Str};
+pub use model::{DeploymentRow, ManagedObject};
 
 pub use self::decide::{Decision, Question, Why, decide};
 pub use self::overlay::{Overlay, OverlayKind};
 pub use self::proxy_config::ProxyConfigLayer;
 pub use self::settings::{PodForm, PodForms, Settings};
-
-/// Who applies the objects, on every class.
-pub const FIELD_MANAGER: &str = "istio.io/gateway-controller";
 
 /// A Gateway whose objects are made.
 #[derive(Clone, Copy, Debug)]
@@ -48,21 +44,6 @@ pub struct Subject<'a> {
     pub proxy_configs: &'a [ProxyConfigLayer],
     /// User and group that OpenShift gives to proxies of the namespace.
     pub proxy_user: Option<i64>,
-}
-
-/// An object to be applied.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ManagedObject {
-    /// `apiVersion`.
-    pub api_version: &'static str,
-    /// `kind`.
-    pub kind: &'static str,
-    /// Namespace: the Gateway's.
-    pub ns: Str,
-    /// Name.
-    pub name: Str,
-    /// All of it.
-    pub body: Value,
 }
 
 /// What a Gateway consists of.

@@ -4,8 +4,9 @@
 //! programming error.
 
 use flow::Index;
-use model::gateway::RouteParents;
+use model::gateway::{LABEL_CLASS_DEFAULTS, RouteParents};
 use model::input::{ListenerSet, ReferenceGrant};
+use model::secret::ConfigMap;
 use model::{
     GatewayRow, Kind, NamespacedHostname, ObjectKey, ObjectRef, Parsed, ServiceRow, Str,
     WorkloadRow, WorkloadUid,
@@ -18,6 +19,19 @@ impl Index<ObjectKey, Parsed<ReferenceGrant>> for GrantByNamespace {
     type At = str;
     fn keys(key: &ObjectKey, _: &Parsed<ReferenceGrant>, emit: &mut dyn FnMut(&str)) {
         emit(&key.ns);
+    }
+}
+
+/// ConfigMaps with defaults for deployments, by their namespace and the name of the class. For the
+/// table of ConfigMaps.
+pub struct ConfigMapByClass;
+
+impl Index<ObjectKey, Parsed<ConfigMap>> for ConfigMapByClass {
+    type At = ObjectKey;
+    fn keys(key: &ObjectKey, row: &Parsed<ConfigMap>, emit: &mut dyn FnMut(&ObjectKey)) {
+        if let Some(class) = row.meta.label(LABEL_CLASS_DEFAULTS) {
+            emit(&ObjectKey::new(key.ns.clone(), class.clone()));
+        }
     }
 }
 
@@ -39,6 +53,16 @@ impl Index<ObjectKey, GatewayRow> for GatewayByListenerSet {
     type At = ObjectKey;
     fn keys(_: &ObjectKey, row: &GatewayRow, emit: &mut dyn FnMut(&ObjectKey)) {
         row.listener_sets.iter().for_each(|set| emit(&set.key));
+    }
+}
+
+/// Gateways by the services that their instances are behind. For the table of [`GatewayRow`].
+pub struct GatewayByTarget;
+
+impl Index<ObjectKey, GatewayRow> for GatewayByTarget {
+    type At = NamespacedHostname;
+    fn keys(_: &ObjectKey, row: &GatewayRow, emit: &mut dyn FnMut(&NamespacedHostname)) {
+        row.targets.iter().for_each(emit);
     }
 }
 

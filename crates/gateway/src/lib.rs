@@ -3,7 +3,8 @@
 //! In: rows of Gateways, GatewayClasses, ListenerSets, routes and what they refer to.
 //! Out: [`model::GatewayRow`] (stage [`gateways`]) and [`model::gateway::RouteParents`] (stage
 //! [`route_parents`]), which translation to Envoy reads; the status of GatewayClasses, Gateways
-//! and ListenerSets ([`status`]); the objects that a managed Gateway consists of ([`deployment`]).
+//! and ListenerSets ([`status`]); the objects that a managed Gateway consists of ([`deployment`],
+//! stage [`deployments`]).
 //!
 //! **Invariants**
 //! - No I/O, no clock; every read of a table is recorded.
@@ -13,6 +14,7 @@
 
 pub mod admission;
 pub mod deployment;
+pub mod deployments;
 pub mod gateways;
 pub mod grants;
 pub mod hostnames;

@@ -14,10 +14,13 @@
 //!     they tell, so that a second one is the same one counted up.
 //!   - The Secret of the root is every replica's, leading or not: it is created once and replaced
 //!     only at the version that was read. The Lease, which leadership comes from, likewise.
+//!   - GatewayClasses are every replica's too: those that are missing are created, and none that
+//!     is there is changed.
 //! - The API server being away stops no serving: [`Health`] says so, and everything is retried
 //!   with backoff.
 
 pub mod client;
+pub mod deployments;
 pub mod election;
 pub mod events;
 pub mod gateway_classes;

@@ -28,6 +28,9 @@ pub struct WriteMetrics {
     pub(crate) statuses: IntCounterVec,
     /// ConfigMaps of roots, by `created`, `updated`, `conflict` or `error`.
     pub(crate) roots: IntCounterVec,
+    /// Objects of deployments, by kind and `applied`, `unchanged`, `foreign`, `conflict` or
+    /// `error`.
+    pub(crate) deployments: IntCounterVec,
     /// Events, by `sent`, `repeated`, `known`, `retried`, `dropped` or `error`.
     pub(crate) events: IntCounterVec,
     /// 1 while this replica leads.
@@ -72,6 +75,11 @@ impl WriteMetrics {
                 "ambientd_root_writes_total",
                 "Writes of the ConfigMaps of roots, by result.",
                 &["result"],
+            )?,
+            deployments: counter(
+                "ambientd_deployment_writes_total",
+                "Writes of what Gateways run as, by kind and result.",
+                &["kind", "result"],
             )?,
             events: counter(
                 "ambientd_events_total",

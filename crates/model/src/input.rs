@@ -414,6 +414,31 @@ pub struct ServiceEntry {
     pub allocated: Vec<(Str, Str)>,
 }
 
+/// An entry of `serviceScopeConfigs`: which Services other networks may reach.
+/// Source: spec/workload-discovery.md §4.5.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceScope {
+    /// `namespaceSelector`; `None` for every namespace.
+    pub namespaces: Option<LabelSelector>,
+    /// `servicesSelector`; `None` for every Service.
+    pub services: Option<LabelSelector>,
+    /// `scope: GLOBAL`.
+    pub is_global: bool,
+}
+
+impl ServiceScope {
+    /// Whether it makes a Service global, by the labels of its namespace (`None` when that does
+    /// not exist) and its own.
+    pub fn opens(&self, namespace: Option<&Labels>, service: &Labels) -> bool {
+        let selects = |selector: &Option<LabelSelector>, labels: &Labels| {
+            selector.as_ref().is_none_or(|one| one.matches(labels))
+        };
+        self.is_global
+            && namespace.is_some_and(|labels| selects(&self.namespaces, labels))
+            && selects(&self.services, service)
+    }
+}
+
 /// What ambientd reads of mesh config (defaults applied by [`crate::MeshRow`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MeshConfig {
@@ -425,6 +450,8 @@ pub struct MeshConfig {
     pub root_namespace: Option<Str>,
     /// `discoverySelectors`, ORed; empty selects every namespace.
     pub discovery_selectors: Vec<LabelSelector>,
+    /// `serviceScopeConfigs`; entries that cannot be read are left out.
+    pub service_scopes: Option<Vec<ServiceScope>>,
     /// `serviceEntryVisibility`.
     pub entry_visibility: Option<crate::derived::EntryVisibility>,
     /// `extensionProviders`, names distinct.
@@ -449,4 +476,6 @@ pub struct MeshConfig {
     pub destination_rule_export_to: Vec<Str>,
     /// `defaultServiceExportTo`.
     pub service_export_to: Vec<Str>,
+    /// `defaultConfig` as written: proxies that are deployed are given it.
+    pub default_config: serde_json::Map<String, serde_json::Value>,
 }

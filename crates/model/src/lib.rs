@@ -14,6 +14,7 @@
 
 pub mod census;
 pub mod defaults;
+pub mod deployment;
 pub mod derived;
 pub mod finding;
 pub mod gateway;
@@ -30,6 +31,7 @@ pub mod secret;
 pub mod status;
 pub mod validate;
 
+pub use deployment::{DeploymentRow, ManagedObject};
 pub use derived::{
     AuthorizationRow, GatewayAddress, MeshRow, PodFact, ServiceRow, WaypointRow, WorkloadRow,
 };

@@ -10,7 +10,7 @@ use imbl::{OrdMap, OrdSet};
 use model::jwks::Wanted;
 use model::status::{StatusKey, StatusRow};
 use model::{
-    Finding, Kind, MeshRow, ObjectKey, ObjectRef, ProxyClass, Str, WaypointRow, WorkloadRow,
+    DeploymentRow, Finding, Kind, MeshRow, ObjectKey, ObjectRef, ProxyClass, Str, WaypointRow, WorkloadRow,
 };
 use prost::Message as _;
 use snapshot::{
@@ -33,6 +33,7 @@ pub(crate) struct Resources {
     classes: BTreeMap<ProxyClass, ProxyResources>,
     proxies: OrdMap<ProxyClass, Arc<ProxyResources>>,
     statuses: OrdMap<StatusKey, Arc<StatusRow>>,
+    deployments: OrdMap<ObjectKey, Arc<DeploymentRow>>,
     foreign: OrdSet<ObjectRef>,
     waypoint_rows: OrdMap<ObjectKey, Arc<WaypointRow>>,
     jwks_wanted: OrdMap<Str, Arc<Wanted>>,
@@ -50,6 +51,7 @@ impl Resources {
         for changed in &changes.statuses {
             differs |= follow(&mut self.statuses, changed);
         }
+        differs |= follow(&mut self.deployments, &changes.deployments);
         differs |= follow(&mut self.waypoint_rows, &changes.waypoints);
         differs |= follow(&mut self.jwks_wanted, &changes.jwks_wanted);
         differs |= self.update_secrets(changes);
@@ -98,6 +100,7 @@ impl Resources {
             proxies: self.proxies.clone(),
             findings,
             statuses: self.statuses.clone(),
+            deployments: self.deployments.clone(),
             foreign: self.foreign.clone(),
             waypoints: self.waypoint_rows.clone(),
             jwks_wanted: self.jwks_wanted.clone(),

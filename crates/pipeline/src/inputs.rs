@@ -83,7 +83,9 @@ macro_rules! inputs {
             pub(crate) fn new(revision: Str, system_namespace: Str) -> Self {
                 Self {
                     $($field: $table,)+
-                    proxies: Table::new("proxies").with_index::<envoy::index::ClassByGateway>(),
+                    proxies: Table::new("proxies")
+                        .with_index::<envoy::index::ClassByGateway>()
+                        .with_index::<envoy::east_west::index::ClassByRole>(),
                     jwks: Table::new("jwks"),
                     rejections: Table::new("rejections"),
                     source_findings: BTreeMap::new(),
@@ -176,11 +178,13 @@ inputs! {
     gateways: Gateway(Gateway) = Table::new("gateways"),
     listener_sets: ListenerSet(ListenerSet) = Table::new("listener_sets")
         .with_index::<gateway::index::ListenerSetByParent>(),
-    backend_tls_policies: BackendTlsPolicy(BackendTlsPolicy) = Table::new("backend_tls_policies"),
+    backend_tls_policies: BackendTlsPolicy(BackendTlsPolicy) = Table::new("backend_tls_policies")
+        .with_index::<envoy::backend_tls::PolicyByBackend>(),
     reference_grants: ReferenceGrant(ReferenceGrant) = Table::new("reference_grants")
         .with_index::<envoy::index::GrantByNamespace>(),
     secrets: Secret(Secret) = Table::new("secrets"),
-    config_maps: ConfigMap(ConfigMap) = Table::new("config_maps"),
+    config_maps: ConfigMap(ConfigMap) = Table::new("config_maps")
+        .with_index::<gateway::index::ConfigMapByClass>(),
     services: Service(Service) = Table::new("services")
         .with_index::<ambient::ownership::TagServices>(),
     service_entries: ServiceEntry(ServiceEntry) = Table::new("service_entries"),
@@ -197,14 +201,20 @@ inputs! {
         = Table::new("peer_authentications"),
     http_routes: HttpRoute(HttpRoute) = Table::new("http_routes")
         .with_index::<envoy::index::RouteByParent>()
-        .with_index::<envoy::index::RouteByBackend>(),
+        .with_index::<envoy::index::RouteByBackend>()
+        .with_index::<envoy::index::RouteByBackendHost>(),
     grpc_routes: GrpcRoute(GrpcRoute) = Table::new("grpc_routes")
         .with_index::<envoy::index::RouteByParent>()
-        .with_index::<envoy::index::RouteByBackend>(),
+        .with_index::<envoy::index::RouteByBackend>()
+        .with_index::<envoy::index::RouteByBackendHost>(),
     tcp_routes: TcpRoute(TcpRoute) = Table::new("tcp_routes")
-        .with_index::<envoy::index::L4RouteByParent>(),
+        .with_index::<envoy::index::L4RouteByParent>()
+        .with_index::<envoy::index::RouteByBackend>()
+        .with_index::<envoy::index::RouteByBackendHost>(),
     tls_routes: TlsRoute(TlsRoute) = Table::new("tls_routes")
-        .with_index::<envoy::index::L4RouteByParent>(),
+        .with_index::<envoy::index::L4RouteByParent>()
+        .with_index::<envoy::index::RouteByBackend>()
+        .with_index::<envoy::index::RouteByBackendHost>(),
     virtual_services: VirtualService(VirtualService) = Table::new("virtual_services")
         .with_index::<envoy::index::VirtualServiceByNamespace>()
         .with_index::<envoy::index::VirtualServiceByDestination>(),

@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 pub use ambient::mesh::MeshDefaults;
 use flow::Touched;
+pub use gateway::deployment::Settings as DeploymentSettings;
 use model::object::Input;
 use model::{Finding, Kind, MeshRow};
 use snapshot::Snapshot;
@@ -48,6 +49,14 @@ impl Pipeline {
             generation: 0,
             published: false,
         }
+    }
+
+    /// With what the configuration says of the proxies that are deployed for Gateways; with `None`
+    /// none are. Otherwise the defaults of [`DeploymentSettings`] count.
+    #[must_use]
+    pub fn with_deployments(mut self, settings: Option<DeploymentSettings>) -> Self {
+        self.stages.set_deployments(settings);
+        self
     }
 
     /// Applies a batch. Returns the next snapshot if anything served or reported changed;

@@ -25,9 +25,12 @@ use ambient::waypoint::{self, WaypointView};
 use ambient::workload::{self, WorkloadSource, WorkloadView};
 use envoy::attachment::{self, AttachmentView};
 use envoy::authn::wanted::{self, JwksWantedView};
+use envoy::backend_tls::{self, BackendTlsByService, BackendTlsRow, BackendTlsView};
 use envoy::chains::{self, ChainView, PolicyTables};
 use envoy::clusters::{self, ClusterView};
 use envoy::credentials::{GrantByAuthority, GrantByCertificate, GrantByConfigMap};
+use envoy::east_west::crossings::{self, CrossingView};
+use envoy::east_west::index::AllCrossings;
 use envoy::encoded::{self, EncodedView};
 use envoy::endpoints::{self, EndpointView};
 use envoy::index::WorkloadByService;
@@ -37,7 +40,7 @@ use envoy::ingress::index::{HostByListener, RouteAtByDestination, RouteByHost, h
 use envoy::ingress::route_configs::{self as ingress_configs, IngressConfigView};
 use envoy::ingress::routes::{self as ingress_routes, IngressRouteView};
 use envoy::ir::{
-    AttachmentIr, ChainIr, ClassResource, ClusterIr, DirectIr, EncodedChain, EncodedRoutes,
+    AttachmentIr, ChainIr, ClassResource, ClusterIr, CrossingIr, DirectIr, EncodedChain, EncodedRoutes,
     EndpointsIr, HostAt, HostIr, ListenerIr, RouteAt, RouteAtIr, RoutesIr, StaticClusterIr,
     WaypointResource,
 };
@@ -46,8 +49,9 @@ use envoy::local_endpoints::{self, LocalEndpointView};
 use envoy::route_configs::{self, RouteConfigView, RouteTables};
 use envoy::static_clusters::{self, StaticClusterView};
 use flow::{Changes, Derived, Dirty, Reads, Touched};
+use gateway::deployment::Settings as DeploymentSettings;
 use gateway::gateways::{self, GatewayView};
-use gateway::index::{GatewayByListenerSet, RouteByGateway, RouteByListener};
+use gateway::index::{GatewayByListenerSet, GatewayByTarget, RouteByGateway, RouteByListener};
 use gateway::route_parents::{self, RouteParentView};
 use model::derived::Locality;
 use model::gateway::RouteParents;
@@ -56,7 +60,7 @@ use model::ownership::Revisions;
 use model::secret::{CredentialGrants, Material, MaterialKey};
 use model::status::{StatusKey, StatusRow};
 use model::{
-    AuthorizationRow, Finding, GatewayRow, Kind, MeshRow, NamespacedHostname, ObjectKey, PodFact,
+    AuthorizationRow, DeploymentRow, Finding, GatewayRow, Kind, MeshRow, NamespacedHostname, ObjectKey, PodFact,
     ProxyClass, ServiceRow, Str, WaypointRow, WorkloadRow, WorkloadUid,
 };
 
@@ -86,6 +90,7 @@ type Stage<P, K, V> = Derived<P, K, V, Finding>;
 /// The derived tables, in the order in which they are updated.
 pub(crate) struct Stages {
     defaults: MeshDefaults,
+    deployment: Option<DeploymentSettings>,
     started: bool,
     notes_seen: u64,
     mesh: Stage<(), (), MeshRow>,
@@ -110,12 +115,14 @@ pub(crate) struct Stages {
     pod_facts: Stage<ObjectKey, ObjectKey, PodFact>,
     attachments: Stage<NamespacedHostname, NamespacedHostname, AttachmentIr>,
     directs: Stage<WorkloadUid, WorkloadUid, DirectIr>,
+    crossings: Stage<NamespacedHostname, NamespacedHostname, CrossingIr>,
     chains: Stage<NamespacedHostname, WaypointResource, ChainIr>,
     encoded: Stage<WaypointResource, WaypointResource, EncodedChain>,
     pub(crate) route_configs: Stage<NamespacedHostname, WaypointResource, RoutesIr>,
     ingress_routes: Stage<(Kind, ObjectKey), RouteAt, RouteAtIr>,
     ingress_hosts: Stage<HostAt, HostAt, HostIr>,
     ingress_configs: Stage<ObjectKey, WaypointResource, EncodedRoutes>,
+    backend_tls: Stage<ObjectKey, ObjectKey, BackendTlsRow>,
     pub(crate) clusters: Stage<NamespacedHostname, WaypointResource, ClusterIr>,
     pub(crate) endpoints: Stage<NamespacedHostname, WaypointResource, EndpointsIr>,
     pub(crate) local_endpoints: Stage<NamespacedHostname, ClassResource, EndpointsIr>,
@@ -144,6 +151,8 @@ pub(crate) struct Stages {
     gateway_statuses: Stage<ObjectKey, StatusKey, StatusRow>,
     gateway_class_statuses: Stage<ObjectKey, StatusKey, StatusRow>,
     listener_set_statuses: Stage<ObjectKey, StatusKey, StatusRow>,
+    backend_tls_statuses: Stage<ObjectKey, StatusKey, StatusRow>,
+    deployments: Stage<ObjectKey, ObjectKey, DeploymentRow>,
 }
 
 /// What of the derived tables is encoded, and whether notes changed.
@@ -161,6 +170,7 @@ pub(crate) struct DerivedChanges {
     pub(crate) credentials: CredentialChanges,
     pub(crate) proxies: Vec<(ProxyClass, bool)>,
     pub(crate) statuses: Vec<Changes<StatusKey, StatusRow>>,
+    pub(crate) deployments: Changes<ObjectKey, DeploymentRow>,
     pub(crate) jwks_wanted: Changes<Str, Wanted>,
     pub(crate) waypoints: Changes<ObjectKey, WaypointRow>,
     pub(crate) mesh: Changes<(), MeshRow>,
@@ -173,8 +183,14 @@ pub(crate) struct DerivedChanges {
 impl Stages {
     pub(crate) fn new(defaults: MeshDefaults) -> Self {
         use envoy::index as at;
+        let deployment = DeploymentSettings {
+            revision: defaults.revision.clone(),
+            system_namespace: defaults.system_namespace.clone(),
+            ..DeploymentSettings::default()
+        };
         Self {
             defaults,
+            deployment: Some(deployment),
             started: false,
             notes_seen: 0,
             mesh: Derived::new("mesh"),
@@ -186,7 +202,9 @@ impl Stages {
                 .with_index::<at::WaypointByClass>()
                 .with_index::<at::WaypointByName>()
                 .with_index::<at::WaypointByNamespace>(),
-            gateways: Derived::new("gateways").with_index::<GatewayByListenerSet>(),
+            gateways: Derived::new("gateways")
+                .with_index::<GatewayByListenerSet>()
+                .with_index::<GatewayByTarget>(),
             route_parents: Derived::new("route_parents")
                 .with_index::<RouteByListener>()
                 .with_index::<RouteByHost>()
@@ -222,12 +240,14 @@ impl Stages {
             pod_facts: Derived::new("pod_facts"),
             attachments: Derived::new("attachments").with_index::<at::AttachmentByWaypoint>(),
             directs: Derived::new("directs").with_index::<at::DirectByWaypoint>(),
+            crossings: Derived::new("crossings").with_index::<AllCrossings>(),
             chains: Derived::new("chains").with_index::<at::ChainByDestination>(),
             encoded: Derived::new("encoded").with_index::<at::EncodedByWaypoint>(),
             route_configs: Derived::new("route_configs").with_index::<at::RoutesByDestination>(),
             ingress_routes: Derived::new("ingress_routes").with_index::<RouteAtByDestination>(),
             ingress_hosts: Derived::new("ingress_hosts").with_index::<HostByListener>(),
             ingress_configs: Derived::new("ingress_configs"),
+            backend_tls: Derived::new("backend_tls").with_index::<BackendTlsByService>(),
             clusters: Derived::new("clusters")
                 .with_index::<at::ClusterByService>()
                 .with_index::<at::ClusterByWaypoint>(),
@@ -261,7 +281,14 @@ impl Stages {
             gateway_statuses: Derived::new("gateway_statuses"),
             gateway_class_statuses: Derived::new("gateway_class_statuses"),
             listener_set_statuses: Derived::new("listener_set_statuses"),
+            backend_tls_statuses: Derived::new("backend_tls_statuses"),
+            deployments: Derived::new("deployments"),
         }
+    }
+
+    /// What the configuration says of deployed proxies; `None` where none are.
+    pub(crate) fn set_deployments(&mut self, settings: Option<DeploymentSettings>) {
+        self.deployment = settings;
     }
 
     /// The mesh row in force.
@@ -612,6 +639,7 @@ impl Stages {
             attachment::derive,
             AttachmentView {
                 services: self.services.view(),
+                mesh,
                 proxies
             }
         );
@@ -622,6 +650,17 @@ impl Stages {
             attachment::workload::derive,
             attachment::workload::DirectView {
                 workloads: self.workloads.view(),
+                proxies
+            }
+        );
+        update!(
+            touched,
+            self.crossings,
+            services.keys().cloned(),
+            crossings::derive,
+            CrossingView {
+                services: self.services.view(),
+                gateways: self.gateways.view(),
                 proxies
             }
         );
@@ -653,6 +692,8 @@ impl Stages {
                 policies,
                 tables,
                 mesh,
+                crossings: self.crossings.view(),
+                gateways: self.gateways.view(),
                 proxies,
             }
         );
@@ -738,6 +779,20 @@ impl Stages {
                     route_parents: self.route_parents.view(),
                     routes: self.ingress_routes.view(),
                 },
+                crossings: self.crossings.view(),
+            }
+        );
+        update!(
+            touched,
+            self.backend_tls,
+            changed.backend_tls_policies.keys().cloned(),
+            backend_tls::derive,
+            BackendTlsView {
+                policies: inputs.backend_tls_policies.view(),
+                config_maps: inputs.config_maps.view(),
+                services: self.services.view(),
+                destination_rules: inputs.destination_rules.view(),
+                mesh,
             }
         );
         let clusters = update!(
@@ -753,8 +808,10 @@ impl Stages {
                 listeners: self.listeners.view(),
                 ingress_routes: self.ingress_routes.view(),
                 gateways: self.gateways.view(),
+                backend_tls: self.backend_tls.view(),
                 destination_rules: inputs.destination_rules.view(),
                 mesh,
+                crossings: self.crossings.view(),
                 proxies,
             }
         );
@@ -768,6 +825,7 @@ impl Stages {
                 workloads: self.workloads.view(),
                 clusters: self.clusters.view(),
                 gateways: self.gateways.view(),
+                mesh,
             }
         );
         let local_endpoints = update!(
@@ -807,6 +865,7 @@ impl Stages {
         let credentials = self.update_credentials(inputs, changed, &gateways, &mut touched);
         self.update_findings(inputs, changed, &services, &workloads, &mut touched);
         let statuses = self.update_statuses(inputs, changed, &mut touched);
+        let deployments = self.update_deployments(inputs, changed, &mut touched);
         let pods = update!(
             touched,
             self.pod_facts,
@@ -837,6 +896,7 @@ impl Stages {
             credentials,
             proxies,
             statuses,
+            deployments,
             jwks_wanted,
             waypoints: waypoint_changes,
             mesh: mesh_changes,

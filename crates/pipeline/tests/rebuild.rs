@@ -85,6 +85,7 @@ impl Served {
             proxies: _,
             findings: _,
             statuses: _,
+            deployments,
             foreign,
             waypoints: _,
             mesh: _,
@@ -97,6 +98,9 @@ impl Served {
         unserved.insert("pods".to_owned(), format!("{pods:?}"));
         let index = format!("{:?}", snapshot.address_index);
         unserved.insert("address index".to_owned(), index);
+        for (key, row) in deployments {
+            unserved.insert(format!("deployment {key}"), format!("{row:?}"));
+        }
         for (key, row) in &snapshot.statuses {
             unserved.insert(format!("status {key:?}"), format!("{row:?}"));
         }

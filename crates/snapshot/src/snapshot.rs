@@ -5,7 +5,7 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 use model::jwks::Wanted;
 use model::status::{StatusKey, StatusRow};
-use model::{Finding, MeshRow, ObjectKey, ObjectRef, ProxyClass, Str, WaypointRow};
+use model::{DeploymentRow, Finding, MeshRow, ObjectKey, ObjectRef, ProxyClass, Str, WaypointRow};
 
 use crate::{AddressIndex, LazyWorkloads, PodFacts, ResourceMap, ResourceType, SecretStore};
 
@@ -54,6 +54,8 @@ pub struct Snapshot {
     pub findings: Arc<[Finding]>,
     /// What belongs into the status of objects. No client sees it.
     pub statuses: OrdMap<StatusKey, Arc<StatusRow>>,
+    /// What the Gateways whose deployments are ours run as. No client sees it.
+    pub deployments: OrdMap<ObjectKey, Arc<DeploymentRow>>,
     /// Objects that belong to another control plane: nothing is written to their status, findings
     /// included. No client sees it. Source: spec/gateway-api.md §2.2.
     pub foreign: OrdSet<ObjectRef>,
@@ -81,6 +83,7 @@ impl Default for Snapshot {
             proxies: OrdMap::new(),
             findings: Arc::from([]),
             statuses: OrdMap::new(),
+            deployments: OrdMap::new(),
             foreign: OrdSet::new(),
             waypoints: OrdMap::new(),
             jwks_wanted: OrdMap::new(),

@@ -2,10 +2,7 @@
 
 use model::gateway::GatewayController;
 
-/// The version of the controller that last made the deployment, on the Gateway.
-pub const ANNOTATION_CONTROLLER_VERSION: &str = "gateway.istio.io/controller-version";
-/// Ours.
-pub const CONTROLLER_VERSION: i64 = 5;
+pub use model::deployment::{ANNOTATION_CONTROLLER_VERSION, CONTROLLER_VERSION};
 
 /// What the decision rests on.
 #[derive(Clone, Copy, Debug)]

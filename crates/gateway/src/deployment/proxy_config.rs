@@ -34,6 +34,23 @@ pub fn selects(selector: &Labels, gateway: &str) -> bool {
         .all(|(key, value)| key == LABEL_GATEWAY_NAME && value == gateway)
 }
 
+/// Puts what pods say themselves over the mesh's; variables are merged one by one.
+pub(super) fn merge(mesh: &mut Map<String, Value>, own: Value) {
+    const VARIABLES: &str = "proxyMetadata";
+    let Value::Object(own) = own else { return };
+    for (name, value) in own {
+        match (mesh.get_mut(&name), value) {
+            (Some(Value::Object(under)), Value::Object(over)) if name == VARIABLES => {
+                under.extend(over);
+            }
+            (_, Value::Null) => {}
+            (_, value) => {
+                mesh.insert(name, value);
+            }
+        }
+    }
+}
+
 // === impl ProxyConfig ===
 
 impl ProxyConfig {

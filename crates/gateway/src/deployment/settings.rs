@@ -1,9 +1,15 @@
 //! What the control plane's own configuration says about the proxies that it deploys.
 
+mod values;
+
+use std::str::FromStr;
+
 use serde_json::{Map, Value, json};
 
 use model::Str;
 use model::gateway::GatewayController;
+
+pub use self::values::ValuesError;
 
 /// What a gateway pod is made of. Everything that users and tools see of it is the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,6 +27,14 @@ impl PodForm {
             "istio" => Some(Self::Istio),
             "stock" => Some(Self::Stock),
             _ => None,
+        }
+    }
+
+    /// The word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Istio => "istio",
+            Self::Stock => "stock",
         }
     }
 }
@@ -53,6 +67,38 @@ impl PodForms {
             GatewayController::Waypoint => self.waypoint,
             GatewayController::EastWest => self.east_west,
         }
+    }
+}
+
+/// Reads `FORM` or `FORM,CLASS=FORM,...`: the first word is for every class, the others for
+/// those whose controller has the class of that name.
+impl FromStr for PodForms {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let form = |word: &str| {
+            PodForm::named(word.trim())
+                .ok_or_else(|| format!("{word:?} is neither `istio` nor `stock`"))
+        };
+        let mut parts = text.split(',');
+        let mut out = Self::all(form(parts.next().unwrap_or_default())?);
+        for part in parts {
+            let (class, word) = part
+                .split_once('=')
+                .ok_or_else(|| format!("{part:?} is not CLASS=FORM"))?;
+            let into = match GatewayController::built_in(class.trim()) {
+                Some(GatewayController::Ingress) => &mut out.ingress,
+                Some(GatewayController::Waypoint) => &mut out.waypoint,
+                Some(GatewayController::EastWest) => &mut out.east_west,
+                Some(GatewayController::Remote) | None => {
+                    return Err(format!(
+                        "{class:?} is not `istio`, `istio-waypoint` or `istio-east-west`"
+                    ));
+                }
+            };
+            *into = form(word)?;
+        }
+        Ok(out)
     }
 }
 

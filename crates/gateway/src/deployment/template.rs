@@ -15,12 +15,17 @@ use model::gateway::GatewayController;
 use model::labels::LABEL_GATEWAY_NAME;
 
 use self::metadata::Metadata;
-use super::proxy_config::ProxyConfig;
+use super::overlay::parse_text;
+use super::proxy_config::{self, ProxyConfig};
 use super::settings::{PodForm, Settings};
 use super::{OverlayKind, RenderError, Subject};
 
 /// Which form the pods of a Gateway have: `istio` or `stock`.
 pub(super) const ANNOTATION_FORM: &str = "ambientd.io/proxy";
+
+/// Annotation of pods with their own proxy configuration, which comes between that of the mesh
+/// and ProxyConfig objects. Source: spec/policy-and-traffic.md §5.5.
+const ANNOTATION_CONFIG: &str = "proxy.istio.io/config";
 
 /// Everything that the template needs.
 pub(super) struct Template<'a> {
@@ -29,6 +34,8 @@ pub(super) struct Template<'a> {
     form: PodForm,
     proxy: ProxyConfig,
     metadata: Metadata,
+    /// Why the pods' own proxy configuration cannot be read.
+    bad_config: Option<String>,
 }
 
 // === impl Template ===
@@ -48,16 +55,22 @@ impl<'a> Template<'a> {
                 )
             })?,
         };
+        let metadata = Metadata::new(subject, settings);
+        let mut mesh = settings.proxy_config.clone();
+        let written = metadata.annotation(ANNOTATION_CONFIG).map(parse_text);
+        let mut bad_config = None;
+        match written {
+            None => {}
+            Some(Ok(own)) => proxy_config::merge(&mut mesh, own),
+            Some(Err(why)) => bad_config = Some(why),
+        }
         Ok(Self {
             subject,
             settings,
             form,
-            proxy: ProxyConfig::new(
-                &settings.proxy_config,
-                subject.proxy_configs,
-                settings.control_plane(),
-            ),
-            metadata: Metadata::new(subject, settings),
+            proxy: ProxyConfig::new(&mesh, subject.proxy_configs, settings.control_plane()),
+            metadata,
+            bad_config,
         })
     }
 
@@ -75,7 +88,11 @@ impl<'a> Template<'a> {
     /// What the Gateway or the configuration asks for and pods of this form do not do: the
     /// field and why.
     pub(super) fn ignored(&self) -> Vec<(String, String)> {
-        container::ignored(self)
+        let bad = self.bad_config.iter().map(|why| {
+            let at = format!("metadata.annotations[{ANNOTATION_CONFIG}]");
+            (at, format!("it cannot be read: it {why}"))
+        });
+        bad.chain(container::ignored(self)).collect()
     }
 
     fn service_account(&self) -> Value {

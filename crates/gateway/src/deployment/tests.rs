@@ -169,8 +169,10 @@ fn row(gateway: &Parsed<Gateway>, controller: GatewayController) -> GatewayRow {
             })
             .collect(),
         listener_sets: Vec::<ListenerSetRow>::new(),
+        class_defect: None,
         address_defect: None,
         parameters_defect: None,
+        client_certificate: None,
         client_certificate_defect: None,
         grants: CredentialGrants::default(),
         key,
@@ -462,53 +464,4 @@ metadata: {annotations: {x: "2", y: "1"}, labels: {a: "2", b: "1"}}
         bodies.join("\n")
     };
     assert_eq!(bytes(World::ingress(text)), bytes(World::ingress(other)));
-}
-
-#[test]
-fn objects_of_others_are_left_alone() {
-    assert!(live::may_apply(None));
-    for (labels, may) in [
-        (
-            json!({"gateway.istio.io/managed": "istio.io-gateway-controller"}),
-            true,
-        ),
-        (json!({"gateway.istio.io/managed": ""}), true),
-        (json!({"app": "x"}), false),
-        (Value::Null, false),
-    ] {
-        let live = json!({"metadata": {"name": "gw-istio", "labels": labels}});
-        assert_eq!(live::may_apply(Some(&live)), may, "{live}");
-    }
-    assert!(!live::may_apply(Some(&json!({"metadata": {"name": "x"}}))));
-}
-
-#[test]
-fn the_version_that_was_looked_at_and_an_old_selector_are_kept() {
-    let deployment = || {
-        let rendered = World::ingress("{}").with(&[]).unwrap();
-        let found = rendered
-            .objects
-            .into_iter()
-            .find(|object| object.kind == "Deployment");
-        found.unwrap()
-    };
-    let mut fresh = deployment();
-    live::adapt(&mut fresh, None);
-    assert_eq!(fresh, deployment());
-
-    let mut current = deployment();
-    let selector = json!({"matchLabels": {"gateway.networking.k8s.io/gateway-name": "gw"}});
-    let live = json!({"metadata": {"resourceVersion": "7"}, "spec": {"selector": selector}});
-    live::adapt(&mut current, Some(&live));
-    assert_eq!(current.body["metadata"]["resourceVersion"], "7");
-    assert_eq!(current.body["spec"], deployment().body["spec"]);
-
-    let mut old = deployment();
-    let selector = json!({"matchLabels": {"istio.io/gateway-name": "gw-old"}});
-    let live = json!({"metadata": {"resourceVersion": "8"}, "spec": {"selector": selector}});
-    live::adapt(&mut old, Some(&live));
-    assert_eq!(old.body["spec"]["selector"], selector);
-    let labels = &old.body["spec"]["template"]["metadata"]["labels"];
-    assert_eq!(labels["istio.io/gateway-name"], "gw-old");
-    assert_eq!(labels["gateway.networking.k8s.io/gateway-name"], "gw");
 }

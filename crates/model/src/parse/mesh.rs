@@ -17,7 +17,7 @@ mod provider;
 mod scope;
 mod traffic;
 
-use scope::{SelectorWire, VisibilityWire};
+use scope::{ScopeWire, SelectorWire, VisibilityWire};
 use traffic::TrafficWire;
 
 /// Name of the ConfigMap, and of the row.
@@ -36,6 +36,8 @@ struct MeshWire {
     discovery_selectors: Option<Vec<SelectorWire>>,
     #[serde(alias = "service_entry_visibility")]
     service_entry_visibility: Option<VisibilityWire>,
+    #[serde(alias = "service_scope_configs")]
+    service_scope_configs: Option<Vec<ScopeWire>>,
 }
 
 /// Fields that say nothing which a file would miss: they concern what ambient does not have.
@@ -69,13 +71,11 @@ const NOT_APPLIED: &[&str] = &[
     "accessLogEncoding",
     "accessLogFile",
     "accessLogFormat",
-    "defaultConfig",
     "defaultProviders",
     "enableEnvoyAccessLogService",
     "enableTracing",
     "meshMTLS",
     "outboundTrafficPolicy",
-    "serviceScopeConfigs",
     "serviceSettings",
     "tlsDefaults",
 ];
@@ -83,6 +83,7 @@ const NOT_APPLIED: &[&str] = &[
 const FIELDS: &[&str] = &[
     "applyToSidecars",
     "connectTimeout",
+    "defaultConfig",
     "defaultDestinationRuleExportTo",
     "defaultHttpRetryPolicy",
     "defaultServiceExportTo",
@@ -100,12 +101,18 @@ const FIELDS: &[&str] = &[
     "pathNormalization",
     "policies",
     "rootNamespace",
+    "scope",
     "serviceEntryVisibility",
+    "serviceScopeConfigs",
+    "servicesSelector",
     "tcpKeepalive",
     "trustDomain",
     "trustDomainAliases",
     "visibility",
 ];
+
+/// The proxy configuration.
+const DEFAULT_CONFIG: &str = "defaultConfig";
 
 fn key() -> ObjectKey {
     ObjectKey::new(defaults::ROOT_NAMESPACE, CONFIG_MAP_NAME)
@@ -156,7 +163,9 @@ fn body(doc: &mut Doc<'_>, value: &Value, prefix: &str) -> Result<MeshConfig, In
             .strip_prefix(prefix)
             .unwrap_or(path)
             .trim_start_matches('.');
-        if traffic::SETTINGS.contains(&provider::camel(word).as_str()) {
+        let word = provider::camel(word);
+        let word = word.as_str();
+        if word == DEFAULT_CONFIG || traffic::SETTINGS.contains(&word) {
             return true;
         }
         if NOT_APPLIED.contains(&word) {
@@ -194,10 +203,40 @@ fn body(doc: &mut Doc<'_>, value: &Value, prefix: &str) -> Result<MeshConfig, In
         entry_visibility: wire
             .service_entry_visibility
             .map(|wire| scope::entry_visibility(doc, &at("serviceEntryVisibility"), wire)),
+        service_scopes: wire
+            .service_scope_configs
+            .map(|wires| scope::service_scopes(doc, &at("serviceScopeConfigs"), wires)),
         ..MeshConfig::default()
     };
     traffic::read(doc, &at, traffic, &mut config);
+    config.default_config = default_config(doc, &at(DEFAULT_CONFIG), value);
     Ok(config)
+}
+
+/// The proxy configuration, of which only the deployments of gateways know what it says.
+fn default_config(doc: &mut Doc<'_>, field: &str, value: &Value) -> Map<String, Value> {
+    let written = value.as_object().and_then(|map| {
+        let mut fields = map.iter();
+        fields.find(|(key, _)| provider::camel(key) == DEFAULT_CONFIG)
+    });
+    match written {
+        None | Some((_, Value::Null)) => Map::new(),
+        Some((_, Value::Object(map))) => {
+            let set = map.iter().filter(|(_, value)| !value.is_null());
+            set.map(|(key, value)| (provider::camel(key), value.clone()))
+                .collect()
+        }
+        Some(_) => {
+            doc.note(
+                "mesh-setting-invalid",
+                Severity::Error,
+                field,
+                "It is no mapping; deployed gateways are given the default",
+                "Write a mapping of fields of ProxyConfig",
+            );
+            Map::new()
+        }
+    }
 }
 
 #[cfg(test)]

@@ -20,15 +20,17 @@ use envoy::findings::virtual_service::VirtualServiceFindingView;
 use envoy::findings::waypoint::WaypointFindingView;
 use envoy::route_configs::RouteTables;
 use envoy::status as envoy_status;
+use envoy::status::backend_tls::BackendTlsStatusView;
 use envoy::status::route::RouteStatusView;
 use flow::{Changes, Dirty, Touched};
+use gateway::deployments::{self, DeploymentView};
 use gateway::status as gateway_status;
 use gateway::status::StatusTables;
 use gateway::status::gateway::GatewayStatusView;
 use gateway::status::gateway_class::GatewayClassStatusView;
 use gateway::status::listener_set::ListenerSetStatusView;
 use model::status::{StatusKey, StatusRow};
-use model::{Finding, Kind, NamespacedHostname, ObjectKey, ServiceRow, WorkloadRow, WorkloadUid};
+use model::{DeploymentRow, Finding, Kind, NamespacedHostname, ObjectKey, ServiceRow, WorkloadRow, WorkloadUid};
 
 use super::Stages;
 use crate::inputs::{InputChanges, Inputs};
@@ -58,6 +60,7 @@ impl Stages {
         };
         let routes = RouteFindingView {
             tables,
+            route_parents: self.route_parents.view(),
             waypoints,
             mesh,
         };
@@ -114,6 +117,9 @@ impl Stages {
                 waypoints,
                 census: self.census.view(),
                 http_routes: inputs.http_routes.view(),
+                grpc_routes: inputs.grpc_routes.view(),
+                tcp_routes: inputs.tcp_routes.view(),
+                tls_routes: inputs.tls_routes.view(),
                 authentications: inputs.request_authentications.view(),
                 mesh,
             }
@@ -270,13 +276,38 @@ impl Stages {
         ambient.into_iter().chain(of_attachments).collect()
     }
 
+    /// What Gateways run as, which only its writer reads.
+    pub(super) fn update_deployments(
+        &mut self,
+        inputs: &Inputs,
+        changed: &InputChanges,
+        touched: &mut Touched,
+    ) -> Changes<ObjectKey, DeploymentRow> {
+        update!(
+            touched,
+            self.deployments,
+            changed.gateways.keys().cloned(),
+            deployments::derive,
+            DeploymentView {
+                settings: self.deployment.as_ref(),
+                gateways: inputs.gateways.view(),
+                rows: self.gateways.view(),
+                config_maps: inputs.config_maps.view(),
+                mesh_configs: inputs.mesh_configs.view(),
+                mesh: self.mesh.view(),
+                revisions: self.ownership.view(),
+                namespaces: inputs.namespaces.view(),
+            }
+        )
+    }
+
     /// The status of routes and Gateways.
     fn update_attachment_statuses(
         &mut self,
         inputs: &Inputs,
         changed: &InputChanges,
         touched: &mut Touched,
-    ) -> [Changes<StatusKey, StatusRow>; 4] {
+    ) -> [Changes<StatusKey, StatusRow>; 5] {
         let mesh = self.mesh.view();
         let waypoints = self.waypoints.view();
         let tables = RouteTables {
@@ -302,6 +333,20 @@ impl Stages {
                 gateway_classes: inputs.gateway_classes.view(),
                 revisions: self.ownership.view(),
                 mesh,
+            }
+        );
+        let of_backend_tls = update!(
+            touched,
+            self.backend_tls_statuses,
+            changed.backend_tls_policies.keys().cloned(),
+            envoy_status::backend_tls::derive,
+            BackendTlsStatusView {
+                policies: inputs.backend_tls_policies.view(),
+                rows: self.backend_tls.view(),
+                tables,
+                gateways: self.gateways.view(),
+                revisions: self.ownership.view(),
+                namespaces: inputs.namespaces.view(),
             }
         );
         let tables = StatusTables {
@@ -330,6 +375,7 @@ impl Stages {
             gateway_status::gateway_class::derive,
             GatewayClassStatusView {
                 gateway_classes: inputs.gateway_classes.view(),
+                mesh: self.mesh.view(),
             }
         );
         let of_sets = update!(
@@ -342,7 +388,7 @@ impl Stages {
                 tables,
             }
         );
-        [of_routes, of_gateways, of_classes, of_sets]
+        [of_routes, of_gateways, of_classes, of_sets, of_backend_tls]
     }
 }
 
@@ -435,4 +481,7 @@ notes!(
     gateway_statuses,
     gateway_class_statuses,
     listener_set_statuses,
+    backend_tls,
+    backend_tls_statuses,
+    deployments,
 );

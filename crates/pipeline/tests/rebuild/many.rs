@@ -318,6 +318,7 @@ fn equal(a: &Snapshot, b: &Snapshot) -> bool {
         && a.address_index == b.address_index
         && a.findings == b.findings
         && a.statuses == b.statuses
+        && a.deployments == b.deployments
         && a.foreign == b.foreign
         && a.waypoints == b.waypoints
         && a.mesh == b.mesh

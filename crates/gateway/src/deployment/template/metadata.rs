@@ -11,7 +11,7 @@ use model::object::Labels;
 use super::super::decide::ANNOTATION_CONTROLLER_VERSION;
 use super::super::settings::Settings;
 use super::super::{Subject, labels_value};
-use super::is_waypoint;
+use super::{insert_some, is_waypoint};
 
 const LABEL_CLASS_NAME: &str = "gateway.networking.k8s.io/gateway-class-name";
 /// Keys that `spec.infrastructure` cannot give.
@@ -34,6 +34,11 @@ pub(super) struct Metadata {
 // === impl Metadata ===
 
 impl Metadata {
+    /// An annotation that the pods get.
+    pub(super) fn annotation(&self, key: &str) -> Option<&str> {
+        self.annotations.get(key).map(|value| value.as_str())
+    }
+
     pub(super) fn new(subject: &Subject<'_>, settings: &Settings) -> Self {
         let wanted = |given: Option<&Labels>, own: &Labels| match given {
             Some(given) => given
@@ -90,13 +95,18 @@ impl Metadata {
             "name": name,
             "namespace": subject.row.key.ns.as_str(),
             "labels": labels,
-            "ownerReferences": [{
+        });
+        // Objects of files have no uid, and who has none owns nothing.
+        let uid = Some(subject.meta.uid.as_str()).filter(|uid| !uid.is_empty());
+        let owner = uid.map(|uid| {
+            json!([{
                 "apiVersion": "gateway.networking.k8s.io/v1",
                 "kind": "Gateway",
                 "name": subject.row.key.name.as_str(),
-                "uid": subject.meta.uid.as_str(),
-            }],
+                "uid": uid,
+            }])
         });
+        insert_some(&mut metadata, "ownerReferences", owner);
         if let Some(fields) = metadata.as_object_mut().filter(|_| !annotations.is_empty()) {
             let annotations = Value::Object(labels_value(annotations));
             fields.insert("annotations".to_owned(), annotations);
