@@ -72,8 +72,9 @@ async fn everything_is_written(cluster: &Cluster) -> anyhow::Result<()> {
         ("service/cart", vec!["WpMissing", unbound]),
         (
             "gateway.gateway.networking.k8s.io/lonely",
-            vec!["WpNotReady"],
+            vec!["WpNotReady", "Accepted=True/Accepted"],
         ),
+        ("listenerset/more", vec!["Accepted=False/NotAllowed"]),
         ("serviceentry/outside", vec![]),
         ("workloadentry/machine", vec!["WpMissing", unbound]),
         ("destinationrule/cart", vec!["DrNoWaypoint"]),
@@ -97,6 +98,32 @@ async fn everything_is_written(cluster: &Cluster) -> anyhow::Result<()> {
         })
         .await?;
     }
+    for what in ["httproute/web", "grpcroute/calls", "tcproute/bytes", "tlsroute/sealed"] {
+        until(&format!("a parent of {what}"), || {
+            let route = get(cluster, "works", &[what])?;
+            let parent = &route["status"]["parents"][0];
+            let controller = &parent["controllerName"];
+            ensure!(controller == "istio.io/gateway-controller", "{parent}");
+            Ok(())
+        })
+        .await?;
+    }
+    until("an ancestor of the policy", || {
+        let policy = get(cluster, "works", &["backendtlspolicy/encrypted"])?;
+        let ancestor = &policy["status"]["ancestors"][0];
+        let controller = &ancestor["controllerName"];
+        ensure!(controller == "istio.io/mesh-controller", "{ancestor}");
+        Ok(())
+    })
+    .await?;
+    until("classes, which say that they are ours", || {
+        for class in ["istio", "istio-waypoint", "istio-remote"] {
+            let all = conditions(&get(cluster, "", &["gatewayclass", class])?);
+            ensure!(all == ["Accepted=True/Accepted"], "{class} {all:?}");
+        }
+        Ok(())
+    })
+    .await?;
     until("one of two that have the same scope is told", || {
         let all = get(cluster, "works", &["peerauthentication"])?.to_string();
         ensure!(all.contains("PaDuplicateScope"), "{all}");
@@ -456,6 +483,7 @@ async fn each_is_missed(cluster: &Cluster, rules: &[Rule]) -> anyhow::Result<()>
         }
         let root = ["delete", "secret", "istio-ca-secret", "--ignore-not-found"];
         cluster.kubectl(&[&["-n", SYSTEM], &root[..]].concat())?;
+        cluster.kubectl(&["delete", "gatewayclass", "--all"])?;
         cluster.apply(&everything(&name))?;
         cluster.apply(&roles(&name, rules, rule).to_string())?;
         roles_are_known(cluster, &name, rules, rule).await?;
@@ -581,6 +609,7 @@ async fn without_rights_to_write_clients_are_served_and_findings_say_what_is_mis
 
     let start = |name: &str, whole: &[Value], local: &[Value]| {
         cluster.apply(&grants(name, whole, local).to_string())?;
+        cluster.kubectl(&["delete", "gatewayclass", "--all"])?;
         let own = cluster.kubectl(&["create", "token", name, "-n", SYSTEM])?;
         Replica::start_as(&cluster, name, own.trim(), None, &[])
     };
@@ -610,6 +639,8 @@ async fn without_rights_to_write_clients_are_served_and_findings_say_what_is_mis
     let missing = [
         "patch services/status",
         "patch authorizationpolicies/status",
+        "patch httproutes/status.gateway.networking.k8s.io",
+        "create gatewayclasses.gateway.networking.k8s.io",
         "create configmaps",
         "update validatingwebhookconfigurations",
     ];

@@ -81,10 +81,8 @@ fn everything_builds_and_lives_in_the_namespace_of_the_control_plane() {
                 "Namespace"
                     | "ClusterRole"
                     | "ClusterRoleBinding"
-                    | "GatewayClass"
                     | "ValidatingWebhookConfiguration"
             );
-            // Kustomize does not know that GatewayClasses have no namespace; API servers drop it.
             if !is_cluster_wide {
                 assert_eq!(
                     metadata["namespace"], "istio-system",
@@ -186,8 +184,6 @@ fn istioctl_kiali_and_ztunnel_find_what_they_look_for() {
     let hbone = &mesh["defaultConfig"]["proxyMetadata"]["ISTIO_META_ENABLE_HBONE"];
     assert_eq!(hbone, "true");
 
-    let class = one(&all, "GatewayClass", "istio-waypoint");
-    assert_eq!(class["spec"]["controllerName"], "istio.io/mesh-controller");
     let webhook = one(
         &all,
         "ValidatingWebhookConfiguration",

@@ -86,20 +86,28 @@ const THAT_MATTER: [&str; 4] = [
 ];
 
 /// Variables with the values that say what is so anyway.
-const AS_IT_IS: [(&str, &[&str]); 15] = [
+const AS_IT_IS: [(&str, &[&str]); 23] = [
     ("AMBIENT_ENABLE_MULTI_NETWORK", &["false"]),
     ("AMBIENT_SCOPED_ADDRESS_PUSHES", &["true"]),
     ("CA_PROVIDER", &["Citadel", ""]),
     ("ENABLE_DEBUG_ENDPOINT_AUTH", &["true"]),
     ("ENABLE_DEBUG_ON_HTTP", &["true"]),
+    ("ENABLE_GATEWAY_API_INFERENCE_EXTENSION", &["false"]),
+    ("ENABLE_LEADER_ELECTION", &["true"]),
+    ("ENABLE_MCS_HOST", &["false"]),
     ("EXTERNAL_CA", &[""]),
     ("EXTERNAL_ISTIOD", &["false"]),
     ("ISTIOD_CUSTOM_HOST", &[""]),
     ("PILOT_CERT_PROVIDER", &["istiod"]),
+    ("PILOT_ENABLE_AGENTGATEWAY", &["false"]),
+    ("PILOT_ENABLE_ALPHA_GATEWAY_API", &["false"]),
     ("PILOT_ENABLE_AMBIENT", &["true"]),
     ("PILOT_ENABLE_AMBIENT_WAYPOINTS", &["true"]),
     ("PILOT_ENABLE_ANALYSIS", &["false"]),
+    ("PILOT_ENABLE_GATEWAY_API", &["true"]),
     ("PILOT_ENABLE_XDS_IDENTITY_CHECK", &["true"]),
+    ("PILOT_GATEWAY_API_CONTROLLER_NAME", &["istio.io/gateway-controller"]),
+    ("PILOT_GATEWAY_API_DEFAULT_GATEWAYCLASS_NAME", &["istio"]),
     ("XDS_AUTH", &["true"]),
     ("XDS_AUTH_PLAINTEXT", &["false"]),
 ];

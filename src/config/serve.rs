@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use model::Finding;
+use model::{Finding, GatewayController};
 
 use super::MeshArgs;
 use super::values::{
@@ -125,6 +125,31 @@ pub struct ServeArgs {
         default_value = "true"
     )]
     pub write_status: Switch,
+    /// Write what the Gateway API has in the status of Gateways, their classes, routes and
+    /// policies.
+    #[arg(
+        long,
+        env = "PILOT_ENABLE_GATEWAY_API_STATUS",
+        value_name = "BOOL",
+        default_value = "true"
+    )]
+    pub write_gateway_api_status: Switch,
+    /// Create GatewayClasses of ours that are missing.
+    #[arg(
+        long,
+        env = "PILOT_ENABLE_GATEWAY_API_GATEWAYCLASS_CONTROLLER",
+        value_name = "BOOL",
+        default_value = "true"
+    )]
+    pub create_gateway_classes: Switch,
+    /// One of them is that of gateways which are run elsewhere (`istio-remote`).
+    #[arg(
+        long,
+        env = "PILOT_MULTI_NETWORK_DISCOVER_GATEWAY_API",
+        value_name = "BOOL",
+        default_value = "true"
+    )]
+    pub create_remote_gateway_class: Switch,
     /// ConfigMap of every namespace that holds the roots of trust.
     #[arg(
         long,
@@ -283,6 +308,19 @@ impl ServeArgs {
             None => Duration::from_secs(10),
         };
         self.shutdown_duration.unwrap_or(usual)
+    }
+
+    /// Controllers whose GatewayClasses are created. Source: spec/gateway-api.md §0, §1.1.
+    pub fn gateway_classes(&self) -> Vec<GatewayController> {
+        let is_on = |controller: &GatewayController| match controller {
+            GatewayController::Ingress | GatewayController::Waypoint => true,
+            GatewayController::EastWest => false,
+            GatewayController::Remote => self.create_remote_gateway_class.is_on(),
+        };
+        let all = GatewayController::ALL.into_iter();
+        all.filter(|_| self.create_gateway_classes.is_on())
+            .filter(is_on)
+            .collect()
     }
 
     /// Names of this cluster: its own first, then its aliases.
