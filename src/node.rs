@@ -18,7 +18,7 @@ impl NodeReader for EnvoyNodes {
         check_lengths(&info)?;
         let kind = match info.kind {
             NodeKind::Ztunnel => ClientKind::Ztunnel,
-            NodeKind::Waypoint => ClientKind::Envoy,
+            NodeKind::Waypoint | NodeKind::EastWest => ClientKind::Envoy,
             NodeKind::Router if info.class.is_some() => ClientKind::Envoy,
             NodeKind::Router => {
                 return Err(NodeError(format!(

@@ -66,6 +66,11 @@ fn main() {
                 {
                     ("gateway", class.gateway)
                 }
+                ClientRole::Classed(class)
+                    if *class == ProxyClass::east_west(class.gateway.clone()) =>
+                {
+                    ("gateway", class.gateway)
+                }
                 _ => continue,
             };
             let n = trials.len();
@@ -102,13 +107,13 @@ impl Load {
         let dir = tempfile::TempDir::with_prefix("ambientd-e2e-")?;
         let config = dir.path().join("config");
         std::fs::create_dir(&config)?;
-        std::fs::write(
-            config.join("world.yaml"),
-            Scenario::load(&self.dir)?.final_world()?,
-        )?;
-        let want = Held::rendered_for(&config, self.kind, &self.gateway)?;
+        let scenario = Scenario::load(&self.dir)?;
+        std::fs::write(config.join("world.yaml"), scenario.final_world()?)?;
+        let flags = scenario.flags();
+        let want = Held::rendered_with(&config, self.kind, &self.gateway, &flags)?;
 
-        let daemon = Daemon::start(&config, &dir.path().join("state")).await?;
+        let state = dir.path().join("state");
+        let daemon = Daemon::start_with(&config, &state, flags).await?;
         let bootstrap = dir.path().join("waypoint.yaml");
         let request = BootstrapRequest {
             kind: self.kind,

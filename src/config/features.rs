@@ -85,6 +85,23 @@ pub struct FeatureArgs {
     /// `ambientd.io/waypoint-missing` of a Namespace says otherwise for what it holds.
     #[arg(long, value_name = "MODE", default_value = "bypass")]
     pub waypoint_missing: WaypointMissing,
+    /// Run gateways between networks (GatewayClass `istio-east-west`), and take what comes by them.
+    #[arg(
+        long,
+        env = "AMBIENT_ENABLE_MULTI_NETWORK",
+        value_name = "BOOL",
+        default_value = "false"
+    )]
+    pub multi_network: Switch,
+    /// Leave Gateways whose addresses name Services to their users; otherwise every Gateway is
+    /// deployed.
+    #[arg(
+        long,
+        env = "ENABLE_GATEWAY_API_MANUAL_DEPLOYMENT",
+        value_name = "BOOL",
+        default_value = "true"
+    )]
+    pub manual_gateways: Switch,
 }
 
 /// What becomes of traffic whose waypoint cannot be used.
@@ -112,6 +129,8 @@ impl FeatureArgs {
             foreign_hosts: self.allow_foreign_hosts.is_on(),
             many_authorizers: self.many_authorizers.is_on(),
             waypoint_missing_denies: self.waypoint_missing == WaypointMissing::FailClosed,
+            multi_network: self.multi_network.is_on(),
+            manual_gateways: self.manual_gateways.is_on(),
         }
     }
 }

@@ -86,8 +86,7 @@ const THAT_MATTER: [&str; 4] = [
 ];
 
 /// Variables with the values that say what is so anyway.
-const AS_IT_IS: [(&str, &[&str]); 23] = [
-    ("AMBIENT_ENABLE_MULTI_NETWORK", &["false"]),
+const AS_IT_IS: [(&str, &[&str]); 22] = [
     ("AMBIENT_SCOPED_ADDRESS_PUSHES", &["true"]),
     ("CA_PROVIDER", &["Citadel", ""]),
     ("ENABLE_DEBUG_ENDPOINT_AUTH", &["true"]),

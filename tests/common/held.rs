@@ -23,17 +23,20 @@ pub(crate) struct Held {
 impl Held {
     /// What `ambientd render` says that a waypoint receives.
     pub(crate) fn rendered(config_dir: &Path, gateway: &ObjectKey) -> anyhow::Result<Self> {
-        Self::rendered_for(config_dir, "waypoint", gateway)
+        Self::rendered_with(config_dir, "waypoint", gateway, &[])
     }
 
-    /// The same of a `waypoint` or `gateway`.
-    pub(crate) fn rendered_for(
+    /// The same of a `waypoint` or `gateway`, with flags of the mesh.
+    pub(crate) fn rendered_with(
         config_dir: &Path,
         kind: &str,
         gateway: &ObjectKey,
+        flags: &[String],
     ) -> anyhow::Result<Self> {
         let target = format!("{kind}/{gateway}");
-        let all = super::ambientd_json(&["render", "--for", &target], config_dir)?;
+        let mut args = vec!["render", "--for", &target];
+        args.extend(flags.iter().map(String::as_str));
+        let all = super::ambientd_json(&args, config_dir)?;
         let of = |kind: &str| {
             all[format!("{PREFIX}{kind}")]
                 .as_object()

@@ -14,6 +14,7 @@
 )]
 
 mod binding;
+mod east_west;
 mod edits;
 mod every;
 mod policy;

@@ -111,6 +111,7 @@ impl Objects {
 pub(crate) struct World {
     pub(crate) name: String,
     pub(crate) ztunnel: Value,
+    /// Those of gateways between networks too.
     pub(crate) waypoints: BTreeMap<String, Value>,
     pub(crate) findings: Vec<Finding>,
     pub(crate) status: Value,
@@ -123,17 +124,26 @@ impl World {
     }
 
     fn load_with(path: &Path, more: Vec<Input>) -> anyhow::Result<Self> {
+        Self::load_as(path, more, MeshDefaults::default())
+    }
+
+    fn load_as(path: &Path, more: Vec<Input>, defaults: MeshDefaults) -> anyhow::Result<Self> {
         let mut inputs = Directory::load(path)?;
         inputs.extend(more);
         let gateways = waypoint_gateways(&inputs);
+        let mut between = east_west_gateways(&inputs);
+        between.retain(|_| defaults.features.multi_network);
         let classes = gateways.iter().cloned().map(ProxyClass::waypoint);
+        let classes = classes.chain(between.iter().cloned().map(ProxyClass::east_west));
         inputs.extend(classes.map(|class| Input::Interest(class, true)));
-        let snapshot = Pipeline::new(MeshDefaults::default())
-            .apply(inputs)
-            .expect("complete");
+        let snapshot = Pipeline::new(defaults).apply(inputs).expect("complete");
         let mut waypoints = BTreeMap::new();
         for gateway in gateways {
             let held = render::render(&snapshot, &Target::Waypoint(gateway.clone()), &[])?;
+            waypoints.insert(gateway.to_string(), held);
+        }
+        for gateway in between {
+            let held = render::render(&snapshot, &Target::EastWest(gateway.clone()), &[])?;
             waypoints.insert(gateway.to_string(), held);
         }
         Ok(Self {
@@ -148,6 +158,13 @@ impl World {
     /// The world whose folder begins with `number`.
     pub(crate) fn numbered(number: &str) -> Option<Self> {
         Some(Self::load(&folder(number)?).unwrap())
+    }
+
+    /// The same with gateways between networks.
+    pub(crate) fn with_networks(number: &str) -> Option<Self> {
+        let mut defaults = MeshDefaults::default();
+        defaults.features.multi_network = true;
+        Some(Self::load_as(&folder(number)?, Vec::new(), defaults).unwrap())
     }
 
     /// The same, with what does not come from files.
@@ -432,13 +449,21 @@ impl World {
 }
 
 pub(crate) fn waypoint_gateways(inputs: &[Input]) -> Vec<ObjectKey> {
+    gateways_of(inputs, &["istio-waypoint"])
+}
+
+fn east_west_gateways(inputs: &[Input]) -> Vec<ObjectKey> {
+    gateways_of(inputs, &["istio-east-west", "istio-eastwest"])
+}
+
+fn gateways_of(inputs: &[Input], classes: &[&str]) -> Vec<ObjectKey> {
     let objects = inputs.iter().flat_map(|input| match input {
         Input::Resync(_, objects) => objects.as_slice(),
         _ => &[],
     });
     objects
         .filter_map(|object| match object {
-            Object::Gateway(row) if row.ok()?.class == "istio-waypoint" => {
+            Object::Gateway(row) if classes.contains(&row.ok()?.class.as_str()) => {
                 Some(row.meta.key.clone())
             }
             _ => None,

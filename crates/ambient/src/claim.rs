@@ -65,6 +65,8 @@ pub struct ClaimRow {
     pub visibility: Visibility,
     /// Endpoint preference.
     pub distribution: Distribution,
+    /// Other networks may reach it.
+    pub is_global: bool,
 }
 
 /// The tracked view of claims.
@@ -285,7 +287,36 @@ fn claim(
         ingress_use_waypoint: is_bound && own.or(inherited).unwrap_or(false),
         visibility,
         distribution,
+        is_global: is_global(source, meta, view, reads),
     }
+}
+
+/// Whether other networks may reach a Service: where mesh config says nothing of scopes, every
+/// one, but no gateway between networks, which would lead to itself.
+/// Source: spec/workload-discovery.md §4.5.
+fn is_global(
+    source: &ServiceSource,
+    meta: &Meta,
+    view: &ClaimView<'_>,
+    reads: &mut Reads,
+) -> bool {
+    let mesh = tables::mesh(view.mesh, reads);
+    let is_gateway = || {
+        let managed = meta.label(LABEL_GATEWAY_MANAGED);
+        managed.is_some_and(|by| by == MANAGED_EAST_WEST)
+    };
+    let is_service = matches!(source, ServiceSource::Service(_));
+    if !mesh.features.multi_network || !is_service || is_gateway() {
+        return false;
+    }
+    let Some(scopes) = &mesh.service_scopes else {
+        return true;
+    };
+    let ns = ObjectKey::cluster(meta.key.ns.clone());
+    let namespace = view.attach.namespaces.get(reads, &ns);
+    let namespace = namespace.map(|row| &row.meta.labels);
+    let mut scopes = scopes.iter();
+    scopes.any(|scope| scope.opens(namespace, &meta.labels))
 }
 
 /// The distribution that annotations ask for: the object's, else the namespace's.

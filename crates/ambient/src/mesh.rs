@@ -113,6 +113,7 @@ fn overlay(row: &mut MeshRow, config: &MeshConfig) {
     row.entry_visibility.clone_from(&config.entry_visibility);
     row.discovery_selectors
         .clone_from(&config.discovery_selectors);
+    row.service_scopes.clone_from(&config.service_scopes);
     traffic(&mut row.traffic, config);
 }
 

@@ -243,6 +243,7 @@ impl Facts<'_> {
             export_to: self.default_export_to.to_vec(),
             canonical: self.canonical,
             first_of_host: self.first_of_host,
+            is_global: self.claim.is_global,
         }
     }
 

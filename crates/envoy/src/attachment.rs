@@ -24,6 +24,8 @@ pub type P = NamespacedHostname;
 pub struct AttachmentView<'t> {
     /// Services.
     pub services: View<'t, NamespacedHostname, ServiceRow>,
+    /// Mesh settings.
+    pub mesh: View<'t, (), MeshRow>,
     /// Classes of connected proxies; index [`ClassByGateway`].
     pub proxies: View<'t, ProxyClass, ()>,
 }
@@ -128,6 +130,16 @@ pub(crate) fn inbound_name(port: u16, kind: &str, host: &str) -> Str {
     arcstr::format!("inbound-vip|{port}|{kind}|{host}")
 }
 
+/// The addresses of a service, with the network that each lives on.
+pub(crate) fn networks_of(service: &ServiceRow) -> Vec<(Str, IpNet)> {
+    let vips = service.vips.iter().filter_map(|vip| {
+        let full = if vip.ip.is_ipv4() { 32 } else { 128 };
+        let net = IpNet::new(vip.ip, vip.prefix.unwrap_or(full)).ok()?;
+        Some((vip.network.clone(), net.trunc()))
+    });
+    vips.collect()
+}
+
 /// One row per service that is bound to a waypoint with connected proxies.
 pub fn derive(
     p: &P,
@@ -141,17 +153,15 @@ pub fn derive(
     if waypoints.is_empty() {
         return Output::none();
     }
-    let vips = service.vips.iter().filter_map(|vip| {
-        let full = if vip.ip.is_ipv4() { 32 } else { 128 };
-        let net = IpNet::new(vip.ip, vip.prefix.unwrap_or(full)).ok()?;
-        Some((vip.network.clone(), net.trunc()))
-    });
+    let mesh = mesh_row(view.mesh, reads);
+    let is_named = mesh.features.multi_network && service.first_of_host;
     let ports = service.ports.iter().rev();
     let row = AttachmentIr {
         waypoints: waypoints.into_iter().cloned().collect(),
         created_s: service.created_s.unwrap_or(i64::MAX),
         host: service.wire_host(),
-        vips: vips.collect(),
+        authority: is_named.then(|| service.key.hostname.clone()),
+        vips: networks_of(service),
         ports: ports
             .filter_map(|port| Some((port.port, chains_of(service, port)?)))
             .collect(),

@@ -21,7 +21,7 @@ use crate::authn;
 use crate::index::{PolicyByTarget, Target, TargetKind, UntargetedPolicyByNamespace};
 use crate::ir::{ChainFilter, Expr, Outbound, RbacAction, RbacIr, RbacRuleIr};
 
-pub(crate) use conditions::{Layer, Scope};
+pub(crate) use conditions::{Destination, Layer, Scope};
 pub(crate) use custom::{Asked, authorizer, is_header_name};
 pub(crate) use identity::bundle;
 pub(crate) use usage::{http_fields, token_fields, usage};
@@ -181,11 +181,13 @@ fn provider_of(policy: &AuthorizationPolicy) -> Str {
 
 impl Attached<'_> {
     /// The filters of a chain, in order: CUSTOM, tokens, AUDIT, DENY, ALLOW; and what the chain
-    /// itself needs clusters for.
+    /// itself needs clusters for. With `to`, that is where its connections lead, as they need
+    /// not say it by address.
     pub(crate) fn filters(
         &self,
         mesh: &MeshRow,
         layer: Layer,
+        to: Option<&Destination>,
     ) -> (Vec<ChainFilter>, BTreeSet<Outbound>) {
         let (mut out, mut outbound) = (Vec::new(), BTreeSet::new());
         let many = self.authorizers.len() > 1 && !mesh.features.many_authorizers;
@@ -193,7 +195,7 @@ impl Attached<'_> {
             let usable = asked.as_ref().ok().filter(|_| !many);
             // What speaks HTTP cannot be asked about connections.
             let usable = usable.filter(|asked| layer == Layer::Http || asked.filter.http.is_none());
-            let rules = Some(self.asks(name, usable.is_some(), mesh, layer));
+            let rules = Some(self.asks(name, usable.is_some(), mesh, (layer, to)));
             let Some(asked) = usable else {
                 out.push(ChainFilter::Rbac(RbacIr {
                     action: RbacAction::Deny,
@@ -213,7 +215,7 @@ impl Attached<'_> {
         if layer == Layer::Http {
             out.extend(self.tokens.clone());
         }
-        let bucket = |action| self.bucket(mesh, layer, action);
+        let bucket = |action| self.bucket(mesh, (layer, to), action);
         let buckets = [Action::Audit, Action::Deny, Action::Allow].into_iter();
         out.extend(buckets.filter_map(bucket).map(ChainFilter::Rbac));
         (out, outbound)
@@ -225,7 +227,7 @@ impl Attached<'_> {
         provider: &Str,
         usable: bool,
         mesh: &MeshRow,
-        layer: Layer,
+        at: (Layer, Option<&Destination>),
     ) -> BTreeMap<Str, RbacRuleIr> {
         let mut rules = BTreeMap::new();
         for parsed in &self.policies {
@@ -233,7 +235,7 @@ impl Attached<'_> {
             let Some(policy) = policy.filter(|policy| provider_of(policy) == *provider) else {
                 continue;
             };
-            let scope = self.scope(mesh, parsed.key(), layer, policy.action);
+            let scope = self.scope(mesh, parsed.key(), at, policy.action);
             let dash = if provider.is_empty() { "" } else { "-" };
             let suffix = if usable {
                 ""
@@ -252,25 +254,31 @@ impl Attached<'_> {
         &self,
         mesh: &'a MeshRow,
         key: &'a ObjectKey,
-        layer: Layer,
+        (layer, to): (Layer, Option<&'a Destination>),
         action: Action,
     ) -> Scope<'a> {
         Scope {
             mesh,
             ns: &key.ns,
             layer,
+            to,
             allow: action == Action::Allow,
             is_ingress: self.is_ingress,
         }
     }
 
     /// The filter of one action; `None` when no policy has it.
-    fn bucket(&self, mesh: &MeshRow, layer: Layer, action: Action) -> Option<RbacIr> {
+    fn bucket(
+        &self,
+        mesh: &MeshRow,
+        at: (Layer, Option<&Destination>),
+        action: Action,
+    ) -> Option<RbacIr> {
         let mut rules: Option<BTreeMap<Str, RbacRuleIr>> = None;
         let mut shadow: Option<BTreeMap<Str, RbacRuleIr>> = None;
         for parsed in &self.policies {
             let key = |index| rule_key(parsed.key(), index);
-            let scope = self.scope(mesh, parsed.key(), layer, action);
+            let scope = self.scope(mesh, parsed.key(), at, action);
             match &parsed.body {
                 Ok(policy) if policy.action == action => {
                     let dry = policy.dry_run && matches!(action, Action::Allow | Action::Deny);

@@ -1,18 +1,21 @@
-//! Stage `chains`: the filter chains of a service behind a waypoint, with its policies. Their
+//! Stage `chains`: the filter chains of a service behind a waypoint, with its policies, and those of
+//! what other networks reach at gateways between networks. Their
 //! routes are resources of their own, see [`crate::route_configs`], so that an edit of a route
 //! leaves the listener as it is. Source: spec/envoy-config.md §2.3–§2.5.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flow::{Output, Reads, View};
 use model::derived::{AppProtocol, PortRow};
 use model::{
-    Finding, MeshRow, NamespacedHostname, ObjectKey, ProxyClass, ServiceRow, Str, WaypointRow,
+    Finding, GatewayRow, MeshRow, NamespacedHostname, ObjectKey, ProxyClass, ServiceRow, Str,
+    WaypointRow,
 };
 
 use crate::attachment::mesh_row;
-use crate::attachment::{chains_of, dynamic_host, inbound_name, served_by};
-use crate::authz::{self, Layer};
+use crate::attachment::{chains_of, dynamic_host, inbound_name, networks_of, served_by};
+use crate::authz::{self, Destination, Layer};
+use crate::east_west::{self, crossings::Crossings};
 use crate::ir::{ChainBody, ChainFilter, ChainIr, Outbound, RouteSource, TcpIr, WaypointResource};
 use crate::routes::{self, Site};
 
@@ -35,7 +38,12 @@ pub struct ChainView<'t> {
     pub tables: RouteTables<'t>,
     /// Mesh settings.
     pub mesh: View<'t, (), MeshRow>,
-    /// Classes of connected proxies; index [`crate::index::ClassByGateway`].
+    /// Services that other networks reach.
+    pub crossings: Crossings<'t>,
+    /// Gateways of ours.
+    pub gateways: View<'t, ObjectKey, GatewayRow>,
+    /// Classes of connected proxies; indexes [`crate::index::ClassByGateway`] and
+    /// [`crate::east_west::index::ClassByRole`].
     pub proxies: View<'t, ProxyClass, ()>,
 }
 
@@ -55,7 +63,41 @@ pub fn derive(
             rows.extend(at_waypoint(service, waypoint, view, reads));
         }
     }
-    Output::from(rows)
+    rows.extend(crossing(p, view, reads));
+    let rows: BTreeMap<_, _> = rows.into_iter().collect();
+    Output::from(rows.into_iter().collect::<Vec<_>>())
+}
+
+/// The chains of a service at gateways between networks: only policies of the Gateway itself
+/// apply there.
+fn crossing(
+    p: &P,
+    view: &ChainView<'_>,
+    reads: &mut Reads,
+) -> Vec<(WaypointResource, ChainIr)> {
+    let Some(crossing) = view.crossings.get(reads, p) else {
+        return Vec::new();
+    };
+    let mut rows = Vec::new();
+    for key in east_west::connected(view.gateways, view.proxies, reads) {
+        let Some(gateway) = view.waypoints.get(reads, &key) else {
+            continue;
+        };
+        let mesh = &*mesh_row(view.mesh, reads);
+        let attached = authz::attached(&view.policies, reads, mesh, gateway, None);
+        for port in &crossing.ports {
+            let to = Destination::of(*port, &crossing.vips);
+            let (filters, outbound) = attached.filters(mesh, Layer::Tcp, Some(&to));
+            let chain = ChainIr {
+                filters,
+                outbound,
+                ..east_west::chain(*port, crossing)
+            };
+            let name = chain.name.clone();
+            rows.push((WaypointResource::new(key.clone(), name), chain));
+        }
+    }
+    rows
 }
 
 /// The chains of a service at one of its waypoints.
@@ -67,7 +109,13 @@ fn at_waypoint(
 ) -> Vec<(WaypointResource, ChainIr)> {
     let mesh = &*mesh_row(view.mesh, reads);
     let attached = authz::attached(&view.policies, reads, mesh, waypoint, Some(service));
-    let filters = |layer| attached.filters(mesh, layer);
+    // What comes from other networks names the service and not its address.
+    let is_named = mesh.features.multi_network;
+    let vips = networks_of(service);
+    let filters = |port: u16, layer| {
+        let to = is_named.then(|| Destination::of(port, &vips));
+        attached.filters(mesh, layer, to.as_ref())
+    };
     let site = Site {
         service,
         waypoint,
@@ -80,12 +128,12 @@ fn at_waypoint(
             continue;
         };
         if chains.http() {
-            rows.push(http(&site, port, filters(Layer::Http)));
+            rows.push(http(&site, port, filters(port.port, Layer::Http)));
         }
         if chains.tcp() {
             let name = inbound_name(port.port, "tcp", &service.wire_host());
             let (body, led_to) = routes::tcp_for_port(&site, &view.tables, reads, port.port, &name);
-            let mut chain = tcp(port, name, body, filters(Layer::Tcp));
+            let mut chain = tcp(port, name, body, filters(port.port, Layer::Tcp));
             chain.outbound.extend(led_to);
             rows.push(chain);
         }

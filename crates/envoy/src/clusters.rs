@@ -14,15 +14,18 @@ use model::{
 use crate::attachment::{
     chains_of, dynamic_host, inbound_name, mesh_row, outbound_name, served_by,
 };
+use crate::east_west::{self, crossings::Crossings};
+use crate::backend_tls::{self, BackendTlsRow};
 use crate::index::{
     ChainByDestination, ListenerByDestination, RoutesByDestination, WorkloadByService,
 };
 use crate::ingress::index::RouteAtByDestination;
 use crate::ingress::waypoint;
 use crate::ir::{
-    ChainIr, ClassResource, ClusterIr, ClusterPolicy, Direction, Discovery, DnsEndpoint,
+    ChainIr, ClassResource, ClusterIr, ClusterPolicy, CrossingIr, Direction, Discovery, DnsEndpoint,
     ListenerIr, LocalityPolicy, Outbound, RouteAt, RouteAtIr, RoutesIr, Upstream, WaypointResource,
 };
+use crate::traffic::tls::Backend;
 use crate::traffic::{self, Resolved, Seen, TrafficTables};
 
 use crate::ir::ENDPOINT_WEIGHT_MAX as WEIGHT_MAX;
@@ -47,11 +50,16 @@ pub struct ClusterView<'t> {
     pub ingress_routes: View<'t, RouteAt, RouteAtIr>,
     /// Gateways of ours.
     pub gateways: View<'t, ObjectKey, GatewayRow>,
+    /// Policies for TLS of backends; index [`backend_tls::BackendTlsByService`].
+    pub backend_tls: View<'t, ObjectKey, BackendTlsRow>,
     /// Rules; index [`crate::index::DestinationRuleByHost`].
     pub destination_rules: View<'t, ObjectKey, Parsed<DestinationRule>>,
     /// Mesh settings.
     pub mesh: View<'t, (), MeshRow>,
-    /// Classes of connected proxies; index [`crate::index::ClassByGateway`].
+    /// Services that other networks reach.
+    pub crossings: Crossings<'t>,
+    /// Classes of connected proxies; indexes [`crate::index::ClassByGateway`] and
+    /// [`crate::east_west::index::ClassByRole`].
     pub proxies: View<'t, ProxyClass, ()>,
 }
 
@@ -76,6 +84,12 @@ pub fn derive(
             for cluster in inbound(&site, port, view, reads) {
                 add(waypoint, cluster);
             }
+        }
+    }
+    if let Some(crossing) = view.crossings.get(reads, p) {
+        for gateway in east_west::connected(view.gateways, view.proxies, reads) {
+            let ports = crossing.ports.iter();
+            ports.for_each(|port| add(&gateway, across(service, *port, crossing)));
         }
     }
     for (waypoint, number, subset) in callers(p, view, reads) {
@@ -154,9 +168,27 @@ impl<'a, 't> Site<'a, 't> {
         let name = subset.map_or("", |subset| subset.name.as_str());
         let rules = self.rules.as_ref();
         let policy = rules.map(|rules| traffic::policy_of(rules, port.port, name));
-        let policy = policy.unwrap_or_default();
+        let mut policy = policy.unwrap_or_default();
+        if policy.base.tls.is_none() {
+            policy.backend = self.backend(port, view, reads);
+        }
         traffic::cluster::apply(&mut cluster, policy, &self.seen, port, named.http);
         Some(cluster)
+    }
+}
+
+impl Site<'_, '_> {
+    /// What a BackendTLSPolicy says of a port.
+    fn backend(
+        &self,
+        port: &PortRow,
+        view: &ClusterView<'_>,
+        reads: &mut Reads,
+    ) -> Option<Backend> {
+        let service = &self.seen.service.key;
+        let row = backend_tls::of_port(view.backend_tls, reads, service, &port.name)?;
+        let gateway = view.gateways.get(reads, self.seen.waypoint);
+        Some(backend_tls::opening(row, gateway.map(|row| &**row)))
     }
 }
 
@@ -240,6 +272,24 @@ fn through_waypoint(site: &Site<'_, '_>, port: &PortRow) -> ClusterIr {
         direction: Direction::Outbound,
         discovery: Discovery::Eds,
         upstream: upstream(port.protocol),
+        subset_labels: Labels::default(),
+        policy: ClusterPolicy::default(),
+        locality: LocalityPolicy::default(),
+    }
+}
+
+/// The cluster of a port at a gateway between networks, which leaves everything to who opened
+/// the inner tunnel and whom it leads to.
+fn across(service: &ServiceRow, port: u16, crossing: &CrossingIr) -> ClusterIr {
+    ClusterIr {
+        name: east_west::crossing_name(port, crossing),
+        service: service.key.clone(),
+        service_name: service.name.clone(),
+        port,
+        subset: arcstr::literal!("tcp"),
+        direction: Direction::Crossing,
+        discovery: Discovery::Eds,
+        upstream: Upstream::Http1,
         subset_labels: Labels::default(),
         policy: ClusterPolicy::default(),
         locality: LocalityPolicy::default(),

@@ -4,12 +4,16 @@
 
 use flow::{Output, Reads, View};
 use model::{
-    Finding, GatewayRow, NamespacedHostname, ObjectKey, ServiceRow, WorkloadRow, WorkloadUid,
+    Finding, GatewayRow, MeshRow, NamespacedHostname, ObjectKey, ServiceRow, WorkloadRow,
+    WorkloadUid,
 };
 
+use crate::attachment::mesh_row;
+use crate::east_west::waypoint_behind;
 use crate::index::{ClusterByService, WorkloadByService};
 use crate::ingress::waypoint;
-use crate::ir::{ClusterIr, Discovery, EndpointsIr, LocalityPolicy, WaypointResource};
+use crate::ir::{ClusterIr, Direction, Discovery, EndpointsIr, LocalityPolicy, WaypointResource};
+use members::Member;
 
 pub(crate) mod members;
 pub(crate) mod place;
@@ -26,8 +30,10 @@ pub struct EndpointView<'t> {
     pub workloads: View<'t, WorkloadUid, WorkloadRow>,
     /// Clusters; index [`ClusterByService`].
     pub clusters: View<'t, WaypointResource, ClusterIr>,
-    /// Gateways of ours.
+    /// Gateways of ours; index [`gateway::index::GatewayByTarget`].
     pub gateways: View<'t, ObjectKey, GatewayRow>,
+    /// Mesh settings.
+    pub mesh: View<'t, (), MeshRow>,
 }
 
 /// One row per EDS cluster without locality policy, also when nobody stands behind it: Envoy
@@ -58,6 +64,8 @@ pub fn derive(
     for (key, cluster) in clusters {
         let groups = if waypoint::applies(view.gateways, reads, &key.waypoint, service) {
             waypoint::endpoints(service, cluster, view.workloads, reads)
+        } else if cluster.direction == Direction::Crossing {
+            place::by_locality(&across(service, &workloads, cluster, view, reads))
         } else {
             place::by_locality(&members::of(service, &workloads, cluster))
         };
@@ -69,6 +77,27 @@ pub fn derive(
         rows.push((key.clone(), row));
     }
     Output::from(rows)
+}
+
+/// Who takes an inner tunnel: captured workloads of this network, and waypoints.
+fn across<'w>(
+    service: &ServiceRow,
+    workloads: &[&'w WorkloadRow],
+    cluster: &ClusterIr,
+    view: &EndpointView<'_>,
+    reads: &mut Reads,
+) -> Vec<Member<'w>> {
+    let network = &mesh_row(view.mesh, reads).network;
+    let is_waypoint = waypoint_behind(view.gateways, reads, &service.key).is_some();
+    let mut members = members::of(service, workloads, cluster);
+    members.retain(|member| {
+        member.workload.network == *network && (is_waypoint || member.workload.hbone)
+    });
+    for member in &mut members {
+        member.endpoint.tunnel = true;
+        member.endpoint.more.clear();
+    }
+    members
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use flow::{Reads, View};
 use model::{GatewayController, GatewayRow, ObjectKey, ProxyClass, ProxyRole};
 
 use crate::attachment::is_wanted;
+use crate::east_west;
 
 pub use listeners::IngressTables;
 
@@ -34,15 +35,18 @@ pub(crate) fn ingress<'t>(
     (row.controller == GatewayController::Ingress).then_some(&**row)
 }
 
-/// The same, if any of its proxies is connected.
+/// The same, or a gateway between networks, if any of its proxies is connected.
 pub(crate) fn wanted<'t>(
     gateways: Gateways<'t>,
     proxies: View<'_, ProxyClass, ()>,
     reads: &mut Reads,
     key: &ObjectKey,
 ) -> Option<&'t GatewayRow> {
-    if !is_wanted(proxies, reads, ProxyRole::Ingress, key) {
-        return None;
+    if is_wanted(proxies, reads, ProxyRole::Ingress, key) {
+        return ingress(gateways, reads, key);
     }
-    ingress(gateways, reads, key)
+    if is_wanted(proxies, reads, ProxyRole::EastWest, key) {
+        return east_west::active(gateways, reads, key);
+    }
+    None
 }

@@ -94,10 +94,39 @@ pub struct AttachmentIr {
     pub created_s: i64,
     /// Host, as it stands in chain names.
     pub host: Str,
+    /// Host, as tunnels from other networks name it; `None` where another service has the name,
+    /// or where there are no other networks.
+    pub authority: Option<Str>,
     /// Addresses with the network that each lives on.
     pub vips: Vec<(Str, IpNet)>,
     /// Chains by port.
     pub ports: BTreeMap<u16, PortChains>,
+}
+
+/// A service as gateways between networks see it. Source: spec/envoy-config.md §6.7.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CrossingIr {
+    /// Creation time: older services win an address shared with younger ones.
+    pub created_s: i64,
+    /// Host, as it stands in chain names.
+    pub host: Str,
+    /// Host, as tunnels name it; `None` where another service has the name.
+    pub authority: Option<Str>,
+    /// Addresses with the network that each lives on.
+    pub vips: Vec<(Str, IpNet)>,
+    /// Ports, at least one.
+    pub ports: BTreeSet<u16>,
+    /// The way through its waypoint; `None` without one.
+    pub detour: Option<Detour>,
+}
+
+/// The way through the waypoint of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Detour {
+    /// Chain that leads to the waypoint; `None` where it cannot be used, which refuses.
+    pub chain: Option<Str>,
+    /// Ingress gateways take it too.
+    pub for_ingress: bool,
 }
 
 /// A workload as the matcher of a waypoint sees it.
@@ -161,6 +190,15 @@ pub enum PortTarget {
         /// Chain of everything else.
         tcp: Str,
     },
+    /// By what opened the outer tunnel, as it says; `None` refuses.
+    BySource {
+        /// Chain for waypoints: policies are applied already.
+        of_waypoints: Str,
+        /// Chain for ingress gateways.
+        of_gateways: Option<Str>,
+        /// Chain for everybody else.
+        of_others: Option<Str>,
+    },
 }
 
 /// One range matcher of the address trie.
@@ -195,6 +233,8 @@ pub enum Inspected {
 /// The listener `main_internal`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MainIr {
+    /// By what tunnels name, `host:port`: looked at before addresses, which networks may share.
+    pub authorities: BTreeMap<Str, PortTarget>,
     /// Range matchers in order of precedence.
     pub ranges: Vec<RangeIr>,
     /// Where HTTP is sniffed.
@@ -203,8 +243,8 @@ pub struct MainIr {
     pub tls_inspector: BTreeSet<u16>,
     /// Service chains, sorted by name.
     pub chains: Vec<Bytes>,
-    /// Direct chains.
-    pub direct: DirectChains,
+    /// Direct chains; none at gateways between networks.
+    pub direct: Option<DirectChains>,
     /// In proxyv2's form.
     pub istio: bool,
 }
@@ -222,11 +262,15 @@ pub enum ListenerIr {
         strings: model::proxy::StringFactory,
         /// In proxyv2's form.
         istio: bool,
+        /// What opened the tunnel counts.
+        tells_source: bool,
     },
     /// `main_internal`.
     Main(Box<MainIr>),
     /// `connect_originate`.
     ConnectOriginate,
+    /// `forward_inner_connect`.
+    ForwardInnerConnect,
     /// A port of an ingress gateway.
     Gateway(Box<GatewayListenerIr>),
 }
@@ -235,9 +279,11 @@ impl ListenerIr {
     /// What its own chains need `outbound` clusters for.
     pub fn outbound(&self) -> Box<dyn Iterator<Item = &Outbound> + '_> {
         match self {
-            Self::Main(main) => Box::new(main.direct.outbound()),
+            Self::Main(main) => Box::new(main.direct.iter().flat_map(DirectChains::outbound)),
             Self::Gateway(ir) => Box::new(ir.chains.iter().flat_map(|chain| &chain.outbound)),
-            Self::ConnectTerminate { .. } | Self::ConnectOriginate => Box::new(std::iter::empty()),
+            Self::ConnectTerminate { .. } | Self::ConnectOriginate | Self::ForwardInnerConnect => {
+                Box::new(std::iter::empty())
+            }
         }
     }
 }

@@ -7,9 +7,9 @@
 //! a node is ([`node`]) and what a proxy must be started with ([`bootstrap`]).
 //!
 //! Stages in order: [`attachment`], [`attachment::workload`], [`chains`], [`encoded`],
-//! [`route_configs`], those of [`ingress`], [`clusters`], [`endpoints`], [`local_endpoints`], [`listeners`], [`static_clusters`]; and on their own
+//! [`route_configs`], those of [`ingress`], [`backend_tls`], [`clusters`], [`endpoints`], [`local_endpoints`], [`listeners`], [`static_clusters`]; and on their own
 //! [`findings::route`], [`findings::policy`], [`findings::service`] and
-//! [`findings::waypoint`], [`status::route`]; and, whoever is connected, [`credentials::materials`].
+//! [`findings::waypoint`], [`status::route`], [`status::backend_tls`]; and, whoever is connected, [`credentials::materials`].
 //!
 //! **Invariants**
 //! - Never does I/O, reads no clock, holds no state; equal rows give equal bytes.
@@ -22,10 +22,12 @@
 pub mod attachment;
 pub mod authn;
 mod authz;
+pub mod backend_tls;
 pub mod bootstrap;
 pub mod chains;
 pub mod clusters;
 pub mod credentials;
+pub mod east_west;
 pub mod emit;
 pub mod encoded;
 pub mod endpoints;

@@ -1,5 +1,5 @@
-//! Stage `listeners`: the listeners of a proxy class: three of a waypoint, and of an ingress
-//! gateway what [`crate::ingress`] says. Source: spec/envoy-config.md §2, §6.
+//! Stage `listeners`: the listeners of a proxy class: three of a waypoint, of an ingress gateway
+//! what [`crate::ingress`] says, and of a gateway between networks what [`crate::east_west`] does. Source: spec/envoy-config.md §2, §6.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use flow::{Output, Reads, View};
 use ipnet::IpNet;
-use model::proxy::IpFamilies;
+use model::proxy::{IpFamilies, StringFactory};
 use model::{
     Finding, MeshRow, NamespacedHostname, ObjectKey, ProxyClass, ProxyRole, Str, WaypointRow,
     WorkloadUid,
@@ -17,6 +17,7 @@ use model::{
 use crate::attachment::inbound_name;
 use crate::attachment::mesh_row;
 use crate::authz::{self, Layer, PolicyTables};
+use crate::east_west::{self, crossings::Crossings};
 use crate::index::{AttachmentByWaypoint, DirectByWaypoint, EncodedByWaypoint};
 use crate::ingress::{self, IngressTables};
 use crate::ir::{
@@ -56,6 +57,8 @@ pub struct ListenerView<'t> {
     pub encoded: View<'t, WaypointResource, EncodedChain>,
     /// What ingress gateways open.
     pub ingress: IngressTables<'t>,
+    /// Services that other networks reach; index [`east_west::index::AllCrossings`].
+    pub crossings: Crossings<'t>,
 }
 
 /// The listeners of a class whose Gateway exists.
@@ -70,6 +73,7 @@ pub fn derive(
     match p.role {
         ProxyRole::Waypoint => waypoint(p, view, reads),
         ProxyRole::Ingress => ingress::listeners::derive(p, view, reads),
+        ProxyRole::EastWest => east_west::listeners::derive(p, view, reads),
     }
 }
 
@@ -87,10 +91,11 @@ fn waypoint(
         tls: tls(p, mesh),
         strings: p.strings,
         istio: p.istio,
+        tells_source: false,
     };
     let attached = authz::attached(&view.policies, reads, mesh, waypoint, None);
     let direct = |name, layer| {
-        let filters = attached.filters(mesh, layer);
+        let filters = attached.filters(mesh, layer, None);
         direct_chain(name, mesh, waypoint.forwards_identity, filters)
     };
     let direct = DirectChains {
@@ -143,10 +148,16 @@ fn main_internal(
     } else {
         &class.network
     };
-    let mut ranges: Vec<RangeIr> = services
+    let own: Vec<(&AttachmentIr, Own)> = services
         .iter()
-        .filter_map(|(_, row)| service_range(row, network))
+        .filter_map(|(_, row)| Some((&***row, own(row, network)?)))
         .collect();
+    // Without hashable strings one client could be served by what is another's.
+    let is_told_apart = class.strings != StringFactory::EnvoyPlain;
+    let named = own.iter().filter(|_| is_told_apart);
+    let named = named.filter_map(|(row, own)| Some((row.authority.as_ref()?, &own.ports)));
+    let authorities = authorities(named);
+    let mut ranges: Vec<RangeIr> = own.into_iter().map(|(_, own)| own.into()).collect();
     let pods: BTreeSet<IpNet> = view
         .directs
         .by::<DirectByWaypoint>(reads, &class.gateway)
@@ -163,17 +174,47 @@ fn main_internal(
     let kinds = port_kinds(services.iter().map(|(_, row)| &***row));
     let chains = view.encoded.by::<EncodedByWaypoint>(reads, &class.gateway);
     MainIr {
+        authorities,
         ranges,
         http_inspector: http_inspector(&kinds, any_workload),
         tls_inspector: tls_inspector(&kinds),
         chains: chains.filter_map(|(_, row)| form(class, row)).collect(),
-        direct,
+        direct: Some(direct),
         istio: class.istio,
     }
 }
 
-/// The range matcher of a service; `None` when it has no address here or no port.
-fn service_range(row: &AttachmentIr, network: &Str) -> Option<RangeIr> {
+/// What leads to a service: its addresses here and its ports, neither empty.
+struct Own {
+    ranges: Vec<IpNet>,
+    ports: BTreeMap<u16, PortTarget>,
+}
+
+impl From<Own> for RangeIr {
+    fn from(Own { ranges, ports }: Own) -> Self {
+        Self {
+            ranges,
+            target: RangeTarget::Service(ports),
+        }
+    }
+}
+
+/// `host:port` of services; the first of a name counts.
+pub(crate) fn authorities<'a>(
+    services: impl Iterator<Item = (&'a Str, &'a BTreeMap<u16, PortTarget>)>,
+) -> BTreeMap<Str, PortTarget> {
+    let mut out = BTreeMap::new();
+    for (host, ports) in services {
+        for (port, target) in ports {
+            let name = arcstr::format!("{host}:{port}");
+            out.entry(name).or_insert_with(|| target.clone());
+        }
+    }
+    out
+}
+
+/// What leads to a service; `None` when it has no address here or no port.
+fn own(row: &AttachmentIr, network: &Str) -> Option<Own> {
     let here = |on: &Str| on.is_empty() || on == network;
     let ranges: BTreeSet<IpNet> = row
         .vips
@@ -195,9 +236,9 @@ fn service_range(row: &AttachmentIr, network: &Str) -> Option<RangeIr> {
         .iter()
         .map(|(port, chains)| (*port, target(*port, *chains)))
         .collect();
-    (!ranges.is_empty() && !ports.is_empty()).then(|| RangeIr {
+    (!ranges.is_empty() && !ports.is_empty()).then(|| Own {
         ranges: ranges.into_iter().collect(),
-        target: RangeTarget::Service(ports),
+        ports,
     })
 }
 

@@ -87,6 +87,10 @@ pub enum NodeError {
     /// A waypoint that does not say of which Gateway.
     #[error("the waypoint has no label {LABEL_GATEWAY_NAME}")]
     Gateway,
+    /// A gateway between networks whose Envoy would serve one client by the connection of
+    /// another. Source: spec/envoy-config.md §2.6.
+    #[error("gateways between networks need Envoy 1.38 or newer")]
+    Version,
     /// A metadata value of a wrong type.
     #[error("node metadata {0} is not a {1}")]
     Metadata(&'static str, &'static str),
@@ -135,12 +139,25 @@ pub fn class_from_node(node: &Node) -> Result<NodeInfo, NodeError> {
             let gateway = ObjectKey::new(ns, gateway.ok_or(NodeError::Gateway)?);
             Some(class(node, &metadata, gateway)?)
         }
+        NodeKind::EastWest => {
+            let gateway = label(LABEL_GATEWAY_NAME).filter(|name| !name.is_empty());
+            let gateway = ObjectKey::new(ns, gateway.ok_or(NodeError::Gateway)?);
+            let class = class(node, &metadata, gateway)?;
+            if class.strings == StringFactory::EnvoyPlain {
+                return Err(NodeError::Version);
+            }
+            Some(ProxyClass {
+                role: ProxyRole::EastWest,
+                ..class
+            })
+        }
         // One of somebody else's making may have no Gateway at all.
         NodeKind::Router => match label(LABEL_GATEWAY_NAME).filter(|name| !name.is_empty()) {
             None => None,
             Some(gateway) => Some(ProxyClass {
                 role: ProxyRole::Ingress,
                 topology: metadata.topology()?,
+                is_unprivileged: metadata.text("UNPRIVILEGED_POD")? == "true",
                 ..class(node, &metadata, ObjectKey::new(ns, gateway))?
             }),
         },

@@ -5,12 +5,13 @@ use flow::{Output, Reads, View};
 use model::{Finding, GatewayRow, MeshRow, ObjectKey, ProxyClass, ProxyRole, Str, WaypointRow};
 
 use crate::attachment::mesh_row;
+use crate::east_west::{self, FORWARD_INNER_CONNECT};
 use crate::ingress::ingress;
 use crate::ir::{ClassResource, StaticClusterIr};
 use crate::listeners::{CONNECT_ORIGINATE, ENCAP, MAIN_INTERNAL, tls};
 
 /// Name of the cluster of a gateway that nobody stands behind.
-const BLACK_HOLE: Str = arcstr::literal!("BlackHoleCluster");
+pub(crate) const BLACK_HOLE: Str = arcstr::literal!("BlackHoleCluster");
 
 /// Primary: the class of connected proxies.
 pub type P = ProxyClass;
@@ -40,6 +41,7 @@ pub fn derive(
     let exists = match p.role {
         ProxyRole::Waypoint => view.waypoints.get(reads, &p.gateway).is_some(),
         ProxyRole::Ingress => ingress(view.gateways, reads, &p.gateway).is_some(),
+        ProxyRole::EastWest => east_west::active(view.gateways, reads, &p.gateway).is_some(),
     };
     if !exists {
         return Output::none();
@@ -56,11 +58,27 @@ pub fn derive(
             originate,
         ]);
     }
+    let main = (
+        key(MAIN_INTERNAL),
+        StaticClusterIr::Internal(MAIN_INTERNAL, MAIN_INTERNAL),
+    );
+    if p.role == ProxyRole::EastWest {
+        return Output::from(vec![
+            main,
+            (
+                key(ENCAP),
+                StaticClusterIr::Internal(ENCAP, FORWARD_INNER_CONNECT),
+            ),
+            (
+                key(FORWARD_INNER_CONNECT),
+                StaticClusterIr::ForwardInnerConnect,
+            ),
+            (key(BLACK_HOLE), StaticClusterIr::Nobody(BLACK_HOLE)),
+            originate,
+        ]);
+    }
     Output::from(vec![
-        (
-            key(MAIN_INTERNAL),
-            StaticClusterIr::Internal(MAIN_INTERNAL, MAIN_INTERNAL),
-        ),
+        main,
         (
             key(ENCAP),
             StaticClusterIr::Internal(ENCAP, CONNECT_ORIGINATE),

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use flow::{Output, Reads, View};
 use model::gateway::{
     ANNOTATION_NAME_OVERRIDE, ANNOTATION_SERVICE_ACCOUNT, ANNOTATION_SERVICE_TYPE, Defect,
-    ListenerProtocol, ListenerRow, ListenerSetRow,
+    ListenerProtocol, ListenerRow, ListenerSetRow, TlsMode,
 };
 use model::input::{Gateway, GatewayClass, Listener, ListenerSet, Namespace, ReferenceGrant};
 use model::secret::{ConfigMap, CredentialGrants, Secret};
@@ -69,16 +69,34 @@ pub fn derive(
         return Output::none();
     };
     let mesh = view.mesh.get(reads, &()).cloned().unwrap_or_default();
+    let deployed;
+    let gateway = if gateway.is_managed || mesh.features.manual_gateways {
+        gateway
+    } else {
+        deployed = Gateway {
+            is_managed: true,
+            ..gateway.clone()
+        };
+        &deployed
+    };
     let mut row = head(&object.meta, gateway, controller, &mesh.domain);
     if controller == GatewayController::Remote {
-        return Output::one(key.clone(), row);
+        return Output::one(key.clone(), row).with_notes(unused(&object.meta, gateway, controller));
+    }
+    if controller == GatewayController::EastWest && !mesh.features.multi_network {
+        row.class_defect = Some(inactive(&row));
+        return Output::one(key.clone(), row).with_note(inactive_note(key));
     }
     let mut references = References::new(key, view, reads);
     row.parameters_defect = references.parameters(gateway);
-    row.client_certificate_defect = references.client_certificate(gateway);
+    match references.client_certificate(gateway) {
+        Ok(name) => row.client_certificate = name,
+        Err(defect) => row.client_certificate_defect = Some(defect),
+    }
     let sets = attached_sets(&row, gateway, view, references.reads);
     row.listener_sets = sets.iter().map(|(_, set)| set.clone()).collect();
     let mut notes = refusals(&row);
+    notes.extend(unused(&object.meta, gateway, controller));
     // Without a target and with an address that cannot be, nothing is looked at.
     if !(row.targets.is_empty() && row.address_defect.is_some()) {
         let candidates = candidates(key, gateway, &sets);
@@ -112,6 +130,44 @@ pub fn derive(
     Output::one(key.clone(), row).with_notes(notes)
 }
 
+/// A certificate for backends at a Gateway whose proxies show none: those of a waypoint or of a
+/// gateway between networks are known by that of the mesh.
+fn unused(meta: &Meta, gateway: &Gateway, controller: GatewayController) -> Option<Finding> {
+    let is_unused =
+        gateway.client_certificate.is_some() && controller != GatewayController::Ingress;
+    is_unused.then(|| {
+        Finding::new(
+            "gw-client-certificate-unused",
+            Severity::Warning,
+            ObjectRef::new(Kind::Gateway, meta.key.clone()),
+            "Only ingress gateways show a certificate of their own to backends: connections of this Gateway present none",
+            "Remove it, or set it at an ingress gateway",
+        )
+        .at("spec.tls.backend.clientCertificateRef")
+    })
+}
+
+/// Why there is nothing behind a gateway between networks.
+fn inactive(row: &GatewayRow) -> Defect {
+    let message = arcstr::format!(
+        "Class {} is inactive, as gateways between networks are switched off: nothing is deployed or served for the Gateway, and no route attaches to it",
+        row.class
+    );
+    Defect::new("Invalid", message)
+}
+
+fn inactive_note(key: &ObjectKey) -> Finding {
+    let message = "The class of the Gateway is inactive, as gateways between networks are switched off: nothing is deployed or served for it, and no route attaches to it";
+    Finding::new(
+        "gw-class-inactive",
+        Severity::Error,
+        ObjectRef::new(Kind::Gateway, key.clone()),
+        message,
+        "Set AMBIENT_ENABLE_MULTI_NETWORK=true for the control plane, or remove the Gateway",
+    )
+    .at("spec.gatewayClassName")
+}
+
 /// Everything but listeners.
 fn head(meta: &Meta, gateway: &Gateway, controller: GatewayController, domain: &str) -> GatewayRow {
     let name = &meta.key.name;
@@ -126,14 +182,16 @@ fn head(meta: &Meta, gateway: &Gateway, controller: GatewayController, domain: &
         is_managed: gateway.is_managed,
         targets: targets(&meta.key, gateway, &deployment, domain),
         deployment,
-        service_account: account,
+        service_account: account.clone(),
         listeners: Vec::new(),
         listener_sets: Vec::new(),
+        class_defect: None,
         address_defect: address_defect(meta, gateway),
         parameters_defect: None,
+        client_certificate: None,
         client_certificate_defect: None,
         grants: CredentialGrants {
-            is_managed: gateway.is_managed,
+            account: gateway.is_managed.then_some(account),
             ..CredentialGrants::default()
         },
     }
@@ -352,6 +410,22 @@ fn of_listener(row: &GatewayRow, listener: &ListenerRow) -> Option<Finding> {
             listener.protocol
         );
         ("gw-listener-no-tls", Severity::Error, message, "Add tls")
+    } else if let Some(defect) = &listener.defects.programmed
+        && (listener.tls.as_ref()).is_some_and(|tls| tls.mode == TlsMode::AutoPassthrough)
+    {
+        let message = arcstr::format!("Listener {name} is not opened: {}", defect.message);
+        let fix = "Serve other networks by HBONE on 15008 of class istio-east-west, or attach TLSRoutes to a listener with another port and without the option";
+        ("gw-auto-passthrough", Severity::Error, message, fix)
+    } else if let Some(defect) = &listener.defects.programmed
+        && listener.defects.resolved_refs.is_none()
+    {
+        let message = arcstr::format!("Listener {name} is not opened: {}", defect.message);
+        (
+            "gw-listener-tls",
+            Severity::Error,
+            message,
+            "Correct tls of the listener",
+        )
     } else if let Some(defect) = &listener.defects.resolved_refs
         && defect.reason == "InvalidRouteKinds"
     {

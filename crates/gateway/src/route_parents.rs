@@ -92,7 +92,9 @@ pub fn derive(
         if let Some(defect) = refused.as_ref()
             && gateway.controller != GatewayController::Waypoint
         {
-            notes.push(finding(p, index, defect));
+            let is_idle =
+                gateway.controller == GatewayController::EastWest && route.is_of_requests();
+            notes.push(finding(p, index, defect, is_idle));
         }
         row.parents.push(ParentRow {
             index,
@@ -112,6 +114,12 @@ struct Route<'a> {
     kind: Kind,
     key: &'a ObjectKey,
     hostnames: &'a [Str],
+}
+
+impl Route<'_> {
+    fn is_of_requests(&self) -> bool {
+        matches!(self.kind, Kind::HttpRoute | Kind::GrpcRoute)
+    }
 }
 
 /// The listeners that take the route, or why none does.
@@ -144,6 +152,17 @@ fn verdict<'t>(
         let verdict = at_waypoint(route, parent, (&owner, gateway), view, reads)?;
         return Some((gateway, verdict));
     }
+    if gateway.controller == GatewayController::EastWest && route.is_of_requests() {
+        if gateway.listeners.is_empty() {
+            return None;
+        }
+        let message = format!(
+            "Gateway {} is between networks and leads connections alone: it takes no {}",
+            gateway.key, route.kind
+        );
+        let defect = Defect::new(Rank::Listener.reason(), message);
+        return Some((gateway, Err(defect)));
+    }
     let is_set = owner.kind == Kind::ListenerSet.as_str();
     let listeners = gateway.listeners_of(&owner);
     let candidates = listeners.filter(|one| one.is_built && (one.is_valid || !is_set));
@@ -164,9 +183,7 @@ fn at_waypoint(
     view: &RouteParentView<'_>,
     reads: &mut Reads,
 ) -> Option<Verdict> {
-    if !matches!(route.kind, Kind::HttpRoute | Kind::GrpcRoute)
-        || owner.kind != Kind::Gateway.as_str()
-    {
+    if !route.is_of_requests() || owner.kind != Kind::Gateway.as_str() {
         return None;
     }
     let waypoint = view.waypoints.get(reads, &gateway.key)?;
@@ -266,13 +283,20 @@ fn merged(owner: &ObjectRef, results: Vec<(&ListenerRow, Answer)>) -> Verdict {
     Err(Defect::new(best.reason(), message))
 }
 
-fn finding((kind, key): &P, index: usize, defect: &Defect) -> Finding {
+fn finding((kind, key): &P, index: usize, defect: &Defect, is_idle: bool) -> Finding {
+    let (code, severity, fix) = if is_idle {
+        let fix = "Attach the route to the Service or to its waypoint";
+        ("route-parent-waypoint", Severity::Warning, fix)
+    } else {
+        let fix = "Correct sectionName, port or hostnames, or let the listener take the route";
+        ("route-parent-refused", Severity::Error, fix)
+    };
     Finding::new(
-        "route-parent-refused",
-        Severity::Error,
+        code,
+        severity,
         ObjectRef::new(*kind, key.clone()),
         defect.message.clone(),
-        "Correct sectionName, port or hostnames, or let the listener take the route",
+        fix,
     )
     .at(format!("spec.parentRefs[{index}]"))
 }

@@ -15,13 +15,15 @@ use model::ownership::Revisions;
 use model::parse::{Recognised, recognise};
 use model::status::{StatusKey, StatusRow};
 use model::{
-    Finding, GatewayRow, Kind, MeshRow, NamespacedHostname, ObjectKey, Parsed, ServiceRow,
+    DeploymentRow, Finding, GatewayRow, Kind, MeshRow, NamespacedHostname, ObjectKey, Parsed, ServiceRow,
     WaypointRow, WorkloadRow, WorkloadUid,
 };
 
+use crate::deployment::Settings;
+use crate::deployments::{self, DeploymentView};
 use crate::gateways::{self, GatewayView};
 use crate::index::{
-    GatewayByListenerSet, GrantByNamespace, ListenerSetByParent, RouteByListener,
+    ConfigMapByClass, GatewayByListenerSet, GrantByNamespace, ListenerSetByParent, RouteByListener,
     ServiceByHostname, WorkloadByService,
 };
 use crate::route_parents::{self, RouteParentView};
@@ -35,6 +37,7 @@ pub(crate) struct World {
     pub(crate) gateways: Derived<ObjectKey, ObjectKey, GatewayRow, Finding>,
     pub(crate) routes: Derived<(Kind, ObjectKey), (Kind, ObjectKey), RouteParents, Finding>,
     pub(crate) statuses: Vec<(StatusKey, StatusRow)>,
+    pub(crate) deployments: Derived<ObjectKey, ObjectKey, DeploymentRow, Finding>,
 }
 
 /// Rows of services and workloads, which other stages derive.
@@ -43,6 +46,10 @@ pub(crate) struct Running {
     pub(crate) services: Vec<ServiceRow>,
     pub(crate) workloads: Vec<WorkloadRow>,
     pub(crate) waypoints: Vec<WaypointRow>,
+    /// Gateways between networks are switched off.
+    pub(crate) one_network: bool,
+    /// What is ours; everything by default.
+    pub(crate) revisions: Revisions,
 }
 
 fn fill<K: Key, V: PartialEq + Send + Sync + 'static>(
@@ -112,14 +119,18 @@ impl World {
         let grants_table = Table::new("grants").with_index::<GrantByNamespace>();
         let grants = table!(objects, ReferenceGrant, grants_table);
         let secrets = table!(objects, Secret);
-        let config_maps = table!(objects, ConfigMap);
+        let config_maps = Table::new("config_maps").with_index::<ConfigMapByClass>();
+        let config_maps = table!(objects, ConfigMap, config_maps);
+        let mesh_configs = table!(objects, MeshConfig);
         let namespaces = table!(objects, Namespace);
         let http_routes = table!(objects, HttpRoute);
         let grpc_routes = table!(objects, GrpcRoute);
         let tcp_routes = table!(objects, TcpRoute);
         let tls_routes = table!(objects, TlsRoute);
         let service_objects = table!(objects, Service);
-        let mesh: Table<(), MeshRow> = Table::new("mesh");
+        let mut settings = MeshRow::default();
+        settings.features.multi_network = !running.one_network;
+        let mesh = fill(Table::new("mesh"), [((), Arc::new(settings))]);
         let waypoints = running.waypoints.into_iter();
         let waypoints = fill(
             Table::new("waypoints"),
@@ -164,7 +175,7 @@ impl World {
         let routes = run(stage, routes, |p, r| route_parents::derive(p, &view, r));
         let revisions = fill(
             Table::new("revisions"),
-            [((), Arc::new(Revisions::default()))],
+            [((), Arc::new(running.revisions))],
         );
         let tables = StatusTables {
             rows: rows.view(),
@@ -181,6 +192,7 @@ impl World {
         };
         let of_classes = GatewayClassStatusView {
             gateway_classes: classes.view(),
+            mesh: mesh.view(),
         };
         let of_sets = ListenerSetStatusView {
             listener_sets: sets.view(),
@@ -204,10 +216,26 @@ impl World {
         });
         let mut statuses: Vec<_> = statuses.collect();
         statuses.sort_by(|a, b| a.0.cmp(&b.0));
+        let settings = Settings::default();
+        let view = DeploymentView {
+            settings: Some(&settings),
+            gateways: gateways.view(),
+            rows: rows.view(),
+            config_maps: config_maps.view(),
+            mesh_configs: mesh_configs.view(),
+            mesh: mesh.view(),
+            revisions: revisions.view(),
+            namespaces: namespaces.view(),
+        };
+        let stage = Derived::new("deployments");
+        let deployments = run(stage, keys(&gateways), |p, r| {
+            deployments::derive(p, &view, r)
+        });
         Self {
             gateways: rows,
             routes,
             statuses,
+            deployments,
         }
     }
 

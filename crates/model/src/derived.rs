@@ -8,7 +8,7 @@ use crate::finding::ObjectRef;
 use crate::gateway::GatewayController;
 use crate::input::{
     AllowedNamespaces, ExtensionProvider, LabelSelector, LocalityLb, PathNormalization, Resolution,
-    Retries, TargetPort, TcpKeepalive, Transport,
+    Retries, ServiceScope, TargetPort, TcpKeepalive, Transport,
 };
 use crate::names::{Kind, NamespacedHostname, ObjectKey, WorkloadUid};
 use crate::object::Labels;
@@ -33,6 +33,9 @@ pub struct MeshRow {
     pub entry_visibility: Option<EntryVisibility>,
     /// `discoverySelectors`; see [`crate::input::is_selected`].
     pub discovery_selectors: Vec<LabelSelector>,
+    /// `serviceScopeConfigs`; `None` when it is not configured, and every Service may then be
+    /// reached from other networks.
+    pub service_scopes: Option<Vec<ServiceScope>>,
     /// Defaults of traffic at waypoints and gateways.
     pub traffic: MeshTraffic,
     /// Switches of the installation.
@@ -120,6 +123,12 @@ pub struct Features {
     /// Traffic whose waypoint cannot be used is refused instead of going directly
     /// (`--waypoint-missing=fail-closed`, off); a Namespace label may say otherwise.
     pub waypoint_missing_denies: bool,
+    /// Gateways between networks are run, and proxies take traffic that comes by them
+    /// (`AMBIENT_ENABLE_MULTI_NETWORK`, off).
+    pub multi_network: bool,
+    /// Gateways with addresses that name Services are run by their users
+    /// (`ENABLE_GATEWAY_API_MANUAL_DEPLOYMENT`, on); otherwise every Gateway is deployed.
+    pub manual_gateways: bool,
 }
 
 impl Default for Features {
@@ -135,6 +144,8 @@ impl Default for Features {
             foreign_hosts: true,
             many_authorizers: false,
             waypoint_missing_denies: false,
+            multi_network: false,
+            manual_gateways: true,
         }
     }
 }
@@ -183,6 +194,7 @@ impl Default for MeshRow {
             network: Str::new(),
             entry_visibility: None,
             discovery_selectors: Vec::new(),
+            service_scopes: None,
             traffic: MeshTraffic::default(),
             features: Features::default(),
             nobody_jwks: Str::new(),
@@ -433,6 +445,9 @@ pub struct ServiceRow {
     /// No service of another namespace with this host name comes before it: a Service before
     /// ServiceEntries, and the older before the younger, whoever sees them.
     pub first_of_host: bool,
+    /// Other networks may reach it through gateways between networks. Never without the switch
+    /// [`Features::multi_network`]. Source: spec/workload-discovery.md §4.5.
+    pub is_global: bool,
 }
 
 impl ServiceRow {

@@ -13,6 +13,8 @@ pub enum ProxyRole {
     Waypoint,
     /// An ingress gateway of class `istio`.
     Ingress,
+    /// A gateway between networks, of class `istio-east-west`.
+    EastWest,
 }
 
 /// What becomes of `x-forwarded-client-cert`. Source: spec/envoy-config.md §6.3.
@@ -103,6 +105,9 @@ pub struct ProxyClass {
     pub families: IpFamilies,
     /// What stands before a gateway; always the default at waypoints.
     pub topology: Topology,
+    /// It may not bind ports below 1024, so a gateway leaves those out (node metadata
+    /// `UNPRIVILEGED_POD: "true"`).
+    pub is_unprivileged: bool,
 }
 
 impl ProxyClass {
@@ -119,6 +124,7 @@ impl ProxyClass {
             bind: None,
             families: IpFamilies::default(),
             topology: Topology::default(),
+            is_unprivileged: false,
         }
     }
 
@@ -126,6 +132,14 @@ impl ProxyClass {
     pub fn ingress(gateway: ObjectKey) -> Self {
         Self {
             role: ProxyRole::Ingress,
+            ..Self::waypoint(gateway)
+        }
+    }
+
+    /// A stock gateway between networks with default choices.
+    pub fn east_west(gateway: ObjectKey) -> Self {
+        Self {
+            role: ProxyRole::EastWest,
             ..Self::waypoint(gateway)
         }
     }

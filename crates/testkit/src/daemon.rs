@@ -62,6 +62,18 @@ pub struct Addrs {
     pub ready: SocketAddr,
 }
 
+impl Addrs {
+    fn free() -> anyhow::Result<Self> {
+        let port = || anyhow::Ok(SocketAddr::from(([127, 0, 0, 1], wait::free_port()?)));
+        Ok(Self {
+            xds: port()?,
+            xds_plaintext: port()?,
+            debug: port()?,
+            ready: port()?,
+        })
+    }
+}
+
 /// What the bootstrap of a waypoint or gateway is made of.
 #[derive(Clone, Debug)]
 pub struct BootstrapRequest {
@@ -85,6 +97,8 @@ pub struct Daemon {
     config_dir: PathBuf,
     state_dir: PathBuf,
     addrs: Addrs,
+    /// Flags of the mesh beside those that every daemon has.
+    flags: Vec<String>,
     log: PathBuf,
     _scratch: TempDir,
 }
@@ -152,14 +166,7 @@ fn issue(state_dir: &Path, ns: &str, sa: &str) -> anyhow::Result<Identity> {
 impl Daemon {
     /// Starts `ambientd serve` on free loopback ports and waits until it is ready.
     pub async fn start(config_dir: &Path, state_dir: &Path) -> anyhow::Result<Self> {
-        let port = || anyhow::Ok(SocketAddr::from(([127, 0, 0, 1], wait::free_port()?)));
-        let addrs = Addrs {
-            xds: port()?,
-            xds_plaintext: port()?,
-            debug: port()?,
-            ready: port()?,
-        };
-        Self::start_on(config_dir, state_dir, addrs).await
+        Self::start_on(config_dir, state_dir, Addrs::free()?).await
     }
 
     /// As [`Self::start`], on these addresses.
@@ -168,12 +175,31 @@ impl Daemon {
         state_dir: &Path,
         addrs: Addrs,
     ) -> anyhow::Result<Self> {
+        Self::start_as(config_dir, state_dir, addrs, Vec::new()).await
+    }
+
+    /// As [`Self::start`], with flags of the mesh, which `render` and `bootstrap` get too.
+    pub async fn start_with(
+        config_dir: &Path,
+        state_dir: &Path,
+        flags: Vec<String>,
+    ) -> anyhow::Result<Self> {
+        Self::start_as(config_dir, state_dir, Addrs::free()?, flags).await
+    }
+
+    async fn start_as(
+        config_dir: &Path,
+        state_dir: &Path,
+        addrs: Addrs,
+        flags: Vec<String>,
+    ) -> anyhow::Result<Self> {
         let scratch = TempDir::with_prefix("ambientd-log-")?;
         let mut daemon = Self {
             child: None,
             config_dir: config_dir.to_owned(),
             state_dir: state_dir.to_owned(),
             addrs,
+            flags,
             log: scratch.path().join("ambientd.log"),
             _scratch: scratch,
         };
@@ -190,6 +216,7 @@ impl Daemon {
             .open(&self.log)?;
         let child = Command::new(&binary)
             .args(serve_args(&self.config_dir, &self.state_dir, &self.addrs))
+            .args(&self.flags)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -307,6 +334,7 @@ impl Daemon {
         let output = Command::new(binary()?)
             .args(["render", "--for", target, "--config-dir"])
             .arg(&self.config_dir)
+            .args(&self.flags)
             .output()
             .context("running ambientd render")?;
         ensure!(
@@ -373,6 +401,7 @@ impl Daemon {
                 &self.state_dir,
                 self.addrs.xds,
             ))
+            .args(&self.flags)
             .output()
             .context("running ambientd bootstrap")?;
         ensure!(

@@ -18,6 +18,43 @@ pub(crate) enum Layer {
     Tcp,
 }
 
+/// Where the connections of a chain lead, whether they say it by address or by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Destination {
+    port: u16,
+    addresses: Vec<IpNet>,
+}
+
+impl Destination {
+    /// A port of a service with these addresses.
+    pub(crate) fn of(port: u16, vips: &[(Str, IpNet)]) -> Self {
+        Self {
+            port,
+            addresses: vips.iter().map(|(_, net)| *net).collect(),
+        }
+    }
+
+    /// Whether the port is this one.
+    fn has_port(&self, value: &str) -> Option<Expr> {
+        let port: u16 = value.parse().ok()?;
+        Some(known(port == self.port))
+    }
+
+    /// Whether the address is in a block; `None` where only some of them are, for which one is
+    /// meant is not known.
+    fn is_in(&self, value: &str) -> Option<Expr> {
+        let block = network(value)?;
+        let inside = self.addresses.iter().filter(|net| block.contains(*net));
+        let inside = inside.count();
+        let is_certain = inside == 0 || inside == self.addresses.len();
+        is_certain.then(|| known(inside > 0))
+    }
+}
+
+fn known(holds: bool) -> Expr {
+    if holds { Expr::always() } else { Expr::never() }
+}
+
 /// What the compilation of a rule depends on.
 pub(crate) struct Scope<'a> {
     /// Mesh settings.
@@ -26,6 +63,8 @@ pub(crate) struct Scope<'a> {
     pub(crate) ns: &'a Str,
     /// Layer of the chain.
     pub(crate) layer: Layer,
+    /// Where the chain leads, where connections need not say it by address.
+    pub(crate) to: Option<&'a Destination>,
     /// The action is ALLOW.
     pub(crate) allow: bool,
     /// The chain is of an ingress gateway, where forwarded addresses count as far as proxies
@@ -241,7 +280,7 @@ impl Scope<'_> {
                 scope.http(|| facts(list, method))
             }),
             (&to.paths, |scope, list| scope.http(|| facts(list, path))),
-            (&to.ports, |_, list| facts(list, port)),
+            (&to.ports, |scope, list| scope.port(list)),
         ];
         self.push_all(all, &attributes)
     }
@@ -270,8 +309,11 @@ impl Scope<'_> {
             return None;
         }
         match key {
-            "destination.ip" => facts(list, |v| network(v).map(Fact::DestinationIp)),
-            "destination.port" => facts(list, port),
+            "destination.ip" => match self.to {
+                Some(to) => values(list, |value| Some(vec![to.is_in(value)?])),
+                None => facts(list, |v| network(v).map(Fact::DestinationIp)),
+            },
+            "destination.port" => self.port(list),
             "connection.sni" => facts(list, |v| Some(Fact::Sni(string(v)))),
             "source.ip" => facts(list, source_ip),
             "remote.ip" => self.remote_ip(list),
@@ -300,6 +342,13 @@ impl Scope<'_> {
             }
         }
         Some(())
+    }
+
+    fn port(&self, list: &Values) -> Condition {
+        match self.to {
+            Some(to) => values(list, |value| Some(vec![to.has_port(value)?])),
+            None => facts(list, port),
+        }
     }
 
     fn remote_ip(&self, list: &Values) -> Condition {

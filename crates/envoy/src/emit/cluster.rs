@@ -20,6 +20,7 @@ use model::defaults::HBONE_PORT;
 
 use super::wire::{any, duration, extension, internal, seconds, socket, uint32};
 use super::{endpoint as ep, origin};
+use crate::east_west::FORWARD_INNER_CONNECT;
 use crate::ir::{
     ClusterIr, ClusterPolicy, Direction, Discovery, DnsEndpoint, DynamicHost, StaticClusterIr,
     TlsIr,
@@ -38,13 +39,15 @@ pub(super) fn service(ir: &ClusterIr) -> cluster::Cluster {
     out.metadata = Some(service_metadata(ir));
     policy::apply(&mut out, &ir.policy);
     discovery(&mut out, ir);
-    if let Some(options) = options::service(ir) {
+    // Inner tunnels are opaque.
+    let options = (ir.direction != Direction::Crossing).then(|| options::service(ir));
+    if let Some(options) = options.flatten() {
         set_options(&mut out, &options);
     }
     let inner = backend_socket(&ir.policy);
     let tunnel = internal_upstream(&[ORIGINAL_DST, "istio"], inner.clone());
     match ir.direction {
-        Direction::InboundVip => out.transport_socket = Some(tunnel),
+        Direction::InboundVip | Direction::Crossing => out.transport_socket = Some(tunnel),
         Direction::Outbound => {
             let direct = if ir.policy.tls.is_some() {
                 "user"
@@ -88,6 +91,7 @@ pub(super) fn fixed(ir: &StaticClusterIr) -> cluster::Cluster {
     match ir {
         StaticClusterIr::Internal(name, listener) => to_listener(name, listener),
         StaticClusterIr::ConnectOriginate(tls, idle) => connect_originate(tls, *idle),
+        StaticClusterIr::ForwardInnerConnect => forward_inner_connect(),
         StaticClusterIr::Nobody(name) => cluster::Cluster {
             cluster_discovery_type: Some(of_type(cluster::cluster::DiscoveryType::Static)),
             ..base(name)
@@ -233,11 +237,24 @@ fn to_listener(name: &str, listener: &str) -> cluster::Cluster {
         ..Default::default()
     });
     out.transport_socket = Some(internal_upstream(&[], super::tls::raw()));
-    protocol(
-        &mut out,
-        options::use_downstream(),
-        Duration::from_secs(300),
-    );
+    if *listener != *FORWARD_INNER_CONNECT {
+        let idle = Duration::from_secs(300);
+        protocol(&mut out, options::use_downstream(), idle);
+    }
+    out
+}
+
+/// To the HBONE port of whatever the connection is for, as plain bytes: they are a tunnel already.
+fn forward_inner_connect() -> cluster::Cluster {
+    use cluster::cluster::{DiscoveryType, LbConfig, LbPolicy, OriginalDstLbConfig};
+    let mut out = base(&FORWARD_INNER_CONNECT);
+    out.cluster_discovery_type = Some(of_type(DiscoveryType::OriginalDst));
+    out.lb_policy = LbPolicy::ClusterProvided as i32;
+    out.cleanup_interval = Some(seconds(60));
+    out.lb_config = Some(LbConfig::OriginalDstLbConfig(OriginalDstLbConfig {
+        upstream_port_override: Some(uint32(HBONE_PORT.into())),
+        ..Default::default()
+    }));
     out
 }
 

@@ -7,7 +7,9 @@ use model::defaults::HBONE_PORT;
 
 use super::cluster::{ORIGINAL_DST, text_struct};
 use super::wire::{internal, ip_port, socket, uint32};
+use crate::east_west::FORWARD_INNER_CONNECT;
 use crate::ir::{Direction, EndpointGroup, EndpointIr, EndpointsIr, Health};
+use crate::listeners::CONNECT_ORIGINATE;
 
 /// An endpoint at an address, nothing else said.
 pub(super) fn at(address: core::Address) -> endpoint::LbEndpoint {
@@ -71,7 +73,12 @@ fn lb_endpoint(ir: &EndpointIr, direction: Direction) -> endpoint::LbEndpoint {
         if direction == Direction::Outbound {
             set("envoy.transport_socket_match", &[("tunnel", "http")]);
         }
-        internal("connect_originate", waypoint.unwrap_or(target))
+        let listener = if direction == Direction::Crossing {
+            FORWARD_INNER_CONNECT
+        } else {
+            CONNECT_ORIGINATE
+        };
+        internal(&listener, waypoint.unwrap_or(target))
     } else {
         socket(&ir.ip.to_string(), ir.port)
     };

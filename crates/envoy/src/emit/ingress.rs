@@ -73,7 +73,11 @@ pub(super) fn encode(ir: &GatewayListenerIr) -> (Str, Vec<u8>) {
         additional_addresses: addresses.map(additional).collect(),
         listener_filters: filters_of_listener(ir),
         filter_chains: chains(ir),
-        traffic_direction: core::TrafficDirection::Outbound as i32,
+        traffic_direction: if ir.is_inbound {
+            core::TrafficDirection::Inbound as i32
+        } else {
+            core::TrafficDirection::Outbound as i32
+        },
         max_connections_to_accept_per_socket_event: Some(uint32(1)),
         ..Default::default()
     };

@@ -23,8 +23,10 @@ use prost::{Message, Name};
 use super::chain::{LOCAL_IP, SERVER_NAME, filter, http_filter, router, shared_state, tcp_proxy};
 use super::wire::{any, encode as canonical, seconds, socket, uint32};
 use super::{istio as istio_form, matcher, tls};
-use crate::ir::{Inspected, ListenerIr, MainIr, TlsIr};
+use crate::east_west::FORWARD_INNER_CONNECT;
+use crate::ir::{ChainBody, ChainIr, Inspected, ListenerIr, MainIr, TcpIr, TlsIr};
 use crate::listeners::{CONNECT_ORIGINATE, CONNECT_TERMINATE, MAIN_INTERNAL};
+use crate::static_clusters::BLACK_HOLE;
 
 /// Field number of `Listener.filter_chains`.
 const FILTER_CHAINS: u32 = 3;
@@ -37,12 +39,28 @@ pub(super) fn encode(ir: &ListenerIr) -> (Str, Vec<u8>) {
             tls,
             strings,
             istio,
-        } => (
-            CONNECT_TERMINATE,
-            canonical(&connect_terminate(bind, tls, *strings, *istio)),
-        ),
+            tells_source,
+        } => {
+            let mut terminator = terminator(*strings);
+            if *istio {
+                terminator.http_filters.insert(0, istio_form::downstream());
+            }
+            if *tells_source {
+                terminator.http_filters.insert(1, request_source(*strings));
+            }
+            let message = connect_terminate(bind, tls, &terminator);
+            (CONNECT_TERMINATE, canonical(&message))
+        }
         ListenerIr::Main(main) => (MAIN_INTERNAL, main_internal(main)),
-        ListenerIr::ConnectOriginate => (CONNECT_ORIGINATE, canonical(&connect_originate())),
+        ListenerIr::ConnectOriginate => {
+            let authority = Some("%DOWNSTREAM_LOCAL_ADDRESS%");
+            let message = by_destination(&CONNECT_ORIGINATE, authority);
+            (CONNECT_ORIGINATE, canonical(&message))
+        }
+        ListenerIr::ForwardInnerConnect => {
+            let message = by_destination(&FORWARD_INNER_CONNECT, None);
+            (FORWARD_INNER_CONNECT, canonical(&message))
+        }
         ListenerIr::Gateway(ir) => super::ingress::encode(ir),
     }
 }
@@ -50,18 +68,13 @@ pub(super) fn encode(ir: &ListenerIr) -> (Str, Vec<u8>) {
 fn connect_terminate(
     bind: &[IpAddr],
     tls: &TlsIr,
-    strings: StringFactory,
-    istio: bool,
+    terminator: &hcm::HttpConnectionManager,
 ) -> listener::Listener {
     use listener::listener::{
         ConnectionBalanceConfig,
         connection_balance_config::{BalanceType, ExactBalance},
     };
-    let mut terminator = terminator(strings);
-    if istio {
-        terminator.http_filters.insert(0, istio_form::downstream());
-    }
-    let manager = filter("envoy.filters.network.http_connection_manager", &terminator);
+    let manager = filter("envoy.filters.network.http_connection_manager", terminator);
     let mut addresses = bind.iter().map(|ip| socket(&ip.to_string(), HBONE_PORT));
     listener::Listener {
         name: CONNECT_TERMINATE.to_string(),
@@ -163,16 +176,12 @@ fn connect_routes() -> route::RouteConfiguration {
 /// is the direct one: a client cannot forge it with a forwarded header, and it keeps the
 /// connections of two peers apart besides.
 fn connect_authority(strings: StringFactory) -> hcm::HttpFilter {
-    let factory = match strings {
-        StringFactory::EnvoyHashable => "envoy.hashable_string",
-        StringFactory::IstioHashable => "istio.hashable_string",
-        StringFactory::EnvoyPlain => "envoy.string",
-    };
+    let factory = factory(strings);
     let remote = "envoy.filters.listener.original_dst.remote_ip";
     let config = http_filters::set_filter_state::v3::Config {
         on_request_headers: vec![
             shared_state(LOCAL_IP, "%REQ(:AUTHORITY)%", ""),
-            shared_state("io.istio.connect_authority", "%REQ(:AUTHORITY)%", factory),
+            shared_state(matcher::AUTHORITY, "%REQ(:AUTHORITY)%", factory),
             shared_state(remote, "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%", ""),
             shared_state(
                 "io.istio.peer_principal",
@@ -190,14 +199,30 @@ fn connect_authority(strings: StringFactory) -> hcm::HttpFilter {
     http_filter("connect_authority", &config)
 }
 
-fn connect_originate() -> listener::Listener {
-    let proxy = tcp_proxy(
-        &CONNECT_ORIGINATE,
-        &CONNECT_ORIGINATE,
-        Some("%DOWNSTREAM_LOCAL_ADDRESS%"),
-    );
+/// What opened the tunnel, as it says. One that says nothing is a dash, which means nobody.
+fn request_source(strings: StringFactory) -> hcm::HttpFilter {
+    let format = "%REQ(x-istio-source)%";
+    let config = http_filters::set_filter_state::v3::Config {
+        on_request_headers: vec![shared_state(matcher::SOURCE, format, factory(strings))],
+        ..Default::default()
+    };
+    http_filter("request_source", &config)
+}
+
+fn factory(strings: StringFactory) -> &'static str {
+    match strings {
+        StringFactory::EnvoyHashable => "envoy.hashable_string",
+        StringFactory::IstioHashable => "istio.hashable_string",
+        StringFactory::EnvoyPlain => "envoy.string",
+    }
+}
+
+/// An internal listener that leads to the cluster of its name by the destination that the endpoint
+/// of the connection has, in a tunnel for that authority or as it is.
+fn by_destination(name: &str, authority: Option<&str>) -> listener::Listener {
+    let proxy = tcp_proxy(name, name, authority);
     listener::Listener {
-        name: CONNECT_ORIGINATE.to_string(),
+        name: name.into(),
         filter_chains: vec![listener::FilterChain {
             filters: vec![proxy],
             ..Default::default()
@@ -219,7 +244,7 @@ fn internal() -> listener::listener::ListenerSpecifier {
 fn main_internal(ir: &MainIr) -> Vec<u8> {
     let head = listener::Listener {
         name: MAIN_INTERNAL.to_string(),
-        filter_chain_matcher: Some(matcher::tree(&ir.ranges)),
+        filter_chain_matcher: Some(matcher::tree(&ir.authorities, &ir.ranges)),
         listener_filters: listener_filters(ir),
         traffic_direction: core::TrafficDirection::Inbound as i32,
         listener_specifier: Some(internal()),
@@ -230,7 +255,11 @@ fn main_internal(ir: &MainIr) -> Vec<u8> {
     } else {
         super::chain
     };
-    let direct = [&ir.direct.tcp, &ir.direct.http].map(form);
+    let direct = ir.direct.iter().flat_map(|direct| [&direct.tcp, &direct.http]);
+    let mut direct: Vec<Vec<u8>> = direct.map(form).collect();
+    if ir.direct.is_none() && ir.chains.is_empty() {
+        direct.push(form(&blackhole()));
+    }
     let chains = ir
         .chains
         .iter()
@@ -243,6 +272,18 @@ fn main_internal(ir: &MainIr) -> Vec<u8> {
         out.extend_from_slice(chain);
     }
     out
+}
+
+/// A listener has some chain; nothing leads to this one.
+fn blackhole() -> ChainIr {
+    ChainIr {
+        name: arcstr::literal!("virtualInbound-blackhole"),
+        port: 0,
+        filters: Vec::new(),
+        body: ChainBody::Tcp(TcpIr::to(BLACK_HOLE)),
+        republish_destination: false,
+        outbound: BTreeSet::new(),
+    }
 }
 
 fn listener_filters(ir: &MainIr) -> Vec<listener::ListenerFilter> {

@@ -1,9 +1,12 @@
 //! The matcher tree of `main_internal`. Source: spec/envoy-config.md §2.3.
 
+use std::collections::{BTreeMap, HashMap};
+
 use envoy_types::pb::envoy::extensions::matching::common_inputs::network::v3 as inputs;
 use envoy_types::pb::google::protobuf::{Any, StringValue};
 use envoy_types::pb::xds::r#type::matcher::v3 as matcher;
 use ipnet::IpNet;
+use model::Str;
 use prost::{Message, Name};
 
 use super::wire::{any, xds_extension};
@@ -11,9 +14,42 @@ use crate::ir::{PortTarget, RangeIr, RangeTarget};
 use matcher::matcher::on_match::OnMatch as On;
 use matcher::matcher::{MatcherTree, MatcherType, OnMatch, matcher_tree};
 
+/// Filter state with what the outer tunnel names.
+pub(super) const AUTHORITY: &str = "io.istio.connect_authority";
+/// Filter state with what opened it.
+pub(super) const SOURCE: &str = "io.istio.source";
+
+/// By what the tunnel names, where anything can be reached so, then by destination address.
+pub(super) fn tree(
+    authorities: &BTreeMap<Str, PortTarget>,
+    ranges: &[RangeIr],
+) -> matcher::Matcher {
+    let by_address = by_address(ranges);
+    if authorities.is_empty() {
+        return by_address;
+    }
+    let entry = |(name, target): (&Str, &PortTarget)| (name.to_string(), port_target(target));
+    let map = authorities.iter().map(entry).collect();
+    state_of(AUTHORITY, map, Some(nested(by_address)))
+}
+
+/// By a text of filter state.
+fn state_of(
+    key: &str,
+    map: HashMap<String, OnMatch>,
+    otherwise: Option<OnMatch>,
+) -> matcher::Matcher {
+    let input = inputs::FilterStateInput {
+        key: key.into(),
+        ..Default::default()
+    };
+    let map = matcher_tree::TreeType::ExactMatchMap(matcher_tree::MatchMap { map });
+    tree_of(key, &input, map, otherwise)
+}
+
 /// By destination address. Without any range nothing matches, which is not the same as no
 /// matcher: then every chain would have to match by itself.
-pub(super) fn tree(ranges: &[RangeIr]) -> matcher::Matcher {
+fn by_address(ranges: &[RangeIr]) -> matcher::Matcher {
     let ip = proto::IpMatcher {
         range_matchers: ranges.iter().map(range).collect(),
     };
@@ -53,6 +89,17 @@ fn port_target(target: &PortTarget) -> OnMatch {
     match target {
         PortTarget::Chain(name) => chain(name),
         PortTarget::Sniffed { http, tcp } => nested(sniff(http, tcp)),
+        PortTarget::BySource {
+            of_waypoints,
+            of_gateways,
+            of_others,
+        } => {
+            let of_gateways = of_gateways.iter().map(|name| ("gateway", name));
+            let known = [("waypoint", of_waypoints)].into_iter().chain(of_gateways);
+            let map = known.map(|(source, name)| (source.to_owned(), chain(name)));
+            let others = of_others.as_ref().map(|name| chain(name));
+            nested(state_of(SOURCE, map.collect(), others))
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use model::gateway::{ListenerProtocol, ListenerRow, RouteParents, TlsMode, TlsRo
 use model::labels::{LABEL_GATEWAY_MANAGED, LABEL_GATEWAY_NAME};
 use model::{
     Finding, GatewayRow, Kind, Labels, MeshRow, NamespacedHostname, ObjectKey, ProxyClass,
-    ServiceRow, Str, WorkloadRow, WorkloadUid,
+    ServiceRow, Severity, Str, WorkloadRow, WorkloadUid,
 };
 
 use super::servers::{self, Ports, Served};
@@ -22,6 +22,10 @@ use crate::ir::{
 };
 use crate::listeners::{CONNECT_ORIGINATE, ListenerView, bind, tls};
 use gateway::index::RouteByListener;
+
+/// Ports below this are for those alone whom the system lets bind them.
+/// Source: spec/envoy-config.md §6.1.
+const PRIVILEGED_PORTS_END: u16 = 1024;
 
 /// Label of a Gateway's pods with its class.
 const LABEL_GATEWAY_CLASS_NAME: &str = "gateway.networking.k8s.io/gateway-class-name";
@@ -55,39 +59,95 @@ pub(crate) fn derive(
     let instances = instances(gateway, tables, reads);
     let policies = &view.policies;
     let attached = authz::attached_to_ingress(policies, reads, mesh, &gateway.key, &instances);
+    let key = |name: Str| ClassResource::new(class.clone(), name);
+    let mut rows = vec![(key(CONNECT_ORIGINATE), ListenerIr::ConnectOriginate)];
+    for ir in opened(class, gateway, (mesh, &attached), tables, reads) {
+        let name = ir.name.clone();
+        rows.push((key(name), ListenerIr::Gateway(Box::new(ir))));
+    }
+    Output::from(rows).with_notes(left_out(class, gateway, tables, reads))
+}
+
+/// Whether proxies of a class may bind a port.
+fn may_bind(class: &ProxyClass, port: u16) -> bool {
+    !class.is_unprivileged || port >= PRIVILEGED_PORTS_END
+}
+
+/// Listeners that proxies of a class cannot open.
+fn left_out(
+    class: &ProxyClass,
+    gateway: &GatewayRow,
+    tables: &IngressTables<'_>,
+    reads: &mut Reads,
+) -> Vec<Finding> {
+    if !class.is_unprivileged {
+        return Vec::new();
+    }
+    let ports = Ports {
+        services: tables.services,
+        workloads: tables.workloads,
+    };
+    let all = servers::of(gateway, ports, reads);
+    let closed = all.iter().filter(|one| !may_bind(class, one.port));
+    closed
+        .map(|Served { listener, port }| {
+            Finding::new(
+                "gw-port-privileged",
+                Severity::Error,
+                listener.owner.clone(),
+                arcstr::format!(
+                    "Listener {} is at port {port} of pods that say they may not bind ports below {PRIVILEGED_PORTS_END}: they do not open it",
+                    listener.name
+                ),
+                "Give the port of the Service a targetPort of 1024 or above, or let the pods bind low ports",
+            )
+            .at(arcstr::format!("spec.listeners[{}].port", listener.index))
+        })
+        .collect()
+}
+
+/// The listeners of a Gateway, at a class of its proxies, for the ports of the pods that have a
+/// chain.
+pub(crate) fn opened(
+    class: &ProxyClass,
+    gateway: &GatewayRow,
+    (mesh, attached): (&MeshRow, &Attached<'_>),
+    tables: &IngressTables<'_>,
+    reads: &mut Reads,
+) -> Vec<GatewayListenerIr> {
     let ports = Ports {
         services: tables.services,
         workloads: tables.workloads,
     };
     let mut open: BTreeMap<u16, Vec<&ListenerRow>> = BTreeMap::new();
     for Served { listener, port } in servers::of(gateway, ports, reads) {
-        open.entry(port).or_default().push(listener);
+        if may_bind(class, port) {
+            open.entry(port).or_default().push(listener);
+        }
     }
     let site = Site {
         class,
         gateway,
         mesh,
-        attached: &attached,
+        attached,
         tables,
     };
-    let key = |name: Str| ClassResource::new(class.clone(), name);
-    let mut rows = vec![(key(CONNECT_ORIGINATE), ListenerIr::ConnectOriginate)];
+    let mut out = Vec::new();
     for (port, listeners) in open {
         let chains = site.chains(port, &listeners, reads);
         if chains.is_empty() {
             continue;
         }
-        let name = arcstr::format!("0.0.0.0_{port}");
-        let ir = GatewayListenerIr {
-            name: name.clone(),
+        out.push(GatewayListenerIr {
+            name: arcstr::format!("0.0.0.0_{port}"),
             bind: bind(class),
             port,
             topology: class.topology,
+            is_inbound: false,
             chains,
-        };
-        rows.push((key(name), ListenerIr::Gateway(Box::new(ir))));
+        });
     }
-    Output::from(rows)
+    out
 }
 
 /// Labels of the Gateway's pods; while none is known, those that they will have.
@@ -183,7 +243,7 @@ impl Site<'_, '_> {
 
     /// The chain of HTTP or HTTPS.
     fn requests(&self, listener: &ListenerRow, port: u16, row: Option<&TlsRow>) -> GatewayChainIr {
-        let (filters, outbound) = self.attached.filters(self.mesh, Layer::Http);
+        let (filters, outbound) = self.attached.filters(self.mesh, Layer::Http, None);
         let normalization =
             ChainFilter::normalization(&filters, self.mesh.traffic.path_normalization);
         let name = servers::config_name(Served { listener, port });
@@ -248,7 +308,7 @@ impl Site<'_, '_> {
         (is_tls, tls): (bool, Option<&TlsRow>),
         row: &RouteAtIr,
     ) -> GatewayChainIr {
-        let (filters, mut outbound) = self.attached.filters(self.mesh, Layer::Tcp);
+        let (filters, mut outbound) = self.attached.filters(self.mesh, Layer::Tcp, None);
         outbound.extend(row.outbound.iter().cloned());
         let body = match &row.body {
             RouteBody::Connections(to) => to.clone(),

@@ -59,6 +59,8 @@ pub enum Direction {
     InboundVip,
     /// `outbound`: of a service elsewhere that a route names.
     Outbound,
+    /// `inbound-vip` of a gateway between networks: inner tunnels are handed on.
+    Crossing,
 }
 
 /// How an endpoint is chosen.
@@ -232,6 +234,8 @@ pub enum StaticClusterIr {
     Internal(Str, Str),
     /// `connect_originate`, and how long its tunnels may be idle.
     ConnectOriginate(TlsIr, Duration),
+    /// `forward_inner_connect`.
+    ForwardInnerConnect,
     /// Nobody stands behind it.
     Nobody(Str),
 }

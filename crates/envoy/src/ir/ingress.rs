@@ -93,6 +93,8 @@ pub struct GatewayListenerIr {
     pub port: u16,
     /// What stands before the gateway.
     pub topology: Topology,
+    /// Traffic comes in from another network.
+    pub is_inbound: bool,
     /// Chains, at least one.
     pub chains: Vec<GatewayChainIr>,
 }

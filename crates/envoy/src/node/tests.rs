@@ -71,7 +71,6 @@ fn a_waypoint_node_gives_its_class() {
 
 #[test]
 fn other_kinds_have_no_class() {
-    let east_west = json!({"LABELS": {"gateway.istio.io/managed": "istio.io-eastwest-controller"}});
     for (id, metadata, kind) in [
         (
             "ztunnel~1.1.1.1~zt.istio-system~istio-system.svc.cluster.local",
@@ -88,11 +87,30 @@ fn other_kinds_have_no_class() {
             json!({}),
             NodeKind::Sidecar,
         ),
-        (ID, east_west, NodeKind::EastWest),
     ] {
         let info = class_from_node(&node(id, metadata)).unwrap();
         assert_eq!((info.kind, info.class), (kind, None), "{id}");
     }
+}
+
+#[test]
+fn a_gateway_between_networks_is_a_waypoint_by_type_and_told_apart_by_its_label() {
+    let labels = json!({"LABELS": {
+        "gateway.istio.io/managed": "istio.io-eastwest-controller",
+        "gateway.networking.k8s.io/gateway-name": "gate",
+    }});
+    let mut node = node(ID, labels);
+    let info = class_from_node(&node).unwrap();
+    assert_eq!(info.kind, NodeKind::EastWest);
+    let class = info.class.unwrap();
+    assert_eq!(class.role, model::ProxyRole::EastWest);
+    assert_eq!(class.gateway.name, "gate");
+    // One that cannot keep clients apart.
+    node.user_agent_version_type = Some(UserAgentVersionType::UserAgentVersion("1.37.2".into()));
+    assert_eq!(class_from_node(&node), Err(NodeError::Version));
+    node.metadata = None;
+    node.id = "waypoint~1.1.1.1~a.b~b.svc".into();
+    assert_eq!(class_from_node(&node), Err(NodeError::Gateway));
 }
 
 #[test]
@@ -298,6 +316,13 @@ fn a_router_of_a_gateway_has_its_class_and_what_stands_before_it() {
     };
     let gateway = ObjectKey::new("app", "door");
     assert_eq!(read(json!("")), Ok(ProxyClass::ingress(gateway.clone())));
+    let metadata = json!({
+        "UNPRIVILEGED_POD": "true",
+        "LABELS": {"gateway.networking.k8s.io/gateway-name": "door"},
+    });
+    let id = "router~10.0.0.9~door-abc.app~app.svc.cluster.local";
+    let unprivileged = class_from_node(&node(id, metadata)).unwrap().class.unwrap();
+    assert!(unprivileged.is_unprivileged);
     let config = json!({"gatewayTopology": {
         "numTrustedProxies": 2,
         "forwardClientCertDetails": "ALWAYS_FORWARD_ONLY",

@@ -233,6 +233,7 @@ fn service(ns: &str, name: &str, bound: bool) -> ServiceRow {
         export_to: Vec::new(),
         canonical: true,
         first_of_host: true,
+        is_global: false,
     }
 }
 

@@ -33,13 +33,11 @@ pub(crate) fn apply(
     if balancer.balancer == Balancer::Passthrough && cluster.discovery == Discovery::Eds {
         cluster.discovery = Discovery::OriginalDst;
     }
-    let opening = tls::opening(
-        policy.base.tls.as_ref(),
-        policy.rule.as_ref(),
-        seen,
-        http,
-        cluster.upstream == Upstream::Http2,
-    );
+    let h2 = cluster.upstream == Upstream::Http2;
+    let opening = match policy.backend {
+        Some(backend) => backend.opening(h2),
+        None => tls::opening(policy.base.tls.as_ref(), policy.rule.as_ref(), seen, http, h2),
+    };
     if matches!(opening, Opening::Refused(_)) {
         cluster.discovery = Discovery::Nobody;
     }
@@ -166,7 +164,7 @@ pub(crate) fn takes_warmup(balancer: &LoadBalancer) -> bool {
 fn at(direction: Direction, outlier: OutlierDetection) -> OutlierDetection {
     match direction {
         Direction::Outbound => outlier,
-        Direction::InboundVip => OutlierDetection {
+        Direction::InboundVip | Direction::Crossing => OutlierDetection {
             error_codes: Vec::new(),
             ..outlier
         },

@@ -105,6 +105,7 @@ fn service() -> ServiceRow {
         export_to: vec!["*".into()],
         canonical: true,
         first_of_host: true,
+        is_global: false,
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ambientd_envoy as envoy;
+use envoy::backend_tls::{BackendTlsByService, BackendTlsRow};
 use envoy::emit::{self, Resource};
 use envoy::ir::{
     AttachmentIr, ChainIr, ClassResource, ClusterIr, DirectIr, EncodedChain, EndpointsIr,
@@ -173,7 +174,8 @@ impl World {
         let http_routes = fill(
             Table::new("routes")
                 .with_index::<i::RouteByParent>()
-                .with_index::<i::RouteByBackend>(),
+                .with_index::<i::RouteByBackend>()
+                .with_index::<i::RouteByBackendHost>(),
             &self.http_routes,
         );
         let served = self.workloads.values().filter(|row| row.hbone).map(|row| {
@@ -212,15 +214,22 @@ impl World {
         let grpc_routes = fill(
             Table::new("grpc-routes")
                 .with_index::<i::RouteByParent>()
-                .with_index::<i::RouteByBackend>(),
+                .with_index::<i::RouteByBackend>()
+                .with_index::<i::RouteByBackendHost>(),
             &self.grpc_routes,
         );
         let tcp_routes = fill(
-            Table::new("tcp-routes").with_index::<i::L4RouteByParent>(),
+            Table::new("tcp-routes")
+                .with_index::<i::L4RouteByParent>()
+                .with_index::<i::RouteByBackend>()
+                .with_index::<i::RouteByBackendHost>(),
             &self.tcp_routes,
         );
         let tls_routes = fill(
-            Table::new("tls-routes").with_index::<i::L4RouteByParent>(),
+            Table::new("tls-routes")
+                .with_index::<i::L4RouteByParent>()
+                .with_index::<i::RouteByBackend>()
+                .with_index::<i::RouteByBackendHost>(),
             &self.tls_routes,
         );
         let tables = route_configs::RouteTables {
@@ -254,12 +263,19 @@ impl World {
             .map(|class| (class.clone(), ()))
             .collect();
         let proxies = fill(
-            Table::new("proxies").with_index::<i::ClassByGateway>(),
+            Table::new("proxies")
+                .with_index::<i::ClassByGateway>()
+                .with_index::<envoy::east_west::index::ClassByRole>(),
             &classes,
         );
 
-        // Without ingress gateways: scenarios are about those.
-        let gateways = Table::<ObjectKey, GatewayRow>::new("gateways");
+        // Without ingress gateways and those between networks: scenarios are about those.
+        let gateways = Table::<ObjectKey, GatewayRow>::new("gateways")
+            .with_index::<gateway::index::GatewayByTarget>();
+        let crossings = Table::<NamespacedHostname, envoy::ir::CrossingIr>::new("crossings")
+            .with_index::<envoy::east_west::index::AllCrossings>();
+        let backend_tls = Table::<ObjectKey, BackendTlsRow>::new("backend-tls")
+            .with_index::<BackendTlsByService>();
         let route_parents = Table::<(Kind, ObjectKey), RouteParents>::new("route-parents")
             .with_index::<gateway::index::RouteByListener>();
         let ingress_routes = Table::<RouteAt, RouteAtIr>::new("ingress-routes")
@@ -271,6 +287,7 @@ impl World {
             attachment::derive,
             attachment::AttachmentView {
                 services: services.view(),
+                mesh: mesh.view(),
                 proxies: proxies.view()
             }
         );
@@ -293,6 +310,8 @@ impl World {
                 policies: policy_tables,
                 tables,
                 mesh: mesh.view(),
+                crossings: crossings.view(),
+                gateways: gateways.view(),
                 proxies: proxies.view(),
             }
         );
@@ -335,6 +354,7 @@ impl World {
                     route_parents: route_parents.view(),
                     routes: ingress_routes.view(),
                 },
+                crossings: crossings.view(),
             }
         );
         let clusters = stage!(
@@ -349,8 +369,10 @@ impl World {
                 listeners: listeners.view(),
                 ingress_routes: ingress_routes.view(),
                 gateways: gateways.view(),
+                backend_tls: backend_tls.view(),
                 destination_rules: destination_rules.view(),
                 mesh: mesh.view(),
+                crossings: crossings.view(),
                 proxies: proxies.view(),
             }
         );
@@ -363,6 +385,7 @@ impl World {
                 workloads: workloads.view(),
                 clusters: clusters.view(),
                 gateways: gateways.view(),
+                mesh: mesh.view(),
             }
         );
         let static_clusters = stage!(
@@ -378,6 +401,7 @@ impl World {
         );
         let route_findings_view = findings::route::RouteFindingView {
             tables,
+            route_parents: route_parents.view(),
             waypoints: waypoints.view(),
             mesh: mesh.view(),
         };
@@ -417,6 +441,9 @@ impl World {
                 waypoints: waypoints.view(),
                 census: census.view(),
                 http_routes: http_routes.view(),
+                grpc_routes: grpc_routes.view(),
+                tcp_routes: tcp_routes.view(),
+                tls_routes: tls_routes.view(),
                 authentications: authentications.view(),
                 mesh: mesh.view(),
             }
@@ -605,6 +632,7 @@ pub fn unbound(ns: &str, name: &str, vip: &str, ports: Vec<PortRow>) -> ServiceR
         subject_alt_names: Vec::new(),
         canonical: true,
         first_of_host: true,
+        is_global: false,
         export_to: vec!["*".into()],
     }
 }

@@ -6,7 +6,7 @@ use model::gateway::{
 };
 use model::input::{FrontendValidation, ListenerTls};
 use model::labels::LABEL_NETWORK;
-use model::{ObjectKey, Str};
+use model::{Finding, ObjectKey, Severity, Str};
 
 use super::Candidate;
 use super::judge::Site;
@@ -102,12 +102,13 @@ pub(super) fn of(
                 candidate.protocol
             ));
         }
-        let mode = if is_automatic(site, candidate, tls) {
-            TlsMode::AutoPassthrough
-        } else {
-            TlsMode::Passthrough
-        };
-        return Found::of(bare(mode, tls));
+        if is_automatic(site, candidate, tls) {
+            return automatic(tls);
+        }
+        return Found::of(bare(TlsMode::Passthrough, tls));
+    }
+    if let Err(found) = known_ciphers(candidate, tls, references) {
+        return found;
     }
     match option(tls, OPTION_TERMINATE_MODE) {
         Some("ISTIO_SIMPLE") => Found::of(bare(TlsMode::IstioSimple, tls)),
@@ -122,6 +123,17 @@ pub(super) fn of(
         Some(word) => invalid(format!(
             "Option {OPTION_TERMINATE_MODE} has no value {word:?}"
         )),
+    }
+}
+
+/// What leads connections where their SNI says is for mutual TLS between sidecars, which name
+/// services so; nothing in an ambient mesh does, and whoever else could would go past policies.
+fn automatic(tls: &ListenerTls) -> Found {
+    let message = "It is to lead TLS connections where their server name says, which only sidecars make use of, and those this mesh does not have";
+    Found {
+        row: Some(bare(TlsMode::AutoPassthrough, tls)),
+        is_valid: true,
+        ..Found::unusable(Defect::new("Invalid", message))
     }
 }
 
@@ -168,6 +180,46 @@ fn cipher_suites(tls: &ListenerTls) -> Vec<Str> {
         }
     }
     out
+}
+
+/// Tells of ciphers that are left out. Where none is left the listener is not opened: with the
+/// usual ones it would take clients that it was meant to refuse.
+fn known_ciphers(
+    candidate: &Candidate<'_>,
+    tls: &ListenerTls,
+    references: &mut References<'_, '_>,
+) -> Result<(), Found> {
+    let written = option(tls, OPTION_CIPHER_SUITES).unwrap_or_default();
+    let words = written.split(',').map(str::trim);
+    let unknown: Vec<&str> = words
+        .filter(|word| !word.is_empty() && !CIPHERS.contains(word))
+        .collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    if cipher_suites(tls).is_empty() {
+        return Err(invalid(format!(
+            "Option {OPTION_CIPHER_SUITES} names no cipher suite that proxies know"
+        )));
+    }
+    let shown = unknown
+        .iter()
+        .take(3)
+        .copied()
+        .collect::<Vec<_>>()
+        .join(", ");
+    let finding = Finding::new(
+        "gw-cipher-unknown",
+        Severity::Warning,
+        candidate.owner.clone(),
+        arcstr::format!(
+            "Proxies do not know cipher suites {shown} and offer the others of the list"
+        ),
+        "Use the names of OpenSSL, such as ECDHE-RSA-AES128-GCM-SHA256",
+    );
+    let at = format!("spec.listeners[{}].tls.options", candidate.index);
+    references.notes.push(finding.at(at));
+    Ok(())
 }
 
 /// Whether the SNI of connections names the service that they are for.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use flow::{Reads, View};
+use model::gateway::Defect;
 use model::input::{Gateway, GatewayStatusAddress};
 use model::status::{Condition, StatusRow};
 use model::{GatewayController, GatewayRow, Kind, Meta, ObjectKey, ObjectRef, Parsed, Str};
@@ -41,6 +42,8 @@ pub fn derive(p: &P, view: &GatewayStatusView<'_>, reads: &mut Reads) -> StatusO
     }
     let status = if row.controller == GatewayController::Remote {
         remote(&object.meta, gateway)
+    } else if let Some(defect) = &row.class_defect {
+        inactive(&object.meta, row, defect)
     } else {
         status(&object.meta, gateway, row, &view.tables, reads)
     };
@@ -64,6 +67,21 @@ fn remote(meta: &Meta, gateway: &Gateway) -> StatusRow {
                 .map(address)
                 .collect(),
         ),
+        ..StatusRow::default()
+    }
+}
+
+/// Nothing is done for a Gateway whose class is switched off.
+fn inactive(meta: &Meta, row: &GatewayRow, defect: &Defect) -> StatusRow {
+    let Defect { reason, message } = defect;
+    let condition = |ty| Condition::new(ty, false, reason, message.clone(), meta.generation);
+    StatusRow {
+        conditions: vec![
+            condition(ACCEPTED),
+            condition(PROGRAMMED),
+            resolved(row, meta.generation),
+        ],
+        listeners: Some(Vec::new()),
         ..StatusRow::default()
     }
 }

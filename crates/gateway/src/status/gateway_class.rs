@@ -4,7 +4,7 @@
 use flow::{Reads, View};
 use model::input::GatewayClass;
 use model::status::{Condition, StatusRow};
-use model::{GatewayController, Kind, ObjectKey, Parsed};
+use model::{GatewayController, Kind, MeshRow, ObjectKey, Parsed};
 
 use super::{ACCEPTED, StatusOutput, of};
 
@@ -13,6 +13,8 @@ use super::{ACCEPTED, StatusOutput, of};
 pub struct GatewayClassStatusView<'t> {
     /// GatewayClasses.
     pub gateway_classes: View<'t, ObjectKey, Parsed<GatewayClass>>,
+    /// Mesh settings.
+    pub mesh: View<'t, (), MeshRow>,
 }
 
 /// The status of a class; no row for those of others.
@@ -27,12 +29,18 @@ pub fn derive(
     let controller = object
         .ok()
         .and_then(|class| GatewayController::named(&class.controller));
-    if controller.is_none() {
+    let Some(controller) = controller else {
         return StatusOutput::none();
-    }
-    let message = "Handled by the Istio controller";
+    };
     let generation = object.meta.generation;
-    let accepted = Condition::new(ACCEPTED, true, "Accepted", message, generation);
+    let mesh = view.mesh.get(reads, &()).cloned().unwrap_or_default();
+    let accepted = if controller == GatewayController::EastWest && !mesh.features.multi_network {
+        let message = "Gateways between networks are switched off";
+        Condition::new(ACCEPTED, false, "Unsupported", message, generation)
+    } else {
+        let message = "Handled by the Istio controller";
+        Condition::new(ACCEPTED, true, "Accepted", message, generation)
+    };
     let row = StatusRow {
         conditions: vec![accepted],
         ..StatusRow::default()

@@ -52,10 +52,15 @@ pub struct GatewayRow {
     pub listeners: Vec<ListenerRow>,
     /// ListenerSets that name it as their parent, the oldest first.
     pub listener_sets: Vec<ListenerSetRow>,
+    /// Why nothing is run for its class; it has no listeners then.
+    pub class_defect: Option<Defect>,
     /// What is wrong with its addresses; its ListenerSets are not accepted either.
     pub address_defect: Option<Defect>,
     /// What is wrong with `spec.infrastructure.parametersRef`.
     pub parameters_defect: Option<Defect>,
+    /// Resource with the certificate that its proxies show to backends
+    /// (`kubernetes-gateway://ns/name`); `None` where none is asked for or it cannot be used.
+    pub client_certificate: Option<Str>,
     /// What is wrong with `spec.tls.backend.clientCertificateRef`.
     pub client_certificate_defect: Option<Defect>,
     /// What its proxies may have: what its listeners verifiably refer to, and nothing else.
@@ -73,9 +78,9 @@ impl GatewayRow {
 
     /// What is wrong with it whatever its listeners are.
     pub fn defect(&self) -> Option<&Defect> {
-        self.address_defect
-            .as_ref()
-            .or(self.parameters_defect.as_ref())
+        let own = [&self.class_defect, &self.address_defect];
+        let defects = own.into_iter().chain([&self.parameters_defect]);
+        defects.flatten().next()
     }
 }
 

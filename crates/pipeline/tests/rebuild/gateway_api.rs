@@ -42,6 +42,7 @@ pub(super) fn gateway(meta: &mut Value, c: &mut Choices<'_>) -> Value {
         "istio",
         "istio",
         "istio-east-west",
+        "istio-east-west",
     ]);
     let from = match c.below(7) {
         0 | 1 | 5 | 6 => json!({ "from": "All" }),
@@ -55,6 +56,9 @@ pub(super) fn gateway(meta: &mut Value, c: &mut Choices<'_>) -> Value {
     if c.rarely(8) {
         listener["protocol"] = json!("HTTP");
     }
+    if class == "istio-east-west" {
+        listener["tls"] = json!({ "mode": "Terminate" });
+    }
     set(meta, "annotations", BINDING, c.of(&BINDINGS));
     if c.rarely(6) {
         set(
@@ -64,6 +68,13 @@ pub(super) fn gateway(meta: &mut Value, c: &mut Choices<'_>) -> Value {
             "east",
         );
     }
+    let version = c.of(&[None, None, None, Some("5"), Some("6"), Some("odd")]);
+    set(
+        meta,
+        "annotations",
+        "gateway.istio.io/controller-version",
+        version,
+    );
     let mut listeners = vec![listener];
     if c.rarely(6) {
         listeners.push(json!({ "name": "proxy", "port": 15088, "protocol": "istio.io/PROXY", "allowedRoutes": { "namespaces": { "from": "Same" } } }));
@@ -93,9 +104,22 @@ pub(super) fn secret(c: &mut Choices<'_>) -> Value {
     json!({ "type": c.of(&["Opaque", "kubernetes.io/tls"]), "data": { key: value } })
 }
 
-pub(super) fn config_map(c: &mut Choices<'_>) -> Value {
-    let key = c.of(&["ca.crt", "other"]);
-    json!({ "data": { key: c.of(&["", "no certificate"]) } })
+/// Authorities, or patches of what Gateways run as.
+pub(super) fn config_map(meta: &mut Value, c: &mut Choices<'_>) -> Value {
+    let class = c.of(&[None, Some("istio"), Some("istio-waypoint"), Some("gone")]);
+    label(meta, "gateway.istio.io/defaults-for-class", class);
+    if c.rarely(2) {
+        let key = c.of(&["ca.crt", "other"]);
+        return json!({ "data": { key: c.of(&["", "no certificate"]) } });
+    }
+    let key = c.of(&["deployment", "service", "podDisruptionBudget", "daemonset"]);
+    let patch = c.of(&[
+        "metadata: {labels: {patched: a}}",
+        "metadata: {labels: {patched: b}}",
+        "metadata: {name: other}",
+        "[]",
+    ]);
+    json!({ "data": { key: patch } })
 }
 
 pub(super) fn reference_grant(c: &mut Choices<'_>) -> Value {

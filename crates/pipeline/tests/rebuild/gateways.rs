@@ -87,9 +87,25 @@ pub(crate) fn listener_set(c: &mut Choices<'_>) -> Value {
     json!({ "spec": { "parentRef": parent, "listeners": c.many(2, listener) } })
 }
 
-pub(crate) fn backend_tls_policy(c: &mut Choices<'_>) -> Value {
-    json!({ "spec": {
-        "targetRefs": [{ "group": "", "kind": "Service", "name": c.of(&NAMES) }],
-        "validation": { "hostname": "api.example.com", "caCertificateRefs": [reference(c)] },
-    } })
+pub(crate) fn backend_tls_policy(meta: &mut Value, c: &mut Choices<'_>) -> Value {
+    let mut target = json!({ "group": "", "kind": "Service", "name": c.of(&NAMES) });
+    if c.rarely(4) {
+        target["group"] = json!("networking.istio.io");
+        target["kind"] = json!("ServiceEntry");
+    }
+    if c.rarely(3) {
+        target["sectionName"] = json!(c.of(&["http", "tcp"]));
+    }
+    let mut validation = json!({ "hostname": "api.example.com" });
+    if c.rarely(3) {
+        validation["wellKnownCACertificates"] = json!(c.of(&["System", "System", "Other"]));
+    } else {
+        let kind = c.of(&["ConfigMap", "ConfigMap", "Secret"]);
+        let one = json!({ "group": "", "kind": kind, "name": c.of(&NAMES) });
+        validation["caCertificateRefs"] = json!([one]);
+    }
+    if c.rarely(6) {
+        meta["annotations"] = json!({ "istio.io/ignore-policy-attachment": "true" });
+    }
+    json!({ "spec": { "targetRefs": [target], "validation": validation } })
 }

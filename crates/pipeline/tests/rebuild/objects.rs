@@ -103,6 +103,8 @@ pub(crate) fn defaults(c: &mut Choices<'_>) -> MeshDefaults {
         entries_select_pods: !c.rarely(6),
         services_select_entries: !c.rarely(6),
         waypoint_missing_denies: c.rarely(3),
+        multi_network: c.rarely(2),
+        manual_gateways: !c.rarely(6),
         ..plain
     };
     MeshDefaults {
@@ -149,6 +151,12 @@ pub(crate) fn classes() -> Vec<ProxyClass> {
         of("b", "nobody"),
         ProxyClass::ingress(ObjectKey::new("a", "w")),
         ProxyClass::ingress(ObjectKey::new("b", "x")),
+        ProxyClass::east_west(ObjectKey::new("a", "w")),
+        ProxyClass::east_west(ObjectKey::new("b", "x")),
+        ProxyClass {
+            is_unprivileged: true,
+            ..ProxyClass::ingress(ObjectKey::new("a", "w"))
+        },
     ]
 }
 
@@ -169,10 +177,10 @@ pub(crate) fn document(kind: Kind, slot: usize, c: &mut Choices<'_>) -> Value {
         Kind::GatewayClass => gateway_class(&mut meta, c),
         Kind::Gateway => gateway(&mut meta, c),
         Kind::ListenerSet => gateways::listener_set(c),
-        Kind::BackendTlsPolicy => gateways::backend_tls_policy(c),
+        Kind::BackendTlsPolicy => gateways::backend_tls_policy(&mut meta, c),
         Kind::ReferenceGrant => reference_grant(c),
         Kind::Secret => secret(c),
-        Kind::ConfigMap => config_map(c),
+        Kind::ConfigMap => config_map(&mut meta, c),
         Kind::Service => service(&mut meta, c),
         Kind::ServiceEntry => service_entry(&mut meta, c),
         Kind::Pod => pod(&mut meta, c),
@@ -366,6 +374,9 @@ fn mesh_config(c: &mut Choices<'_>) -> Value {
     if let Some(root) = c.of(&[None, None, Some("a"), Some("gone")]) {
         doc["rootNamespace"] = json!(root);
     }
+    if c.rarely(4) {
+        doc["defaultConfig"] = json!({ c.of(&["concurrency", "statNameLength"]): 2 });
+    }
     if c.rarely(3) {
         doc["trustDomainAliases"] = json!(["old.example"]);
     }
@@ -383,6 +394,13 @@ fn mesh_config(c: &mut Choices<'_>) -> Value {
         let policy = json!({ "visibility": word(c), "matchingRules": rules });
         doc["serviceEntryVisibility"] =
             json!({ "defaultVisibility": word(c), "policies": [policy] });
+    }
+    if c.rarely(4) {
+        let of = |key: &str, c: &mut Choices<'_>| {
+            json!({ key: red, "scope": c.of(&["GLOBAL", "GLOBAL", "LOCAL", "ODD"]) })
+        };
+        let scopes = [of("namespaceSelector", c), of("servicesSelector", c)];
+        doc["serviceScopeConfigs"] = json!(scopes);
     }
     doc
 }

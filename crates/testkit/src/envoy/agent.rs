@@ -48,6 +48,12 @@ impl Envoy {
         envoy.with_token(daemon, request).await
     }
 
+    /// The same for a gateway between networks.
+    pub async fn start_east_west(daemon: &Daemon, request: &AgentRequest) -> anyhow::Result<Self> {
+        let envoy = Self::start_agent_of("east-west", daemon, request)?;
+        envoy.with_token(daemon, request).await
+    }
+
     async fn with_token(mut self, daemon: &Daemon, request: &AgentRequest) -> anyhow::Result<Self> {
         let envoy = &mut self;
         let token = daemon.token(&request.ns, &request.service_account, None)?;

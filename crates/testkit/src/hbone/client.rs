@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use model::SpiffeId;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpSocket;
 use tokio::sync::Mutex;
 use tokio_rustls::TlsConnector;
@@ -117,6 +118,17 @@ impl HboneClient {
         authority: &str,
         expected: Option<&SpiffeId>,
     ) -> Result<(HboneStream, SpiffeId), HboneError> {
+        self.connect_saying(server, authority, None, expected).await
+    }
+
+    /// The same, saying what opened the tunnel (`x-istio-source`).
+    async fn connect_saying(
+        &self,
+        server: SocketAddr,
+        authority: &str,
+        source: Option<&str>,
+        expected: Option<&SpiffeId>,
+    ) -> Result<(HboneStream, SpiffeId), HboneError> {
         let mut tunnel = self.tunnel(server).await.map_err(HboneError::Transport)?;
         if let Some(expected) = expected.filter(|id| **id != tunnel.peer) {
             return Err(HboneError::WrongPeer {
@@ -125,11 +137,7 @@ impl HboneClient {
             });
         }
         let exchange = async {
-            let request = Request::builder()
-                .method(Method::CONNECT)
-                .uri(authority)
-                .body(Empty::new())
-                .with_context(|| format!("{authority:?} is no authority"))?;
+            let request = connect_request(authority, source)?;
             tunnel
                 .requests
                 .send_request(request)
@@ -170,6 +178,42 @@ impl HboneClient {
             .map_err(HboneError::Transport)
     }
 
+    /// One HTTP/1.1 request in a tunnel inside a tunnel, as clients of other networks send it to a
+    /// service: the outer one ends at the gateway between the networks, the inner one at whoever
+    /// that leads to, whose identity is returned too.
+    ///
+    /// # Errors
+    /// [`HboneError`], of either tunnel.
+    pub async fn request_across(
+        &self,
+        gateway: SocketAddr,
+        service: &str,
+        source: Option<&str>,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(HttpResponse, SpiffeId), HboneError> {
+        let (outer, _) = self
+            .connect_saying(gateway, service, source, None)
+            .await?;
+        let inner = self.open(outer, gateway).await;
+        let mut inner = inner.map_err(HboneError::Transport)?;
+        let exchange = async {
+            let connect = connect_request(service, None)?;
+            Ok(inner.requests.send_request(connect).await?)
+        };
+        let response = timed("the answer to the inner CONNECT", exchange)
+            .await
+            .map_err(HboneError::Transport)?;
+        if !response.status().is_success() {
+            return Err(HboneError::Refused(response.status()));
+        }
+        let exchange = async {
+            let stream = TokioIo::new(hyper::upgrade::on(response).await?);
+            send_http1(stream, request).await
+        };
+        let answer = timed("the HTTP answer", exchange).await;
+        Ok((answer.map_err(HboneError::Transport)?, inner.peer))
+    }
+
     async fn tunnel(&self, server: SocketAddr) -> anyhow::Result<Tunnel> {
         let mut tunnels = self.tunnels.lock().await;
         if let Some(tunnel) = tunnels.get(&server).filter(|t| !t.requests.is_closed()) {
@@ -195,9 +239,17 @@ impl HboneClient {
         })
         .await?;
         tcp.set_nodelay(true)?;
+        self.open(tcp, server).await
+    }
+
+    /// Opens a tunnel over a connection that leads to a server.
+    async fn open<S>(&self, connection: S, server: SocketAddr) -> anyhow::Result<Tunnel>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let tls = timed("the TLS handshake", async {
             TlsConnector::from(Arc::clone(&self.tls))
-                .connect(ServerName::IpAddress(server.ip().into()), tcp)
+                .connect(ServerName::IpAddress(server.ip().into()), connection)
                 .await
                 .with_context(|| format!("TLS handshake with {server} as {}", self.identity.id))
         })
@@ -217,6 +269,16 @@ impl HboneClient {
         });
         Ok(Tunnel { requests, peer })
     }
+}
+
+fn connect_request(authority: &str, source: Option<&str>) -> anyhow::Result<Request<Empty<Bytes>>> {
+    let request = Request::builder().method(Method::CONNECT).uri(authority);
+    let request = match source {
+        Some(source) => request.header("x-istio-source", source),
+        None => request,
+    };
+    let request = request.body(Empty::new());
+    request.with_context(|| format!("{authority:?} is no authority"))
 }
 
 async fn timed<T>(what: &str, step: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {

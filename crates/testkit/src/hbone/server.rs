@@ -1,8 +1,9 @@
 //! The inbound side: stands in for the ztunnel of a destination pod.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -50,6 +51,8 @@ pub type Authorize = Arc<dyn Fn(&L4Connection) -> Verdict + Send + Sync>;
 
 struct Shared {
     pod: IpAddr,
+    /// `host:port` of services → port of the workload.
+    services: Mutex<HashMap<String, u16>>,
     trust_domain: Str,
     authorize: Authorize,
     handshakes: AtomicUsize,
@@ -79,6 +82,7 @@ impl HboneServer {
         let (tls, current) = watch::channel(identity.hbone_server_config()?);
         let shared = Arc::new(Shared {
             pod,
+            services: Mutex::default(),
             trust_domain: identity.id.trust_domain.clone(),
             authorize,
             handshakes: AtomicUsize::new(0),
@@ -104,6 +108,14 @@ impl HboneServer {
     pub fn renew(&self, identity: &Identity) -> anyhow::Result<()> {
         self.tls.send_replace(identity.hbone_server_config()?);
         Ok(())
+    }
+
+    /// Takes tunnels for a service, `host:port`, to a port of the workload, as they come from other
+    /// networks.
+    pub fn serve(&self, service: &str, port: u16) {
+        let services = self.shared.services.lock();
+        let mut services = services.unwrap_or_else(PoisonError::into_inner);
+        services.insert(service.to_owned(), port);
     }
 
     /// How many handshakes have succeeded.
@@ -190,10 +202,16 @@ async fn tunnel(
     from: SocketAddr,
     shared: &Shared,
 ) -> Response<Empty<Bytes>> {
+    let named = |authority: &str| {
+        let services = shared.services.lock();
+        let services = services.unwrap_or_else(PoisonError::into_inner);
+        let port = services.get(authority).copied();
+        port.map(|port| SocketAddr::new(shared.pod, port))
+    };
     let destination = request
         .uri()
         .authority()
-        .and_then(|a| a.as_str().parse().ok());
+        .and_then(|a| a.as_str().parse().ok().or_else(|| named(a.as_str())));
     let destination: SocketAddr = match destination {
         Some(addr) if request.method() == Method::CONNECT => addr,
         _ => return status(StatusCode::BAD_REQUEST),

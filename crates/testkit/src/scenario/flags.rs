@@ -46,6 +46,8 @@ fn switch<'f>(features: &'f mut Features, name: &str) -> Result<&'f mut bool> {
         "services_select_entries" => &mut features.services_select_entries,
         "foreign_hosts" => &mut features.foreign_hosts,
         "many_authorizers" => &mut features.many_authorizers,
+        "multi_network" => &mut features.multi_network,
+        "manual_gateways" => &mut features.manual_gateways,
         other => bail!("{other} is no switch"),
     })
 }

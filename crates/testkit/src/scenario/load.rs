@@ -114,12 +114,23 @@ impl Scenario {
         ensure!(!scenario.input.is_empty(), "input.yaml is missing or empty");
         ensure!(!scenario.expectations.is_empty(), "expect/ holds nothing");
         let mut roles = scenario.clients.values();
+        let mut known = MeshDefaults::default();
+        known.features.multi_network = scenario.defaults.features.multi_network;
         ensure!(
-            scenario.defaults == MeshDefaults::default()
-                || roles.all(|role| *role == ClientRole::Ztunnel),
+            scenario.defaults == known || roles.all(|role| *role == ClientRole::Ztunnel),
             "a scenario with flags.yaml has no waypoint: a live Envoy would be run without the flags"
         );
         Ok(scenario)
+    }
+
+    /// What of `flags.yaml` a live Envoy's control plane is run with.
+    pub fn flags(&self) -> Vec<String> {
+        let words: &[&str] = if self.defaults.features.multi_network {
+            &["--multi-network", "true"]
+        } else {
+            &[]
+        };
+        words.iter().map(|word| (*word).to_owned()).collect()
     }
 
     /// The final world as one YAML stream (documents are JSON, which YAML includes).
@@ -187,7 +198,13 @@ fn clients(path: &Path) -> Result<BTreeMap<String, ClientRole>> {
                     let class = ProxyClass::ingress(key.parse::<ObjectKey>()?);
                     ClientRole::Classed(Box::new(class))
                 }
-                _ => bail!("client {text:?} is none of ztunnel, waypoint/NS/NAME, gateway/NS/NAME"),
+                Some(("east-west", key)) => {
+                    let class = ProxyClass::east_west(key.parse::<ObjectKey>()?);
+                    ClientRole::Classed(Box::new(class))
+                }
+                _ => bail!(
+                    "client {text:?} is none of ztunnel, waypoint/NS/NAME, gateway/NS/NAME, east-west/NS/NAME"
+                ),
             };
             Ok((name.clone(), role))
         })

@@ -14,11 +14,18 @@ const EXACT: [&str; 4] = ["type", "status", "reason", "observedGeneration"];
 
 /// Kinds of objects that are looked at only where the file names one of them: nearly every world
 /// has some.
-const ON_DEMAND: [&str; 5] = ["Gateway", "HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute"];
+const ON_DEMAND: [&str; 6] = [
+    "Gateway",
+    "HTTPRoute",
+    "GRPCRoute",
+    "TCPRoute",
+    "TLSRoute",
+    "BackendTLSPolicy",
+];
 
 /// Everything that is not as expected: exact on the objects and on type, status and reason of
 /// their conditions. A message need only contain what is written, or is judged by directives.
-/// Parents and listeners are exact sets of their own where they are written.
+/// Parents, ancestors and listeners are exact sets of their own where they are written.
 pub(super) fn mismatches(want: &Value, last: &Snapshot) -> Result<Vec<String>> {
     let mut want = objects(want)?;
     let rows = last.statuses.iter();
@@ -66,6 +73,7 @@ fn objects(want: &Value) -> Result<Vec<(String, Value)>> {
             "addresses",
             "listeners",
             "parents",
+            "ancestors",
         ];
         known(one, &keys)?;
         let name = name(one);
@@ -96,6 +104,10 @@ fn compare(name: &str, want: &Value, actual: &Value, out: &mut Vec<String>) -> R
             &["name", "supportedKinds", "attachedRoutes", "conditions"][..],
         ),
         ("parents", &["parentRef", "controllerName", "conditions"]),
+        (
+            "ancestors",
+            &["ancestorRef", "controllerName", "conditions"],
+        ),
     ] {
         if want.get(key).is_some() {
             entries(
@@ -113,7 +125,7 @@ fn compare(name: &str, want: &Value, actual: &Value, out: &mut Vec<String>) -> R
     Ok(())
 }
 
-/// Listeners or parents: the same ones in the same order, each with what is written of it.
+/// Listeners, parents or ancestors: the same ones in the same order, each with what is written of it.
 fn entries(
     at: &str,
     (key, known_keys): (&str, &[&str]),

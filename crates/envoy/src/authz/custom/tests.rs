@@ -48,6 +48,7 @@ fn service(ns: &str, host: &str) -> (NamespacedHostname, Option<Arc<ServiceRow>>
         export_to: Vec::new(),
         canonical: true,
         first_of_host: true,
+        is_global: false,
     };
     (key, Some(Arc::new(row)))
 }

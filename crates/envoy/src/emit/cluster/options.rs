@@ -116,7 +116,7 @@ fn names(ir: &ClusterIr) -> Option<core::UpstreamHttpProtocolOptions> {
 fn failures(ir: &ClusterIr) -> Option<OutlierDetection> {
     use matcher::match_predicate::{MatchSet, Rule};
     let codes = &ir.policy.outlier.as_ref()?.error_codes;
-    if ir.direction == Direction::InboundVip {
+    if ir.direction != Direction::Outbound {
         return None;
     }
     let one = |code: &u16| {

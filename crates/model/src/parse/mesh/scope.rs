@@ -1,5 +1,6 @@
-//! Which namespaces the mesh has, and who sees the ServiceEntries of which namespace.
-//! Source: spec/workload-discovery.md §3.5, spec/control-plane.md §8.6.
+//! Which namespaces the mesh has, who sees the ServiceEntries of which namespace, and which
+//! Services other networks reach.
+//! Source: spec/workload-discovery.md §3.5, §4.5, spec/control-plane.md §5.5, §8.6.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +9,7 @@ use serde::Deserialize;
 use crate::Str;
 use crate::derived::{EntryVisibility, Visibility};
 use crate::finding::Severity;
-use crate::input::LabelSelector;
+use crate::input::{LabelSelector, ServiceScope};
 
 use super::super::read::{Doc, labels, strs};
 
@@ -51,6 +52,50 @@ struct PolicyWire {
 struct RuleWire {
     #[serde(alias = "namespace_selector")]
     namespace_selector: Option<SelectorWire>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ScopeWire {
+    #[serde(alias = "namespace_selector")]
+    namespace_selector: Option<SelectorWire>,
+    #[serde(alias = "services_selector")]
+    services_selector: Option<SelectorWire>,
+    scope: Option<String>,
+}
+
+/// The scopes. One that cannot be read opens nothing.
+pub(super) fn service_scopes(
+    doc: &mut Doc<'_>,
+    at: &str,
+    wires: Vec<ScopeWire>,
+) -> Vec<ServiceScope> {
+    let mut scopes = Vec::new();
+    for (i, wire) in wires.into_iter().enumerate() {
+        let read = || {
+            let is_global = match wire.scope.as_deref() {
+                None | Some("" | "LOCAL") => false,
+                Some("GLOBAL") => true,
+                Some(word) => return Err(arcstr::format!("{word:?} is not LOCAL or GLOBAL")),
+            };
+            Ok(ServiceScope {
+                namespaces: wire.namespace_selector.map(selector).transpose()?,
+                services: wire.services_selector.map(selector).transpose()?,
+                is_global,
+            })
+        };
+        match read() {
+            Ok(scope) => scopes.push(scope),
+            Err(reason) => doc.note(
+                "mesh-selector-invalid",
+                Severity::Error,
+                format!("{at}[{i}]"),
+                arcstr::format!("{reason}; the entry opens no Service to other networks"),
+                "Correct the entry",
+            ),
+        }
+    }
+    scopes
 }
 
 /// The selectors; all of them are dropped when one is invalid, for the namespaces that it was
