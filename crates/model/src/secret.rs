@@ -139,8 +139,9 @@ pub struct CredentialGrants {
     /// ConfigMaps whose authorities its listeners trust. Anybody may have these; somebody is to
     /// be told of their defects.
     pub config_maps: BTreeSet<ObjectKey>,
-    /// A controller deploys the proxies, so their service account is known.
-    pub is_managed: bool,
+    /// The service account of the proxies, where a controller deploys them: nobody else of the
+    /// namespace has what they have. Source: spec/gateway-api.md §3.7.
+    pub account: Option<Str>,
 }
 
 /// End of names that stand for authorities alone.

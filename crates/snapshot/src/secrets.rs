@@ -231,9 +231,12 @@ impl Snapshot {
             return None;
         }
         let grants = self.secrets.grants.get(gateway)?;
-        if grants.is_managed {
-            let row = self.waypoints.get(gateway)?;
-            row.service_accounts.contains(&caller.sa).then_some(())?;
+        if grants
+            .account
+            .as_ref()
+            .is_some_and(|account| *account != caller.sa)
+        {
+            return None;
         }
         let secrets = grants.names.get(name)?;
         let keys = secrets.iter().cloned().map(MaterialKey::Secret);

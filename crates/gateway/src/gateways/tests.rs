@@ -7,6 +7,8 @@ use model::gateway::TlsMode;
 
 use crate::testworld::World;
 
+mod edge_cases;
+
 fn pem() -> (String, String) {
     let pair = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();
     (pair.cert.pem(), pair.signing_key.serialize_pem())
@@ -105,6 +107,7 @@ fn names_and_targets_follow_class_and_annotations() {
     let row = World::new(&gateway("istio", "name: l, port: 80, protocol: HTTP", "")).row();
     assert_eq!(row.deployment, "web-istio");
     assert_eq!(row.service_account, "web-istio");
+    assert_eq!(row.grants.account, Some("web-istio".into()));
     assert_eq!(row.targets[0].hostname, "web-istio.gw.svc.cluster.local");
     let waypoint = "name: mesh, port: 15008, protocol: HBONE";
     assert_eq!(

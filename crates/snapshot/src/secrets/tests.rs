@@ -59,7 +59,7 @@ fn snapshot() -> Snapshot {
     ];
     let grants = CredentialGrants {
         names: names.map(|(name, keys)| (name.into(), keys)).into(),
-        is_managed: true,
+        account: Some("gw".into()),
         ..CredentialGrants::default()
     };
     secrets.put_grants(key("a/gw"), Some(Arc::new(grants)));
@@ -176,6 +176,22 @@ fn an_alias_of_the_trust_domain_counts_as_the_own() {
     Arc::make_mut(&mut snapshot.mesh).trust_domain_aliases = vec!["old".into()];
     let got = asked(&snapshot, Some(&old), "a/gw", "kubernetes://s");
     assert_eq!(got, "<key of a/s>");
+}
+
+/// Whoever may make pods may give them the label of a Gateway, but not every account.
+#[test]
+fn a_pod_of_a_gateway_with_an_account_of_its_own_has_nothing_of_it() {
+    let mut snapshot = snapshot();
+    snapshot.waypoints = [waypoint("a/gw", &["gw", "app"])].into_iter().collect();
+    let name = "kubernetes-gateway://a/s";
+    for (caller, got) in [("a/gw", "<key of a/s>"), ("a/app", "-")] {
+        let caller = identity(caller);
+        assert_eq!(
+            asked(&snapshot, Some(&caller), "a/gw", name),
+            got,
+            "{caller}"
+        );
+    }
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn world(secrets: &str, granted: &str) -> Arc<Snapshot> {
         names: names
             .map(|name| (name.into(), vec![name.parse().unwrap()]))
             .collect(),
-        is_managed: true,
+        account: Some("gw".into()),
         ..CredentialGrants::default()
     };
     let gateway = ObjectKey::new("a", "gw");
