@@ -314,7 +314,7 @@ impl ServeArgs {
     pub fn gateway_classes(&self) -> Vec<GatewayController> {
         let is_on = |controller: &GatewayController| match controller {
             GatewayController::Ingress | GatewayController::Waypoint => true,
-            GatewayController::EastWest => false,
+            GatewayController::EastWest => self.mesh.features.multi_network.is_on(),
             GatewayController::Remote => self.create_remote_gateway_class.is_on(),
         };
         let all = GatewayController::ALL.into_iter();
