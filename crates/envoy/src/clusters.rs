@@ -14,16 +14,17 @@ use model::{
 use crate::attachment::{
     chains_of, dynamic_host, inbound_name, mesh_row, outbound_name, served_by,
 };
-use crate::east_west::{self, crossings::Crossings};
 use crate::backend_tls::{self, BackendTlsRow};
+use crate::east_west::{self, crossings::Crossings};
 use crate::index::{
     ChainByDestination, ListenerByDestination, RoutesByDestination, WorkloadByService,
 };
 use crate::ingress::index::RouteAtByDestination;
 use crate::ingress::waypoint;
 use crate::ir::{
-    ChainIr, ClassResource, ClusterIr, ClusterPolicy, CrossingIr, Direction, Discovery, DnsEndpoint,
-    ListenerIr, LocalityPolicy, Outbound, RouteAt, RouteAtIr, RoutesIr, Upstream, WaypointResource,
+    ChainIr, ClassResource, ClusterIr, ClusterPolicy, CrossingIr, Direction, Discovery,
+    DnsEndpoint, ListenerIr, LocalityPolicy, Outbound, RouteAt, RouteAtIr, RoutesIr, Upstream,
+    WaypointResource,
 };
 use crate::traffic::tls::Backend;
 use crate::traffic::{self, Resolved, Seen, TrafficTables};

@@ -8,7 +8,7 @@ pub use gateway::index::{GrantByNamespace, ServiceByHostname, WorkloadByService}
 use model::census::CensusKey;
 use model::input::{
     AuthorizationPolicy, Destination, DestinationRule, HttpRoute, L4Route, RequestAuthentication,
-    TargetRef, VirtualService,
+    RouteRef, TargetRef, VirtualService,
 };
 use model::labels::LABEL_GATEWAY_NAME;
 use model::{
@@ -173,21 +173,62 @@ impl Index<ObjectKey, Parsed<L4Route>> for L4RouteByParent {
     }
 }
 
-/// Routes by the objects that they send requests to. For the table of HTTPRoutes.
+/// Routes by the objects that they send requests or connections to. For the tables of routes.
 pub struct RouteByBackend;
 
 impl Index<ObjectKey, Parsed<HttpRoute>> for RouteByBackend {
     type At = Target;
     fn keys(_: &ObjectKey, row: &Parsed<HttpRoute>, emit: &mut dyn FnMut(&Target)) {
         let rules = row.ok().into_iter().flat_map(|route| &route.rules);
-        for backend in rules.flat_map(|rule| &rule.backends) {
-            let target = &backend.target;
-            if let Some(kind) = TargetKind::of(&target.group, &target.kind) {
-                let key = ObjectKey::new(target.ns.clone(), target.name.clone());
-                emit(&Target::new(kind, key));
-            }
-        }
+        let backends = rules.flat_map(|rule| &rule.backends);
+        let found = backends.filter_map(|backend| backend_object(&backend.target));
+        found.for_each(|target| emit(&target));
     }
+}
+
+impl Index<ObjectKey, Parsed<L4Route>> for RouteByBackend {
+    type At = Target;
+    fn keys(_: &ObjectKey, row: &Parsed<L4Route>, emit: &mut dyn FnMut(&Target)) {
+        let rules = row.ok().into_iter().flat_map(|route| &route.rules);
+        let backends = rules.flat_map(|rule| &rule.backends);
+        let found = backends.filter_map(|backend| backend_object(&backend.target));
+        found.for_each(|target| emit(&target));
+    }
+}
+
+fn backend_object(target: &RouteRef) -> Option<Target> {
+    let kind = TargetKind::of(&target.group, &target.kind)?;
+    let key = ObjectKey::new(target.ns.clone(), target.name.clone());
+    Some(Target::new(kind, key))
+}
+
+/// Routes by the host names that they send requests or connections to. For the tables of
+/// routes.
+pub struct RouteByBackendHost;
+
+impl Index<ObjectKey, Parsed<HttpRoute>> for RouteByBackendHost {
+    type At = str;
+    fn keys(_: &ObjectKey, row: &Parsed<HttpRoute>, emit: &mut dyn FnMut(&str)) {
+        let rules = row.ok().into_iter().flat_map(|route| &route.rules);
+        let backends = rules.flat_map(|rule| &rule.backends);
+        let found = backends.filter_map(|backend| backend_host(&backend.target));
+        found.for_each(emit);
+    }
+}
+
+impl Index<ObjectKey, Parsed<L4Route>> for RouteByBackendHost {
+    type At = str;
+    fn keys(_: &ObjectKey, row: &Parsed<L4Route>, emit: &mut dyn FnMut(&str)) {
+        let rules = row.ok().into_iter().flat_map(|route| &route.rules);
+        let backends = rules.flat_map(|rule| &rule.backends);
+        let found = backends.filter_map(|backend| backend_host(&backend.target));
+        found.for_each(emit);
+    }
+}
+
+fn backend_host(target: &RouteRef) -> Option<&str> {
+    let kind = (target.group.as_str(), target.kind.as_str());
+    (kind == ("networking.istio.io", "Hostname")).then_some(target.name.as_str())
 }
 
 /// Served workloads by namespace; the empty one holds them all. For the census.

@@ -1,10 +1,11 @@
-//! Stages of `status`: what belongs into the status of routes.
+//! Stages of `status`: what belongs into the status of routes and BackendTLSPolicies.
 //!
 //! They say what the stages that serve them do, by the same functions, and are derived from the
 //! objects alone, so they exist whether or not any proxy is connected. Gateways of other classes
 //! are not spoken of, and objects of other control planes have no row.
 //! Source: spec/gateway-api.md §2.2, §4, §5.
 
+pub mod backend_tls;
 pub mod route;
 
 use flow::{Output, Reads, View};

@@ -83,6 +83,8 @@ pub(crate) struct EffectivePolicy {
     pub(crate) proxy_protocol: Option<u8>,
     /// `retryBudget`.
     pub(crate) retry_budget: Option<RetryBudget>,
+    /// What a BackendTLSPolicy says, where the rule has no `tls`.
+    pub(crate) backend: Option<tls::Backend>,
 }
 
 /// What rules say of a port and subset. Settings of a port replace everything else; a subset
@@ -112,6 +114,7 @@ fn narrowed(policy: &TrafficPolicy, port: u16) -> EffectivePolicy {
             tunnel: policy.tunnel.clone(),
             proxy_protocol: policy.proxy_protocol,
             retry_budget: policy.retry_budget,
+            backend: None,
         },
     }
 }
@@ -133,6 +136,7 @@ fn over(under: EffectivePolicy, policy: &TrafficPolicy, port: u16) -> EffectiveP
         tunnel: policy.tunnel.clone().or(under.tunnel),
         proxy_protocol: policy.proxy_protocol.or(under.proxy_protocol),
         retry_budget: policy.retry_budget.or(under.retry_budget),
+        backend: None,
     }
 }
 

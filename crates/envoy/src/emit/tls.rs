@@ -137,9 +137,9 @@ fn clients(ir: &ServerTlsIr) -> Option<tls::common_tls_context::ValidationContex
     ))
 }
 
-/// A secret of the control plane. Nothing waits for it for ever: the chain stays, and
+/// A secret of the control plane. Nothing waits for it for ever: the chain or cluster stays, and
 /// handshakes fail as long as it is missing.
-fn credential(name: &str) -> tls::SdsSecretConfig {
+pub(super) fn credential(name: &str) -> tls::SdsSecretConfig {
     let sds_config = core::ConfigSource {
         initial_fetch_timeout: None,
         ..super::cluster::ads()

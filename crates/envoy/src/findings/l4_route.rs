@@ -6,9 +6,13 @@ use model::input::{L4Route, RouteRef};
 use model::{Finding, Kind, MeshRow, ObjectKey, ObjectRef, Parsed, Severity};
 
 use crate::attachment::{chains_of, mesh_row};
-use crate::findings::route::{RouteFindingView, is_listener_set, no_rules, unknown_parent};
+use crate::findings::route::{
+    RouteFindingView, idle_parent, is_listener_set, no_rules, unknown_parent,
+};
 use crate::index::{ServiceBySource, Target, TargetKind};
 use crate::routes::{Backend, Grants, Referrer, l4_defect, resolve, sni_fits};
+
+mod shadow;
 
 /// Primary: a TCPRoute, or a TLSRoute.
 pub type P = ObjectKey;
@@ -70,23 +74,28 @@ fn report(
             fix,
         );
     }
+    let mut grants = Grants::Ignored;
     for (index, parent) in route.parents.iter().enumerate() {
         let at = format!("spec.parentRefs[{index}]");
         let object = ObjectKey::new(parent.ns.clone(), parent.name.clone());
         match TargetKind::of(&parent.group, &parent.kind) {
-            Some(TargetKind::Gateway) => report.gateway(reads, &at, &object),
+            Some(TargetKind::Gateway) => {
+                grants = Grants::Checked;
+                report.gateway(reads, index, &object);
+            }
             Some(TargetKind::Service) => report.service(reads, &at, parent, Kind::Service),
             Some(TargetKind::ServiceEntry) => {
                 report.service(reads, &at, parent, Kind::ServiceEntry);
             }
-            None if is_listener_set(parent) => {}
+            None if is_listener_set(parent) => grants = Grants::Checked,
             Some(TargetKind::GatewayClass) | None => {
                 report.out.push(unknown_parent(kind, p, index, parent));
             }
         }
     }
     let mesh = mesh_row(view.mesh, reads);
-    report.backends(reads, &mesh);
+    report.backends(reads, &mesh, grants);
+    report.out.extend(shadow::of((kind, p), view, reads));
     report.out.sort();
     report.out.dedup();
     Output::new(Vec::new(), report.out)
@@ -107,9 +116,10 @@ impl Report<'_, '_> {
         self.out.push(finding.at(at));
     }
 
-    /// A parent Gateway, which never takes such a route here.
-    fn gateway(&mut self, reads: &mut Reads, at: &str, object: &ObjectKey) {
+    /// A parent Gateway. Waypoints take no such route.
+    fn gateway(&mut self, reads: &mut Reads, index: usize, object: &ObjectKey) {
         let kind = self.kind;
+        let at = format!("spec.parentRefs[{index}]");
         let (code, severity, what, fix) = match self.view.waypoints.get(reads, object) {
             Some(found) if found.is_mesh_class() => (
                 "route-tcp-gateway-waypoint",
@@ -117,15 +127,12 @@ impl Report<'_, '_> {
                 format!("Waypoint {object} takes no {kind}, so it has no effect there"),
                 "Use the Service as parent",
             ),
-            Some(found) => (
-                "route-parent-not-supported",
-                Severity::Warning,
-                format!(
-                    "Gateway {object} is of class {}; this version serves waypoints only, so the route has no effect there",
-                    found.class
-                ),
-                "Use the Service as parent as well",
-            ),
+            Some(found) => {
+                let route = (kind, self.key.clone());
+                self.out
+                    .extend(idle_parent(&route, index, found, self.view, reads));
+                return;
+            }
             None => (
                 "route-parent-missing",
                 Severity::Error,
@@ -133,7 +140,7 @@ impl Report<'_, '_> {
                 "Correct the parent",
             ),
         };
-        self.push(code, severity, at, what, fix);
+        self.push(code, severity, &at, what, fix);
     }
 
     fn service(&mut self, reads: &mut Reads, at: &str, parent: &RouteRef, kind: Kind) {
@@ -206,7 +213,7 @@ impl Report<'_, '_> {
         }
     }
 
-    fn backends(&mut self, reads: &mut Reads, mesh: &MeshRow) {
+    fn backends(&mut self, reads: &mut Reads, mesh: &MeshRow, grants: Grants) {
         let Some(rule) = self.route.rules.first() else {
             return;
         };
@@ -216,9 +223,19 @@ impl Report<'_, '_> {
                 kind: self.kind,
                 ns: &self.key.ns,
                 domain: &mesh.domain,
-                grants: Grants::Ignored,
+                grants,
             };
             let found = resolve(&self.view.tables, reads, &referrer, target);
+            if found == Backend::NotPermitted {
+                let what = format!(
+                    "{} {}/{} is not permitted; its share of connections is closed",
+                    target.kind, target.ns, target.name
+                );
+                let at = format!("spec.rules[0].backendRefs[{i}]");
+                let fix = format!("Create a ReferenceGrant in namespace {}", target.ns);
+                self.push("route-backend-no-grant", Severity::Error, &at, what, &fix);
+                continue;
+            }
             let exists = match &found {
                 Backend::Service(key, port) => {
                     let row = self.view.tables.services.get(reads, key);

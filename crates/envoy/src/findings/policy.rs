@@ -14,7 +14,7 @@ use std::sync::Arc;
 use flow::{Output, Reads, View};
 use model::census::CensusKey;
 use model::input::{
-    Action, AuthorizationPolicy, HttpRoute, RequestAuthentication, Service, TargetRef,
+    Action, AuthorizationPolicy, HttpRoute, L4Route, RequestAuthentication, Service, TargetRef,
 };
 use model::{
     Finding, Kind, MeshRow, NamespacedHostname, ObjectKey, ObjectRef, Parsed, ServiceRow, Severity,
@@ -49,8 +49,15 @@ pub struct PolicyFindingView<'t> {
     pub waypoints: View<'t, ObjectKey, WaypointRow>,
     /// The census; index [`crate::index::ServedByNamespace`].
     pub census: View<'t, CensusKey, ()>,
-    /// Routes; index [`crate::index::RouteByBackend`].
+    /// Routes; indexes [`crate::index::RouteByBackend`] and
+    /// [`crate::index::RouteByBackendHost`].
     pub http_routes: View<'t, ObjectKey, Parsed<HttpRoute>>,
+    /// Routes; the same indexes.
+    pub grpc_routes: View<'t, ObjectKey, Parsed<HttpRoute>>,
+    /// Routes; the same indexes.
+    pub tcp_routes: View<'t, ObjectKey, Parsed<L4Route>>,
+    /// Routes; the same indexes.
+    pub tls_routes: View<'t, ObjectKey, Parsed<L4Route>>,
     /// RequestAuthentications; index [`crate::index::RequestAuthenticationByTarget`].
     pub authentications: View<'t, ObjectKey, Parsed<RequestAuthentication>>,
     /// Mesh settings.

@@ -1,9 +1,11 @@
 //! Stages `findings::route`: what of an HTTPRoute or GRPCRoute has no effect or another one.
 
 use flow::{Output, Reads, View};
+use model::gateway::RouteParents;
 use model::input::{HttpRoute, RouteFilter, RouteRef};
 use model::{
-    Finding, Kind, MeshRow, ObjectKey, ObjectRef, Parsed, ServiceRow, Severity, WaypointRow,
+    Finding, GatewayController, Kind, MeshRow, ObjectKey, ObjectRef, Parsed, ServiceRow, Severity,
+    WaypointRow,
 };
 
 use crate::attachment::mesh_row;
@@ -23,6 +25,9 @@ pub struct RouteFindingView<'t> {
     /// What routes are made of; services with indexes [`ServiceBySource`] and
     /// [`ServiceByWaypoint`].
     pub tables: RouteTables<'t>,
+    /// What Gateways and ListenerSets make of routes; index
+    /// [`gateway::index::RouteByListener`].
+    pub route_parents: View<'t, (Kind, ObjectKey), RouteParents>,
     /// Waypoints.
     pub waypoints: View<'t, ObjectKey, WaypointRow>,
     /// Mesh settings.
@@ -101,6 +106,46 @@ fn report(
 /// Whether a parent is a ListenerSet; what it makes of the route is told where that is judged.
 pub(super) fn is_listener_set(parent: &RouteRef) -> bool {
     parent.group == Kind::ListenerSet.group() && parent.kind == Kind::ListenerSet.as_str()
+}
+
+/// What is said of a parent that is no waypoint and that nobody has judged: where one is, that
+/// tells whether its listeners take the route.
+pub(super) fn idle_parent(
+    route: &(Kind, ObjectKey),
+    index: usize,
+    parent: &WaypointRow,
+    view: &RouteFindingView<'_>,
+    reads: &mut Reads,
+) -> Option<Finding> {
+    let judged = view.route_parents.get(reads, route);
+    if judged.is_some_and(|row| row.parents.iter().any(|one| one.index == index)) {
+        return None;
+    }
+    let WaypointRow { key, class, .. } = parent;
+    let (what, fix) = match parent.controller {
+        None => (
+            format!(
+                "Gateway {key} is of class {class}, which is not of this control plane: here the route has no effect, and what it has there is for others to say"
+            ),
+            "Correct gatewayClassName, unless another product serves the class",
+        ),
+        Some(GatewayController::Remote) => (
+            format!(
+                "Gateway {key} stands for one elsewhere, to which no route is attached from here: the route has no effect there"
+            ),
+            "Attach it to the Gateway itself, where that is",
+        ),
+        Some(_) => (
+            format!(
+                "Gateway {key} has no listener that a route could be attached to, so the route has no effect there"
+            ),
+            "Give the Gateway a listener that can be opened for routes of this kind",
+        ),
+    };
+    let object = ObjectRef::new(route.0, route.1.clone());
+    let code = "route-parent-not-supported";
+    let finding = Finding::new(code, Severity::Warning, object, what, fix);
+    Some(finding.at(format!("spec.parentRefs[{index}]")))
 }
 
 /// A parent of a kind that routes do not work with.
@@ -281,18 +326,9 @@ impl Report<'_, '_> {
         let found = self.view.waypoints.get(reads, &target.key);
         let Some(waypoint) = found.filter(|waypoint| waypoint.is_mesh_class()) else {
             if let Some(other) = found {
-                let what = format!(
-                    "Gateway {} is of class {}; this version serves waypoints only, so the route has no effect there",
-                    target.key, other.class
-                );
-                let fix = "Attach it to a waypoint or a Service as well";
-                self.push(
-                    "route-parent-not-supported",
-                    Severity::Warning,
-                    &at,
-                    what,
-                    fix,
-                );
+                let route = (self.kind, self.key.clone());
+                self.out
+                    .extend(idle_parent(&route, index, other, self.view, reads));
                 return;
             }
             let what = format!(
@@ -365,9 +401,12 @@ impl Report<'_, '_> {
         let route = self.route;
         for (i, rule) in route.rules.iter().enumerate() {
             for (j, backend) in rule.backends.iter().enumerate() {
-                let at = format!("spec.rules[{i}].backendRefs[{j}]");
-                let effect = "its share of requests gets 500";
-                self.backend(reads, &backend.target, grants, &at, effect);
+                // Without a port no rule applies, which is said of the route.
+                if backend.target.port.is_some() {
+                    let at = format!("spec.rules[{i}].backendRefs[{j}]");
+                    let effect = "its share of requests gets 500";
+                    self.backend(reads, &backend.target, grants, &at, effect);
+                }
             }
             for (j, filter) in rule.filters.iter().enumerate() {
                 if let (RouteFilter::Mirror(mirror), Kind::HttpRoute) = (filter, self.kind) {

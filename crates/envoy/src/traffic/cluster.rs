@@ -36,7 +36,13 @@ pub(crate) fn apply(
     let h2 = cluster.upstream == Upstream::Http2;
     let opening = match policy.backend {
         Some(backend) => backend.opening(h2),
-        None => tls::opening(policy.base.tls.as_ref(), policy.rule.as_ref(), seen, http, h2),
+        None => tls::opening(
+            policy.base.tls.as_ref(),
+            policy.rule.as_ref(),
+            seen,
+            http,
+            h2,
+        ),
     };
     if matches!(opening, Opening::Refused(_)) {
         cluster.discovery = Discovery::Nobody;

@@ -36,6 +36,24 @@ pub(crate) enum Refusal {
     Outside,
 }
 
+/// What a BackendTLSPolicy says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Backend {
+    /// TLS; that `h2` is offered is up to the cluster.
+    Tls(UpstreamTlsIr),
+    /// Nothing that is safe.
+    Refused,
+}
+
+impl Backend {
+    pub(super) fn opening(self, h2: bool) -> Opening {
+        match self {
+            Self::Tls(tls) => Opening::Tls(UpstreamTlsIr { h2, ..tls }),
+            Self::Refused => Opening::Refused(Refusal::Invalid),
+        }
+    }
+}
+
 /// Whether TLS settings are about files.
 pub(crate) fn uses_files(tls: &ClientTls) -> bool {
     let authorities = [&tls.ca_certificates, &tls.ca_crl];

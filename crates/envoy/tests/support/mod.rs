@@ -464,6 +464,7 @@ impl World {
                 services: services.view(),
                 workloads: workloads.view(),
                 policies: policies.view(),
+                mesh: mesh.view(),
                 captured: captured.view(),
             }
         );

@@ -100,23 +100,27 @@ impl<'w, 't> References<'w, 't> {
         Some(Defect::new("InvalidParameters", message))
     }
 
-    /// What is wrong with `tls.backend.clientCertificateRef`.
-    pub(super) fn client_certificate(&mut self, gateway: &Gateway) -> Option<Defect> {
-        let wanted = gateway.client_certificate.as_ref()?;
+    /// The resource with the certificate of `tls.backend.clientCertificateRef`.
+    pub(super) fn client_certificate(&mut self, gateway: &Gateway) -> Result<Option<Str>, Defect> {
+        let Some(wanted) = gateway.client_certificate.as_ref() else {
+            return Ok(None);
+        };
         let owner = self.gateway.clone();
         let by = Referrer {
             owner: &owner,
             at: "spec.tls.backend.clientCertificateRef",
         };
-        let defect = match self.permitted(&by, wanted, &[Kind::Secret]) {
-            Ok((_, secret)) => self.key_pair(&by, &secret).err(),
-            Err(defect) => Some(defect),
-        }?;
-        let reason = match defect.reason {
-            NOT_PERMITTED => NOT_PERMITTED,
-            _ => "InvalidClientCertificateRef",
-        };
-        Some(Defect::new(reason, defect.message))
+        let found = self.certificate(&by, wanted);
+        match found {
+            Ok(secret) => Ok(Some(certificate_name(&secret))),
+            Err(defect) => {
+                let reason = match defect.reason {
+                    NOT_PERMITTED => NOT_PERMITTED,
+                    _ => "InvalidClientCertificateRef",
+                };
+                Err(Defect::new(reason, defect.message))
+            }
+        }
     }
 
     /// The Secret with a certificate that a listener serves. What it may have is granted, also

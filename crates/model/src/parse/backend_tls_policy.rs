@@ -73,14 +73,6 @@ struct Name {
 pub(super) fn backend_tls_policy(doc: Doc<'_>) -> Arc<Parsed<BackendTlsPolicy>> {
     doc.row(|doc| {
         let spec: Spec = doc.spec(FIELDS, |_| false)?;
-        // Until a stage applies it.
-        doc.note(
-            "kind-not-supported",
-            Severity::Warning,
-            "",
-            "This version does not apply BackendTLSPolicy: connections to its backends stay as they are; it has no effect",
-            "Remove it, or do not rely on it until it is supported",
-        );
         at_most(&spec.target_refs, TARGETS_COUNT_MAX, "spec.targetRefs")?;
         if spec.options.is_some_and(|options| !options.is_empty()) {
             doc.not_applied("spec.options", "connections are made without these options");

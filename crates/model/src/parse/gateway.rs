@@ -91,12 +91,6 @@ pub(super) fn gateway(doc: Doc<'_>) -> Arc<Parsed<Gateway>> {
             None => (None, None),
         };
         let client_certificate = backend.and_then(|backend| backend.client_certificate_ref);
-        if client_certificate.is_some() {
-            doc.not_applied(
-                "spec.tls.backend.clientCertificateRef",
-                "connections to backends present no certificate of the Gateway",
-            );
-        }
         let allowed = spec
             .allowed_listeners
             .and_then(|allowed| allowed.namespaces);

@@ -57,7 +57,8 @@ impl<'a> Doc<'a> {
             Some(problem) => Err(problem),
             None => body(&mut self),
         };
-        if let (Err(invalid), true) = (&mut body, is_policy(self.kind)) {
+        let is_secure = is_policy(self.kind) || self.kind == Kind::BackendTlsPolicy;
+        if let (Err(invalid), true) = (&mut body, is_secure) {
             invalid.targets = super::security::targets_of_unreadable(self.map, &self.meta.key.ns);
         }
         // The stage that decides what an invalid policy does tells of it.
@@ -66,6 +67,8 @@ impl<'a> Doc<'a> {
             // Stages read nothing but metadata of these, which is read as far as it goes.
             let message = if is_read_by_metadata(kind) {
                 arcstr::format!("This field of the {kind} cannot be read and is ignored: {reason}")
+            } else if kind == Kind::BackendTlsPolicy {
+                arcstr::format!("This {kind} cannot be read, so connections to its targets are refused, never opened in plain text: {reason}")
             } else {
                 arcstr::format!("This {kind} cannot be read, so it has no effect: {reason}")
             };

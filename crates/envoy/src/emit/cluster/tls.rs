@@ -6,9 +6,8 @@ use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
 use model::Str;
 use tls::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
 
-use super::super::tls::socket;
+use super::super::tls::{credential, socket};
 use super::super::wire::{file, string};
-use super::ads;
 use crate::ir::{StrMatch, TlsAuthority, TlsCertificate, UpstreamTlsIr};
 
 /// Where systems keep the roots that they trust. Envoy has a field for them that it does not
@@ -37,7 +36,7 @@ pub(super) fn backend(ir: &UpstreamTlsIr) -> core::TransportSocket {
             }];
         }
         Some(TlsCertificate::Secret(name)) => {
-            common.tls_certificate_sds_secret_configs = vec![secret(name)];
+            common.tls_certificate_sds_secret_configs = vec![credential(name)];
         }
     }
     let context = tls::UpstreamTlsContext {
@@ -88,7 +87,7 @@ fn validation(ir: &UpstreamTlsIr) -> ValidationContextType {
             return ValidationContextType::CombinedValidationContext(
                 CombinedCertificateValidationContext {
                     default_validation_context: Some(context),
-                    validation_context_sds_secret_config: Some(secret(name)),
+                    validation_context_sds_secret_config: Some(credential(name)),
                     ..Default::default()
                 },
             );
@@ -108,13 +107,5 @@ fn kind_of(name: &str) -> tls::subject_alt_name_matcher::SanType {
         SanType::Email
     } else {
         SanType::Dns
-    }
-}
-
-/// A secret over the stream that everything else comes from.
-fn secret(name: &str) -> tls::SdsSecretConfig {
-    tls::SdsSecretConfig {
-        name: name.into(),
-        sds_config: Some(ads()),
     }
 }

@@ -2,11 +2,11 @@
 //! judged by the routes alone. Source: spec/policy-and-traffic.md §10.1.
 
 use flow::Reads;
-use model::input::{Action, HttpRoute};
-use model::{GatewayController, ObjectKey, Severity};
+use model::input::{Action, RouteRef};
+use model::{GatewayController, ObjectKey, ServiceRow, Severity};
 
 use super::{Reached, Report};
-use crate::index::{RouteByBackend, Target, TargetKind};
+use crate::index::{RouteByBackend, RouteByBackendHost, Target, TargetKind};
 
 impl Report<'_, '_> {
     /// One finding per target, naming the first service and gateway.
@@ -25,12 +25,8 @@ impl Report<'_, '_> {
             let Some(target) = Target::of_service(service) else {
                 continue;
             };
-            let routes = self.view.http_routes.by::<RouteByBackend>(reads, &target);
-            let routes: Vec<_> = routes.filter_map(|(_, row)| row.ok()).collect();
-            let gateway = routes
-                .into_iter()
-                .find_map(|route| self.ingress_of(reads, route));
-            let Some(gateway) = gateway else {
+            let parents = self.leading_to(reads, &target, service);
+            let Some(gateway) = self.ingress_of(reads, &parents) else {
                 continue;
             };
             told.push(at);
@@ -43,9 +39,41 @@ impl Report<'_, '_> {
         }
     }
 
-    /// The first Gateway of a route that lets requests into the mesh.
-    fn ingress_of(&self, reads: &mut Reads, route: &HttpRoute) -> Option<ObjectKey> {
-        let gateways = route.parents.iter().filter(|parent| {
+    /// Parents of routes of every kind that lead to a service.
+    fn leading_to(
+        &self,
+        reads: &mut Reads,
+        target: &Target,
+        service: &ServiceRow,
+    ) -> Vec<RouteRef> {
+        let host = service.key.hostname.as_str();
+        let mut out = Vec::new();
+        for routes in [self.view.http_routes, self.view.grpc_routes] {
+            let found = routes.by::<RouteByBackend>(reads, target);
+            let found: Vec<_> = found.map(|(_, row)| row).collect();
+            let by_host = routes.by::<RouteByBackendHost>(reads, host);
+            let all = found.into_iter().chain(by_host.map(|(_, row)| row));
+            out.extend(
+                all.filter_map(|row| row.ok())
+                    .flat_map(|route| route.parents.clone()),
+            );
+        }
+        for routes in [self.view.tcp_routes, self.view.tls_routes] {
+            let found = routes.by::<RouteByBackend>(reads, target);
+            let found: Vec<_> = found.map(|(_, row)| row).collect();
+            let by_host = routes.by::<RouteByBackendHost>(reads, host);
+            let all = found.into_iter().chain(by_host.map(|(_, row)| row));
+            out.extend(
+                all.filter_map(|row| row.ok())
+                    .flat_map(|route| route.parents.clone()),
+            );
+        }
+        out
+    }
+
+    /// The first Gateway of these that lets requests into the mesh.
+    fn ingress_of(&self, reads: &mut Reads, parents: &[RouteRef]) -> Option<ObjectKey> {
+        let gateways = parents.iter().filter(|parent| {
             TargetKind::of(&parent.group, &parent.kind) == Some(TargetKind::Gateway)
         });
         for parent in gateways {
