@@ -116,6 +116,14 @@ async fn everything_is_written(cluster: &Cluster) -> anyhow::Result<()> {
         Ok(())
     })
     .await?;
+    until("what a Gateway runs as", || {
+        let kinds = ["serviceaccount", "deployment", "service", "hpa", "pdb"];
+        for kind in kinds {
+            get(cluster, "works", &[kind, "lonely"])?;
+        }
+        Ok(())
+    })
+    .await?;
     until("classes, which say that they are ours", || {
         for class in ["istio", "istio-waypoint", "istio-remote"] {
             let all = conditions(&get(cluster, "", &["gatewayclass", class])?);

@@ -25,6 +25,9 @@ use crate::status::is_ours;
 #[cfg(test)]
 mod tests;
 
+/// Users that OpenShift gives to the pods of a namespace.
+const ANNOTATION_UID_RANGE: &str = "openshift.io/sa.scc.uid-range";
+
 /// What the stage reads.
 #[derive(Clone, Copy)]
 pub struct DeploymentView<'t> {
@@ -48,7 +51,8 @@ pub struct DeploymentView<'t> {
 
 type DeploymentOutput = Output<ObjectKey, DeploymentRow, Finding>;
 
-/// The deployment of a Gateway; none where it is not ours to make, or the Gateway is going.
+/// The deployment of a Gateway; none where it is not ours to make, or the Gateway or its namespace
+/// is going.
 ///
 /// Where it cannot be rendered the row has no objects, and a finding says why.
 pub fn derive(key: &ObjectKey, view: &DeploymentView<'_>, reads: &mut Reads) -> DeploymentOutput {
@@ -61,7 +65,10 @@ pub fn derive(key: &ObjectKey, view: &DeploymentView<'_>, reads: &mut Reads) -> 
     let (Some(row), Some(gateway)) = (view.rows.get(reads, key), object.ok()) else {
         return DeploymentOutput::none();
     };
-    if object.meta.deleting || row.class_defect.is_some() {
+    let ns = ObjectKey::cluster(key.ns.clone());
+    let namespace = view.namespaces.get(reads, &ns);
+    let is_ending = object.meta.deleting || namespace.is_some_and(|ns| ns.meta.deleting);
+    if is_ending || row.class_defect.is_some() {
         return DeploymentOutput::none();
     }
     let version = object.meta.annotation(ANNOTATION_CONTROLLER_VERSION);
@@ -84,7 +91,7 @@ pub fn derive(key: &ObjectKey, view: &DeploymentView<'_>, reads: &mut Reads) -> 
         row,
         gateway,
         proxy_configs: &[],
-        proxy_user: None,
+        proxy_user: proxy_user(&settings, &key.ns, view, reads),
     };
     let (objects, notes) = match made(&subject, &settings, view, reads) {
         Ok(rendered) => {
@@ -120,6 +127,32 @@ fn in_force(settings: &Settings, view: &DeploymentView<'_>, reads: &mut Reads) -
         out.proxy_config.clone_from(&config.default_config);
     }
     out
+}
+
+/// User and group that OpenShift lets proxies of a namespace have: the last one of its range.
+fn proxy_user(
+    settings: &Settings,
+    ns: &Str,
+    view: &DeploymentView<'_>,
+    reads: &mut Reads,
+) -> Option<i64> {
+    if !settings.is_openshift {
+        return None;
+    }
+    let namespace = view
+        .namespaces
+        .get(reads, &ObjectKey::cluster(ns.clone()))?;
+    last_of(namespace.meta.annotation(ANNOTATION_UID_RANGE)?)
+}
+
+/// The last number of `FIRST/COUNT` or `FIRST-LAST`.
+fn last_of(range: &str) -> Option<i64> {
+    let number = |text: &str| text.trim().parse::<i64>().ok().filter(|it| *it >= 0);
+    if let Some((first, count)) = range.split_once('/') {
+        let count = number(count).filter(|count| *count > 0)?;
+        return number(first)?.checked_add(count - 1);
+    }
+    range.split_once('-').and_then(|(_, last)| number(last))
 }
 
 /// Renders with the overlays of the class, then of the Gateway.

@@ -61,6 +61,8 @@ const CONCURRENCY: usize = 8;
 const INTERVAL: Duration = Duration::from_millis(20);
 /// Requests that may come at once.
 const BURST: u32 = 50;
+/// For how long an object that is gone is left so: that its Gateway has gone may come later.
+const SETTLE: Duration = Duration::from_secs(1);
 /// Name under which findings of this writer are given to the pipeline.
 const SOURCE: &str = "kube-deployments";
 
@@ -349,8 +351,13 @@ impl<'a> Term<'a> {
     }
 
     fn mark_wanting(&mut self, key: &ChildKey) {
-        let wanting = self.wanting.get(key).cloned().unwrap_or_default();
-        wanting.iter().for_each(|gateway| self.mark(gateway));
+        self.mark_wanting_at(key, Instant::now());
+    }
+
+    fn mark_wanting_at(&mut self, key: &ChildKey, at: Instant) {
+        for gateway in self.wanting.get(key).into_iter().flatten() {
+            self.queue.push(object_of(gateway), at);
+        }
     }
 
     /// Takes up what a watch tells.
@@ -360,7 +367,11 @@ impl<'a> Term<'a> {
                 self.config.reports.allowed(&watched(kind), "");
                 match self.children.follow(kind, event) {
                     Changed::Nothing => {}
-                    Changed::One(key) => self.mark_wanting(&key),
+                    Changed::One(key) if self.children.get(&key).is_some() => {
+                        self.mark_wanting(&key);
+                    }
+                    // Its Gateway may be going too, which the next snapshot tells.
+                    Changed::One(key) => self.mark_wanting_at(&key, Instant::now() + SETTLE),
                     Changed::All => self.mark_all(),
                 }
             }
