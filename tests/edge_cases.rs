@@ -1,7 +1,7 @@
 //! Every row of the contract's edge-case tables has a test that exists.
 //!
-//! `tests/edge-cases/*.tsv` say which: a scenario by its folder, or a test function as
-//! `package::name`. Whether a test claims what its row says is for its reader to judge.
+//! `tests/edge-cases/*.tsv` say which: a scenario by its folder, a test function as
+//! `package::name`, or a case of `tests/tables` as `table::name`. Whether a test claims what its row says is for its reader to judge.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Table; number of its rows; what it repeats.
-const TABLES: [(&str, usize, &str); 2] = [
+const TABLES: [(&str, usize, &str); 3] = [
     (
         "workload-discovery.tsv",
         65,
@@ -25,6 +25,7 @@ const TABLES: [(&str, usize, &str); 2] = [
         28,
         "spec/workload-discovery.md §7.2 and, last, what pushes nothing",
     ),
+    ("gateway-api.tsv", 80, "spec/gateway-api.md §9"),
 ];
 
 fn tests_dir() -> PathBuf {
@@ -54,6 +55,22 @@ fn test_functions(dir: &Path) -> BTreeSet<String> {
     found
 }
 
+/// Names of the cases in the files of `tests/tables`.
+fn table_cases() -> BTreeSet<String> {
+    let files = std::fs::read_dir(tests_dir().join("tables")).unwrap();
+    let paths = files.map(|file| file.unwrap().path());
+    let tables = paths.filter(|path| path.extension().is_some_and(|ext| ext == "yaml"));
+    let mut found = BTreeSet::new();
+    for path in tables {
+        let text = std::fs::read_to_string(path).unwrap();
+        let names = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("- name: "));
+        found.extend(names.map(str::to_owned));
+    }
+    found
+}
+
 /// Why a place is no test.
 fn missing(place: &str, by_package: &mut BTreeMap<String, BTreeSet<String>>) -> Option<String> {
     let Some((package, name)) = place.split_once("::") else {
@@ -63,6 +80,9 @@ fn missing(place: &str, by_package: &mut BTreeMap<String, BTreeSet<String>>) -> 
     };
     let functions = by_package.entry(package.to_owned()).or_insert_with(|| {
         let root = tests_dir().parent().unwrap().to_owned();
+        if package == "table" {
+            return table_cases();
+        }
         if package == "ambientd" {
             // The binary, with its end-to-end tests.
             return [root.join("src"), root.join("tests")]
