@@ -55,10 +55,12 @@ pub fn derive(
     if clusters.is_empty() {
         return Output::none();
     }
+    let mesh = mesh_row(view.mesh, reads);
     let workloads: Vec<_> = view
         .workloads
         .by::<WorkloadByService>(reads, p)
         .map(|(_, row)| &**row)
+        .filter(|row| members::is_reached(&mesh, row))
         .collect();
     let mut rows = Vec::new();
     for (key, cluster) in clusters {
@@ -79,7 +81,7 @@ pub fn derive(
     Output::from(rows)
 }
 
-/// Who takes an inner tunnel: captured workloads of this network, and waypoints.
+/// Who takes an inner tunnel: captured workloads, and waypoints.
 fn across<'w>(
     service: &ServiceRow,
     workloads: &[&'w WorkloadRow],
@@ -87,12 +89,9 @@ fn across<'w>(
     view: &EndpointView<'_>,
     reads: &mut Reads,
 ) -> Vec<Member<'w>> {
-    let network = &mesh_row(view.mesh, reads).network;
     let is_waypoint = waypoint_behind(view.gateways, reads, &service.key).is_some();
     let mut members = members::of(service, workloads, cluster);
-    members.retain(|member| {
-        member.workload.network == *network && (is_waypoint || member.workload.hbone)
-    });
+    members.retain(|member| is_waypoint || member.workload.hbone);
     for member in &mut members {
         member.endpoint.tunnel = true;
         member.endpoint.more.clear();

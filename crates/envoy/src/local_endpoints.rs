@@ -58,6 +58,7 @@ pub fn derive(
         .workloads
         .by::<WorkloadByService>(reads, p)
         .map(|(_, row)| &**row)
+        .filter(|row| members::is_reached(&mesh, row))
         .collect();
     let mut rows = Vec::new();
     for (key, cluster) in clusters {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 
-use model::{Labels, ServiceRow, WorkloadRow};
+use model::{Labels, MeshRow, ServiceRow, WorkloadRow};
 
 use crate::ir::ENDPOINT_WEIGHT_MAX as WEIGHT_MAX;
 use crate::ir::{ClusterIr, EndpointIr, Health};
@@ -62,6 +62,12 @@ pub(crate) fn of<'w>(
         }
     }
     found.into_values().collect()
+}
+
+/// Whether a proxy reaches a workload: those of other networks lie behind gateways, into which
+/// only node proxies open tunnels. Their address may well be somebody else's here.
+pub(crate) fn is_reached(mesh: &MeshRow, workload: &WorkloadRow) -> bool {
+    !mesh.features.multi_network || workload.network == mesh.network
 }
 
 /// Whether labels have all of a subset's.

@@ -2,16 +2,19 @@
 //! entries that lead nowhere.
 //! Source: spec/policy-and-traffic.md §10.3, §10.6.
 
+use std::collections::BTreeSet;
+
 use flow::{Output, Reads, View};
 use model::derived::Distribution;
 use model::input::{AuthorizationPolicy, Resolution};
 use model::labels::LABEL_GATEWAY_NAME;
 use model::{
-    Finding, Kind, NamespacedHostname, ObjectKey, Parsed, ServiceRow, Severity, WorkloadRow,
+    Finding, Kind, MeshRow, NamespacedHostname, ObjectKey, Parsed, ServiceRow, Severity, WorkloadRow,
     WorkloadUid,
 };
 
-use crate::attachment::{chains_of, dynamic_host, is_dynamic};
+use crate::attachment::{chains_of, dynamic_host, is_dynamic, mesh_row};
+use crate::endpoints::members::is_reached;
 use crate::index::{PolicyByTarget, Target, WorkloadByService};
 
 /// Primary: a service.
@@ -26,6 +29,8 @@ pub struct ServiceFindingView<'t> {
     pub workloads: View<'t, WorkloadUid, WorkloadRow>,
     /// Policies; index [`PolicyByTarget`].
     pub policies: View<'t, ObjectKey, Parsed<AuthorizationPolicy>>,
+    /// Mesh settings.
+    pub mesh: View<'t, (), MeshRow>,
     /// Whether anybody is captured, and whether anybody is not ([`super::captured`]).
     pub captured: View<'t, bool, ()>,
 }
@@ -36,6 +41,7 @@ pub fn derive(p: &P, view: &ServiceFindingView<'_>, reads: &mut Reads) -> Output
         return Output::gone();
     };
     let mut notes = Vec::from_iter(selects_nothing(p, service, view, reads));
+    notes.extend(elsewhere(service, view, reads));
     let Some(bound) = &service.waypoint else {
         notes.extend(unmatched(service, view, reads));
         return Output::none().with_notes(notes);
@@ -75,6 +81,30 @@ pub fn derive(p: &P, view: &ServiceFindingView<'_>, reads: &mut Reads) -> Output
     );
     notes.push(note);
     Output::none().with_notes(notes)
+}
+
+/// Endpoints that waypoints and ingress gateways leave out.
+fn elsewhere(
+    service: &ServiceRow,
+    view: &ServiceFindingView<'_>,
+    reads: &mut Reads,
+) -> Option<Finding> {
+    let mesh = mesh_row(view.mesh, reads);
+    let workloads = view.workloads.by::<WorkloadByService>(reads, &service.key);
+    let out = workloads.filter(|(_, row)| !is_reached(&mesh, row));
+    let networks: BTreeSet<&str> = out.map(|(_, row)| row.network.as_str()).collect();
+    if networks.is_empty() {
+        return None;
+    }
+    let networks: Vec<&str> = networks.into_iter().collect();
+    let what = format!(
+        "Endpoints of {} are on other networks ({}): ztunnel reaches them by their gateways, waypoints and ingress gateways send them nothing",
+        service.key.hostname,
+        networks.join(", ")
+    );
+    let fix = "Have an endpoint on this network where a waypoint or an ingress gateway leads to the service";
+    let object = service.source.clone();
+    Some(Finding::new("net-endpoints-elsewhere", Severity::Warning, object, what, fix))
 }
 
 /// Endpoints on the node of the caller, which a waypoint does not know.

@@ -183,6 +183,7 @@ impl Stages {
                 services: self.services.view(),
                 workloads: self.workloads.view(),
                 policies: inputs.authorization_policies.view(),
+                mesh: self.mesh.view(),
                 captured: self.captured.view(),
             }
         );
