@@ -1,10 +1,10 @@
-//! A waypoint of stock Envoy under `ambientd agent`, as its sample has it.
+//! A waypoint that ambientd deploys: stock Envoy under `ambientd agent`.
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
 use testkit::cluster::Cluster;
 
-use crate::common::{ACCOUNT, SYSTEM, asked, get, manifest, rolled_out, until};
+use crate::common::{ACCOUNT, SYSTEM, asked, conditions, get, manifest, rolled_out, until};
 use crate::load::Load;
 use crate::{APP, answered, ask, items, pods_of, said};
 
@@ -15,11 +15,10 @@ const IDENTITY: &str = "spiffe://cluster.local/ns/bookinfo/sa/waypoint";
 const REFUSAL: &str = "RBAC: access denied";
 const DETAILS: &str = "http://details:9080/";
 
-/// The image of its pods: ambientd, and Envoy beside it.
+/// The image of its pods, besides ambientd's own.
 pub(crate) fn image() -> anyhow::Result<(String, String)> {
     let envoy = testkit::envoy::binary()?;
-    let programs = format!("{},{}", env!("CARGO_BIN_EXE_ambientd"), envoy.display());
-    Ok(("ambientd-agent".to_owned(), programs))
+    Ok(("envoy".to_owned(), envoy.display().to_string()))
 }
 
 /// Its pod gets a certificate with its token and its configuration from ambientd, and takes all
@@ -27,6 +26,10 @@ pub(crate) fn image() -> anyhow::Result<(String, String)> {
 pub(crate) async fn joins(cluster: &Cluster) -> anyhow::Result<()> {
     let reviews_before = token_reviews(cluster)?;
     cluster.kubectl(&["apply", "-k", &manifest("samples/waypoint")])?;
+    until("a Deployment for it", || {
+        get(cluster, APP, &["deployment", NAME]).map(drop)
+    })
+    .await?;
     rolled_out(cluster, APP, "deployment/waypoint")?;
     until("the review of its token", || {
         let count = token_reviews(cluster)?;
@@ -42,20 +45,22 @@ pub(crate) async fn joins(cluster: &Cluster) -> anyhow::Result<()> {
     let certificates = admin(cluster, &pod, "certs")?;
     ensure!(certificates.contains(IDENTITY), "{certificates}");
 
-    // Nothing writes its address yet but an administrator.
-    let findings = || debug(cluster, "findings");
-    until("the finding that it has no address", || {
-        let found = findings()?;
-        ensure!(found.contains("wp-not-ready"), "{found}");
+    until("its address", || {
+        let gateway = get(cluster, APP, &["gateway", NAME])?;
+        let said = conditions(&gateway);
+        let is_programmed = said.iter().any(|it| it == "Programmed=True/Programmed");
+        ensure!(is_programmed, "{said:?}");
+        let addresses = gateway["status"]["addresses"].to_string();
+        ensure!(
+            addresses.contains("waypoint.bookinfo.svc.cluster.local"),
+            "{addresses}"
+        );
         Ok(())
     })
     .await?;
-    let status = r#"{"status":{"addresses":[{"type":"Hostname","value":"waypoint.bookinfo.svc.cluster.local"}]}}"#;
-    let patch = ["patch", "gateway", NAME, "-n", APP, "--subresource=status"];
-    cluster.kubectl(&[&patch[..], &["--type=merge", "-p", status]].concat())?;
     use_waypoint(cluster, "istio.io/use-waypoint=waypoint")?;
-    until("no such finding", || {
-        let found = findings()?;
+    until("no finding that it is not ready", || {
+        let found = debug(cluster, "findings")?;
         ensure!(!found.contains("wp-not-ready"), "{found}");
         Ok(())
     })

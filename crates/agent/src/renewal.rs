@@ -56,6 +56,9 @@ pub(crate) async fn keep_certificate(
 ) {
     let mut watched = secrets.subscribe();
     let mut failures: u32 = 0;
+    // The first look at the root file is under way.
+    let roots = watched.wait_for(|secrets| !secrets.file_roots.is_empty());
+    drop(tokio::time::timeout(ROOTS_INTERVAL, roots).await);
     loop {
         match obtain(&ca, &identity, &secrets).await {
             Ok(end) => {
