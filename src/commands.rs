@@ -75,11 +75,7 @@ fn format(value: &Value, format: Format) -> anyhow::Result<String> {
 /// # Errors
 /// When the directory cannot be read.
 pub fn render(args: &RenderArgs) -> anyhow::Result<ExitCode> {
-    let snapshot = render::snapshot(
-        pipeline(&args.mesh)?,
-        load(&args.config_dir)?,
-        &args.target,
-    )?;
+    let snapshot = render::snapshot(pipeline(&args.mesh)?, load(&args.config_dir)?, &args.target)?;
     let value = render::render(&snapshot, &args.target, &args.types)?;
     let missing = match &args.target {
         Target::Waypoint(key) => Some((key, "no waypoint Gateway")),

@@ -110,7 +110,7 @@ impl Network {
         ensure!(answer.status == 200, "{answer:?}");
         ensure!(answer.json()?["pod"] == "web-0", "{answer:?}");
         ensure!(peer == "spiffe://cluster.local/ns/shop/sa/web", "{peer}");
-        // By address too, and never to who is not captured.
+        // Never to who is not captured.
         for _ in 0..8 {
             let (answer, _) = self.ask("away", WEB, None, "/").await?;
             ensure!(answer.json()?["pod"] == "web-0", "{answer:?}");
@@ -149,7 +149,10 @@ impl Network {
     async fn refuses(&self) -> anyhow::Result<()> {
         let refused = self.ask("bad", WEB, None, "/").await;
         ensure!(refused.is_err(), "the policy of the Gateway: {refused:?}");
-        for unknown in ["lost.shop.svc.cluster.local:80", "web.shop.svc.cluster.local:81"] {
+        for unknown in [
+            "lost.shop.svc.cluster.local:80",
+            "web.shop.svc.cluster.local:81",
+        ] {
             let refused = self.ask("away", unknown, None, "/").await;
             ensure!(refused.is_err(), "{unknown}: {refused:?}");
         }

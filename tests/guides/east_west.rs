@@ -46,7 +46,10 @@ fn guide_26_claim_4() {
     let chains = world.chains(GATE);
     for (name, chain) in &chains {
         assert!(name.contains("|tcp|"), "{name}");
-        assert!(!chain.to_string().contains("http_connection_manager"), "{name}");
+        assert!(
+            !chain.to_string().contains("http_connection_manager"),
+            "{name}"
+        );
     }
     let reviews = "inbound-vip|9080|tcp|reviews.bookinfo.svc.cluster.local";
     assert!(chains.contains_key(reviews));

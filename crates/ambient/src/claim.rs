@@ -294,12 +294,7 @@ fn claim(
 /// Whether other networks may reach a Service: where mesh config says nothing of scopes, every
 /// one, but no gateway between networks, which would lead to itself.
 /// Source: spec/workload-discovery.md §4.5.
-fn is_global(
-    source: &ServiceSource,
-    meta: &Meta,
-    view: &ClaimView<'_>,
-    reads: &mut Reads,
-) -> bool {
+fn is_global(source: &ServiceSource, meta: &Meta, view: &ClaimView<'_>, reads: &mut Reads) -> bool {
     let mesh = tables::mesh(view.mesh, reads);
     let is_gateway = || {
         let managed = meta.label(LABEL_GATEWAY_MANAGED);

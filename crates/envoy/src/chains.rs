@@ -70,11 +70,7 @@ pub fn derive(
 
 /// The chains of a service at gateways between networks: only policies of the Gateway itself
 /// apply there.
-fn crossing(
-    p: &P,
-    view: &ChainView<'_>,
-    reads: &mut Reads,
-) -> Vec<(WaypointResource, ChainIr)> {
+fn crossing(p: &P, view: &ChainView<'_>, reads: &mut Reads) -> Vec<(WaypointResource, ChainIr)> {
     let Some(crossing) = view.crossings.get(reads, p) else {
         return Vec::new();
     };

@@ -15,8 +15,8 @@ use model::ownership::Revisions;
 use model::parse::{Recognised, recognise};
 use model::status::{StatusKey, StatusRow};
 use model::{
-    DeploymentRow, Finding, GatewayRow, Kind, MeshRow, NamespacedHostname, ObjectKey, Parsed, ServiceRow,
-    WaypointRow, WorkloadRow, WorkloadUid,
+    DeploymentRow, Finding, GatewayRow, Kind, MeshRow, NamespacedHostname, ObjectKey, Parsed,
+    ServiceRow, WaypointRow, WorkloadRow, WorkloadUid,
 };
 
 use crate::deployment::Settings;
@@ -173,10 +173,7 @@ impl World {
             .collect();
         let stage = Derived::new("route_parents").with_index::<RouteByListener>();
         let routes = run(stage, routes, |p, r| route_parents::derive(p, &view, r));
-        let revisions = fill(
-            Table::new("revisions"),
-            [((), Arc::new(running.revisions))],
-        );
+        let revisions = fill(Table::new("revisions"), [((), Arc::new(running.revisions))]);
         let tables = StatusTables {
             rows: rows.view(),
             route_parents: routes.view(),

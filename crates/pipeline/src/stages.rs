@@ -40,9 +40,9 @@ use envoy::ingress::index::{HostByListener, RouteAtByDestination, RouteByHost, h
 use envoy::ingress::route_configs::{self as ingress_configs, IngressConfigView};
 use envoy::ingress::routes::{self as ingress_routes, IngressRouteView};
 use envoy::ir::{
-    AttachmentIr, ChainIr, ClassResource, ClusterIr, CrossingIr, DirectIr, EncodedChain, EncodedRoutes,
-    EndpointsIr, HostAt, HostIr, ListenerIr, RouteAt, RouteAtIr, RoutesIr, StaticClusterIr,
-    WaypointResource,
+    AttachmentIr, ChainIr, ClassResource, ClusterIr, CrossingIr, DirectIr, EncodedChain,
+    EncodedRoutes, EndpointsIr, HostAt, HostIr, ListenerIr, RouteAt, RouteAtIr, RoutesIr,
+    StaticClusterIr, WaypointResource,
 };
 use envoy::listeners::{self, ListenerView};
 use envoy::local_endpoints::{self, LocalEndpointView};
@@ -60,8 +60,8 @@ use model::ownership::Revisions;
 use model::secret::{CredentialGrants, Material, MaterialKey};
 use model::status::{StatusKey, StatusRow};
 use model::{
-    AuthorizationRow, DeploymentRow, Finding, GatewayRow, Kind, MeshRow, NamespacedHostname, ObjectKey, PodFact,
-    ProxyClass, ServiceRow, Str, WaypointRow, WorkloadRow, WorkloadUid,
+    AuthorizationRow, DeploymentRow, Finding, GatewayRow, Kind, MeshRow, NamespacedHostname,
+    ObjectKey, PodFact, ProxyClass, ServiceRow, Str, WaypointRow, WorkloadRow, WorkloadUid,
 };
 
 use crate::inputs::{InputChanges, Inputs};

@@ -57,10 +57,7 @@ pub(crate) fn derive(
         let main = main_internal(class, network, view, reads);
         rows.push((key(CONNECT_TERMINATE), terminate));
         rows.push((key(MAIN_INTERNAL), ListenerIr::Main(Box::new(main))));
-        rows.push((
-            key(FORWARD_INNER_CONNECT),
-            ListenerIr::ForwardInnerConnect,
-        ));
+        rows.push((key(FORWARD_INNER_CONNECT), ListenerIr::ForwardInnerConnect));
     }
     // Routes of connections, and who is asked about them, may lead to captured pods.
     rows.push((key(CONNECT_ORIGINATE), ListenerIr::ConnectOriginate));

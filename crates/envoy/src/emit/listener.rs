@@ -255,7 +255,10 @@ fn main_internal(ir: &MainIr) -> Vec<u8> {
     } else {
         super::chain
     };
-    let direct = ir.direct.iter().flat_map(|direct| [&direct.tcp, &direct.http]);
+    let direct = ir
+        .direct
+        .iter()
+        .flat_map(|direct| [&direct.tcp, &direct.http]);
     let mut direct: Vec<Vec<u8>> = direct.map(form).collect();
     if ir.direct.is_none() && ir.chains.is_empty() {
         direct.push(form(&blackhole()));

@@ -9,8 +9,8 @@ use model::derived::Distribution;
 use model::input::{AuthorizationPolicy, Resolution};
 use model::labels::LABEL_GATEWAY_NAME;
 use model::{
-    Finding, Kind, MeshRow, NamespacedHostname, ObjectKey, Parsed, ServiceRow, Severity, WorkloadRow,
-    WorkloadUid,
+    Finding, Kind, MeshRow, NamespacedHostname, ObjectKey, Parsed, ServiceRow, Severity,
+    WorkloadRow, WorkloadUid,
 };
 
 use crate::attachment::{chains_of, dynamic_host, is_dynamic, mesh_row};
@@ -104,7 +104,13 @@ fn elsewhere(
     );
     let fix = "Have an endpoint on this network where a waypoint or an ingress gateway leads to the service";
     let object = service.source.clone();
-    Some(Finding::new("net-endpoints-elsewhere", Severity::Warning, object, what, fix))
+    Some(Finding::new(
+        "net-endpoints-elsewhere",
+        Severity::Warning,
+        object,
+        what,
+        fix,
+    ))
 }
 
 /// Endpoints on the node of the caller, which a waypoint does not know.

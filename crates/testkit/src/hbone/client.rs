@@ -191,14 +191,12 @@ impl HboneClient {
         source: Option<&str>,
         request: Request<Full<Bytes>>,
     ) -> Result<(HttpResponse, SpiffeId), HboneError> {
-        let (outer, _) = self
-            .connect_saying(gateway, service, source, None)
-            .await?;
+        let (outer, _) = self.connect_saying(gateway, service, source, None).await?;
         let inner = self.open(outer, gateway).await;
         let mut inner = inner.map_err(HboneError::Transport)?;
         let exchange = async {
             let connect = connect_request(service, None)?;
-            Ok(inner.requests.send_request(connect).await?)
+            anyhow::Ok(inner.requests.send_request(connect).await?)
         };
         let response = timed("the answer to the inner CONNECT", exchange)
             .await
