@@ -715,12 +715,12 @@ fn stock_pods_of_one_image_install_nothing() {
 
 #[test]
 fn stock_pods_do_of_the_proxy_configuration_what_they_can_and_say_the_rest() {
-    let text = "
+    let gateway = "
 metadata:
   annotations: {sidecar.istio.io/proxyImage: x/y:1, sidecar.istio.io/logLevel: debug}
 spec: {infrastructure: {annotations: {}}}
 ";
-    let mut world = stock(World::ingress(text));
+    let mut world = stock(World::ingress(gateway));
     let config = &mut world.settings.proxy_config;
     config.insert("terminationDrainDuration".into(), json!("20s"));
     config.insert("drainDuration".into(), json!("30s"));
