@@ -220,7 +220,8 @@ fn shapes(cluster: &Cluster) -> anyhow::Result<()> {
     };
     let gw = uid("gateway.gateway.networking.k8s.io/gw")?;
     for kind in ["serviceaccount", "deployment", "service"] {
-        let object = get(cluster, &format!("{kind}/gw-istio"))?;
+        let what = format!("{kind}/gw-istio");
+        let object = common::get(cluster, "shop", &[&what, "--show-managed-fields"])?;
         let owners = &object["metadata"]["ownerReferences"];
         let owner = json!([{
             "apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",

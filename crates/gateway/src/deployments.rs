@@ -99,7 +99,10 @@ pub fn derive(key: &ObjectKey, view: &DeploymentView<'_>, reads: &mut Reads) -> 
             let notes: Vec<Finding> = notes.map(|(field, why)| ignored(key, field, why)).collect();
             (rendered.objects, notes)
         }
-        Err(error) => (Vec::new(), Vec::from_iter(refused(row, &error))),
+        Err(error) => {
+            let notes: Vec<Finding> = refused(row, &error).into_iter().collect();
+            (Vec::new(), notes)
+        }
     };
     let deployment = DeploymentRow {
         gateway: key.clone(),

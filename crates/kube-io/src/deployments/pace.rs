@@ -8,12 +8,13 @@ use tokio::time::Instant;
 
 use super::children::ChildKey;
 use crate::jitter::backoff;
-use crate::write::PAUSE;
 
 /// Writes within [`WINDOW`] that need no wait.
 const WRITES_MAX: u32 = 3;
 /// Time in which writes are counted.
 const WINDOW: Duration = Duration::from_secs(60);
+/// Wait before one more; doubles.
+const WAIT: Duration = Duration::from_secs(5);
 /// Longest wait before one more.
 const WAIT_MAX: Duration = Duration::from_secs(600);
 
@@ -33,7 +34,7 @@ struct Written {
     window: Instant,
     /// Waits that it had in a row.
     waits: u32,
-    /// Before then it is not written again.
+    /// Before then it is not written again; else when it was written.
     until: Instant,
 }
 
@@ -84,18 +85,19 @@ impl Pace {
             *written = fresh();
         }
         written.became = became;
+        if written.until + WINDOW <= now {
+            // Nobody undid it for as long.
+            written.waits = 0;
+        }
         if written.window <= now {
-            // Quiet for as long as a window ends the waits.
-            if written.count < WRITES_MAX {
-                written.waits = 0;
-            }
             written.count = 0;
             written.window = now + WINDOW;
         }
         written.count += 1;
+        written.until = now;
         if written.count > WRITES_MAX || written.waits > 0 {
             written.waits += 1;
-            written.until = now + backoff(PAUSE / 12, WAIT_MAX, written.waits);
+            written.until = now + backoff(WAIT, WAIT_MAX, written.waits);
         }
     }
 }

@@ -126,10 +126,7 @@ async fn apply(shared: &Shared, wanted: &ManagedObject) -> Result<Outcome, Probl
     let found = shared
         .ask(&object, &what, api.get_opt(&object.key.name))
         .await?;
-    let live = match found {
-        Some(found) => Some(serde_json::to_value(&found).unwrap_or_default()),
-        None => None,
-    };
+    let live = found.map(|found| serde_json::to_value(&found).unwrap_or_default());
     if !live::may_apply(live.as_ref()) {
         return Ok(Outcome::Foreign);
     }
