@@ -22,7 +22,7 @@ use common::{SOON, conditions, nothing_was_refused, prepared, until};
 const NS: &str = "shop";
 const GATEWAY: &str = "gateway.gateway.networking.k8s.io/waypoint";
 
-const OBJECTS: &str = r#"
+const OBJECTS: &str = "
 apiVersion: v1
 kind: Namespace
 metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}
@@ -31,10 +31,10 @@ apiVersion: v1
 kind: Service
 metadata: {name: web, namespace: shop}
 spec: {selector: {app: web}, ports: [{port: 80, name: http}]}
-"#;
+";
 
 /// An instance, as it would be on a node.
-const POD: &str = r#"
+const POD: &str = "
 apiVersion: v1
 kind: Pod
 metadata:
@@ -45,7 +45,7 @@ spec:
   serviceAccountName: waypoint
   automountServiceAccountToken: false
   containers: [{name: istio-proxy, image: proxy}]
-"#;
+";
 
 /// What `istioctl waypoint generate` prints; `labels` are those of `--for` and `--revision`.
 fn waypoint(labels: &Value, from: &str) -> String {
