@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use model::Kind;
 use model::gateway::TlsMode;
 
-use crate::testworld::World;
+use crate::testworld::{Running, World};
 
 mod edge_cases;
 
@@ -604,6 +604,18 @@ fn protocols_and_shapes_are_those_of_the_class() {
             "{class} {listener}"
         );
     }
+}
+
+#[test]
+fn gateways_between_networks_have_no_listener_while_there_is_one_network() {
+    let listener = "name: l, port: 15008, protocol: HBONE, tls: {mode: Terminate}";
+    let running = Running {
+        one_network: true,
+        ..Running::default()
+    };
+    let world = World::with(&gateway("istio-eastwest", listener, ""), running);
+    assert!(world.row().listeners.is_empty());
+    assert_eq!(accepted(&world), "Accepted=False/Invalid");
 }
 
 #[test]
