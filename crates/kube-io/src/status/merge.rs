@@ -72,7 +72,6 @@ pub(super) fn changes(
         }
     };
     let list = |field: &str| list(&seen.status, field);
-    let ns = object.key.ns.as_str();
     if row.parents.is_none() && row.ancestors.is_none() {
         let owned = &GATEWAY_API_CONDITIONS;
         let old = list("conditions");
@@ -83,6 +82,27 @@ pub(super) fn changes(
             );
         }
     }
+    for (field, shared) in shared(row, object.key.ns.as_str(), now) {
+        put(field, shared.merged(list(field)).into());
+    }
+    if let Some(wanted) = &row.listeners {
+        put("listeners", listeners(list("listeners"), wanted, now));
+    }
+    if let Some(count) = row.attached_listener_sets {
+        put("attachedListenerSets", json!(count));
+    }
+    let addresses = row.gateway_addresses.iter().flatten();
+    let addresses: Vec<Value> = addresses.filter_map(address).take(ADDRESSES_MAX).collect();
+    // Nothing to say is no withdrawal: who is bound to a Gateway stays bound.
+    if !addresses.is_empty() {
+        put("addresses", addresses.into());
+    }
+    out
+}
+
+/// The lists of a row that controllers share, by their fields.
+fn shared<'a>(row: &'a StatusRow, ns: &'a str, now: &'a str) -> Vec<(&'static str, Shared<'a>)> {
+    let mut out = Vec::new();
     if let Some(parents) = &row.parents {
         let entries = parents.iter().map(|one| Entry {
             reference: &one.parent_ref,
@@ -98,7 +118,7 @@ pub(super) fn changes(
             ns,
             now,
         };
-        put("parents", shared.merged(list("parents")).into());
+        out.push(("parents", shared));
     }
     if let Some(ancestors) = &row.ancestors {
         let entries = ancestors.iter().map(|one| Entry {
@@ -115,19 +135,7 @@ pub(super) fn changes(
             ns,
             now,
         };
-        put("ancestors", shared.merged(list("ancestors")).into());
-    }
-    if let Some(wanted) = &row.listeners {
-        put("listeners", listeners(list("listeners"), wanted, now));
-    }
-    if let Some(count) = row.attached_listener_sets {
-        put("attachedListenerSets", json!(count));
-    }
-    let addresses = row.gateway_addresses.iter().flatten();
-    let addresses: Vec<Value> = addresses.filter_map(address).take(ADDRESSES_MAX).collect();
-    // Nothing to say is no withdrawal: who is bound to a Gateway stays bound.
-    if !addresses.is_empty() {
-        put("addresses", addresses.into());
+        out.push(("ancestors", shared));
     }
     out
 }

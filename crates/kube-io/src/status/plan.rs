@@ -1,5 +1,7 @@
 //! What to write: a row of a manager against the status as it was seen. Pure.
 
+use std::borrow::Cow;
+
 use model::status::{
     Condition, GATEWAY_API_CONDITIONS, MANAGER_ALLOCATION, MANAGER_FINDINGS, MANAGER_GATEWAY_API,
     MANAGER_SERVICE, MANAGER_WAYPOINT_POLICY, MANAGER_WORKLOAD_ENTRY, MANAGER_ZTUNNEL_POLICY,
@@ -93,11 +95,27 @@ pub(crate) fn differs(
 }
 
 fn conditions_differ(manager: &str, row: &StatusRow, seen: &ObservedStatus) -> bool {
+    let row = &told(row, seen);
     let own = owned(manager).unwrap_or_default();
     let listed = conditions(seen);
     let present = listed.iter().filter(|seen| own.contains(&ty(seen))).count();
     let same = |wanted: &Condition| listed.iter().any(|seen| says(seen, wanted));
     present != row.conditions.len() || !row.conditions.iter().all(same)
+}
+
+/// A row whose findings say of which generation of their object they are: that which is seen, for
+/// they are of no one object alone. Clients that wait for an object to be observed ask it of every
+/// condition.
+fn told<'r>(row: &'r StatusRow, seen: &ObservedStatus) -> Cow<'r, StatusRow> {
+    let is_finding = |condition: &Condition| *condition.ty == *TYPE_FINDINGS;
+    if seen.generation == 0 || !row.conditions.iter().any(is_finding) {
+        return Cow::Borrowed(row);
+    }
+    let mut row = row.clone();
+    for condition in row.conditions.iter_mut().filter(|one| is_finding(one)) {
+        condition.observed_generation = Some(seen.generation);
+    }
+    Cow::Owned(row)
 }
 
 fn addresses_differ(row: &StatusRow, seen: &ObservedStatus) -> bool {
@@ -192,6 +210,7 @@ pub(crate) fn body(
     form: Form,
     now: &str,
 ) -> Value {
+    let row = &*told(row, seen);
     if is_merged(manager) {
         return request(object, seen, merge::changes(object, row, seen, now));
     }
