@@ -504,7 +504,7 @@ async fn definitions_of_early_releases_count_for_nothing_and_say_so() {
                 Reply::Json(200, served)
             }
             path if path.contains("customresourcedefinitions") && !is_watch(path) => {
-                list("1", None, &[definition.clone()])
+                list("1", None, std::slice::from_ref(&definition))
             }
             path => usual(path),
         });

@@ -85,16 +85,12 @@ fn world(script: Script) -> World {
         let uri = uri.to_string();
         log.lock().push((uri.clone(), body.clone()));
         let count = u64::try_from(log.lock().len()).unwrap();
-        let (code, answer) = match script(&uri, count) {
-            Some(status) => (
-                u16::try_from(status["code"].as_u64().unwrap()).unwrap(),
-                status,
-            ),
-            None => {
-                let drops = is_dropping.load(Ordering::Relaxed);
-                let body = apply_to(&seen_by_watch, body, &uri, drops);
-                (200, body)
-            }
+        let (code, answer) = if let Some(status) = script(&uri, count) {
+            let code = u16::try_from(status["code"].as_u64().unwrap()).unwrap();
+            (code, status)
+        } else {
+            let drops = is_dropping.load(Ordering::Relaxed);
+            (200, apply_to(&seen_by_watch, body, &uri, drops))
         };
         std::future::ready(Ok((code, answer)))
     });
