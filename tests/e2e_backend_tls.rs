@@ -30,6 +30,7 @@ use testkit::envoy::{AgentRequest, Envoy};
 use testkit::http_client::{self, HttpResponse, send_http1};
 use testkit::wait;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 
 const WORLD: &str = include_str!("e2e_backend_tls/world.yaml");
@@ -59,12 +60,21 @@ impl Certificate {
     }
 }
 
-/// A server that wants one client alone. Counts connections that begin with anything but TLS.
+/// What a server saw, and a word to it.
+#[derive(Default)]
+struct Backend {
+    /// Connections that begin with anything but TLS.
+    plain: AtomicUsize,
+    /// Ends every connection: those that are open are not verified again.
+    hang_up: Notify,
+}
+
+/// A server that wants one client alone.
 async fn backend(
     own: &Certificate,
     client: &Certificate,
     to: SocketAddr,
-) -> anyhow::Result<Arc<AtomicUsize>> {
+) -> anyhow::Result<Arc<Backend>> {
     let mut roots = RootCertStore::empty();
     roots.add(client.der.clone())?;
     let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build()?;
@@ -73,23 +83,27 @@ async fn backend(
         .with_single_cert(vec![own.der.clone()], own.key_der.clone_key())?;
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind((BACKEND, 8443)).await?;
-    let plain = Arc::new(AtomicUsize::new(0));
-    let seen = Arc::clone(&plain);
+    let backend = Arc::new(Backend::default());
+    let seen = Arc::clone(&backend);
     tokio::spawn(async move {
         while let Ok((tcp, _)) = listener.accept().await {
             let (acceptor, seen) = (acceptor.clone(), Arc::clone(&seen));
             tokio::spawn(async move {
                 let mut first = [0];
                 if tcp.peek(&mut first).await? == 1 && first[0] != HANDSHAKE {
-                    seen.fetch_add(1, Ordering::Relaxed);
+                    seen.plain.fetch_add(1, Ordering::Relaxed);
                 }
                 let mut outer = acceptor.accept(tcp).await?;
                 let mut inner = TcpStream::connect(to).await?;
-                tokio::io::copy_bidirectional(&mut outer, &mut inner).await
+                tokio::select! {
+                    _ = tokio::io::copy_bidirectional(&mut outer, &mut inner) => {}
+                    () = seen.hang_up.notified() => {}
+                }
+                std::io::Result::Ok(())
             });
         }
     });
-    Ok(plain)
+    Ok(backend)
 }
 
 async fn get(path: &str) -> anyhow::Result<HttpResponse> {
@@ -151,7 +165,7 @@ struct World {
     envoy: Envoy,
     _app: App,
     server: Certificate,
-    plain: Arc<AtomicUsize>,
+    backend: Arc<Backend>,
 }
 
 impl World {
@@ -167,7 +181,7 @@ impl World {
         write(&config, "policy.yaml", &policy("ConfigMap"))?;
         let daemon = Daemon::start(&config, &dir.path().join("state")).await?;
         let app = App::start("127.0.0.1:0".parse()?, "safe-0", "v1").await?;
-        let plain = backend(&server, &client, app.addr()).await?;
+        let backend = backend(&server, &client, app.addr()).await?;
         let request = AgentRequest {
             ns: "shop".into(),
             name: "door".into(),
@@ -185,8 +199,20 @@ impl World {
             envoy,
             _app: app,
             server,
-            plain,
+            backend,
         })
+    }
+
+    /// New connections for requests that follow, until one has this status.
+    async fn anew(&self, path: &str, status: u16) -> anyhow::Result<()> {
+        let what = format!("{path} answers {status} on a new connection");
+        wait::until(&what, SOON, || async {
+            self.backend.hang_up.notify_waiters();
+            let answer = get(path).await?;
+            ensure!(answer.status == status, "{}: {answer:?}", answer.status);
+            Ok(())
+        })
+        .await
     }
 
     async fn verifies_backends(&self) -> anyhow::Result<()> {
@@ -200,7 +226,7 @@ impl World {
             "ca.yaml",
             &authority(&Certificate::of("safe.example.com")),
         )?;
-        answers("/cart", 503).await?;
+        self.anew("/cart", 503).await?;
         write(&self.config, "ca.yaml", &authority(&self.server))?;
         answers("/cart", 200).await?;
         // What cannot be applied is refused.
@@ -212,7 +238,7 @@ impl World {
         std::fs::remove_file(self.config.join("own.yaml"))?;
         answers("/cart", 503).await?;
         ensure!(
-            self.plain.load(Ordering::Relaxed) == 0,
+            self.backend.plain.load(Ordering::Relaxed) == 0,
             "plain text was sent"
         );
         Ok(())
