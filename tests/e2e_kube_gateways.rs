@@ -36,7 +36,7 @@ use outside::Outside;
 /// What pods of gateways have besides ambientd, by the name of Envoy's own image.
 const ENVOY: &str = "envoy";
 /// A gRPC server and the way to it, which no guide has at an ingress Gateway.
-const CALLS: &str = r#"
+const CALLS: &str = "
 - {apiVersion: v1, kind: Service, metadata: {name: calls, namespace: bookinfo-18}, spec: {selector: {app: ratings}, ports: [{name: grpc, port: 9080}]}}
 - apiVersion: gateway.networking.k8s.io/v1
   kind: GRPCRoute
@@ -45,7 +45,7 @@ const CALLS: &str = r#"
     parentRefs: [{name: bookinfo-gateway, sectionName: http}]
     hostnames: [calls.example.com]
     rules: [{matches: [{method: {service: shop.Till, method: Ring}}], backendRefs: [{name: calls, port: 9080}]}]
-"#;
+";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn gateways_of_the_guides_run_and_answer_who_is_outside() -> anyhow::Result<()> {
@@ -127,7 +127,7 @@ fn state(cluster: &Cluster) -> String {
         }
         let text_of = |field: &str| pod["metadata"][field].as_str().unwrap_or_default();
         let (ns, name) = (text_of("namespace"), text_of("name"));
-        text += &format!("\n{ns}/{name}\n");
+        text.extend(["\n", ns, "/", name, "\n"]);
         text += &ask(&["-n", ns, "logs", name, "--all-containers", "--tail=20"]);
     }
     text
@@ -142,9 +142,8 @@ async fn answered<F>(what: &str, look: impl FnMut() -> F) -> anyhow::Result<()>
 where
     F: Future<Output = anyhow::Result<()>>,
 {
-    let mut look = look;
     let began = std::time::Instant::now();
-    wait::until(what, SOON, || look()).await?;
+    wait::until(what, SOON, look).await?;
     println!("{what}: after {:?}", began.elapsed());
     Ok(())
 }

@@ -83,12 +83,11 @@ fn is_ours(object: &Value, accounts: &[String]) -> bool {
     );
     let name = meta["name"].as_str().unwrap_or_default();
     match kind {
-        "" | "Node" | "EndpointSlice" => false,
+        // A ConfigMap speaks of providers that are not here.
+        "" | "Node" | "EndpointSlice" | "ConfigMap" => false,
         "Namespace" => name != crate::SYSTEM,
         "Service" | "Pod" => meta["labels"][GATEWAY_NAME].is_null(),
         "ServiceAccount" => !accounts.iter().any(|account| account == name) && name != "default",
-        // What it says of providers nobody could keep here.
-        "ConfigMap" => false,
         _ => true,
     }
 }
