@@ -83,7 +83,7 @@ pub struct DeploymentWriter {
 }
 
 enum Change {
-    Child(&'static str, watcher::Event<DynamicObject>),
+    Child(&'static str, Box<watcher::Event<DynamicObject>>),
     Failed(&'static str, watcher::Error),
 }
 
@@ -222,7 +222,7 @@ fn watch_all(client: &Client) -> SelectAll<BoxStream<'static, Change>> {
         let events = watcher(api, only).default_backoff();
         events
             .map(move |event| match event {
-                Ok(event) => Change::Child(kind, event),
+                Ok(event) => Change::Child(kind, Box::new(event)),
                 Err(error) => Change::Failed(kind, error),
             })
             .boxed()
@@ -365,7 +365,7 @@ impl<'a> Term<'a> {
         match change {
             Change::Child(kind, event) => {
                 self.config.reports.allowed(&watched(kind), "");
-                match self.children.follow(kind, event) {
+                match self.children.follow(kind, *event) {
                     Changed::Nothing => {}
                     Changed::One(key) if self.children.get(&key).is_some() => {
                         self.mark_wanting(&key);

@@ -41,6 +41,13 @@ fn child_ref((kind, key): &ChildKey) -> ObjectRef {
     }
 }
 
+/// What the API server made of an object that it did not take as it was sent.
+fn became(wanted: &ManagedObject, object: &Value) -> Option<u64> {
+    let mut wanted = wanted.clone();
+    live::adapt(&mut wanted, Some(object));
+    (!held::holds(&wanted.body, object)).then(|| fingerprint(object))
+}
+
 fn hash(body: &Value) -> u64 {
     xxhash_rust::xxh64::xxh64(body.to_string().as_bytes(), 0)
 }
@@ -244,7 +251,7 @@ impl Term<'_> {
                 self.is_well(gateway, &key);
                 if let Some(wanted) = wanted {
                     if is_written {
-                        let became = self.became(wanted, &object);
+                        let became = became(wanted, &object);
                         self.pace.note(key.clone(), hash(&wanted.body), became);
                     }
                     self.children.put(&key, *object);
@@ -274,13 +281,6 @@ impl Term<'_> {
             Outcome::Failed(_, Failure::Other(message)) => Some((key, message)),
             Outcome::Over => Some((key, "no longer leading".to_owned())),
         }
-    }
-
-    /// What the API server made of an object that it did not take as it was sent.
-    fn became(&self, wanted: &ManagedObject, object: &Value) -> Option<u64> {
-        let mut wanted = wanted.clone();
-        live::adapt(&mut wanted, Some(object));
-        (!held::holds(&wanted.body, object)).then(|| fingerprint(object))
     }
 
     /// Requests for an object went through: what waited for that is tried.
