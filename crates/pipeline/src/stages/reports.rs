@@ -30,7 +30,10 @@ use gateway::status::gateway::GatewayStatusView;
 use gateway::status::gateway_class::GatewayClassStatusView;
 use gateway::status::listener_set::ListenerSetStatusView;
 use model::status::{StatusKey, StatusRow};
-use model::{DeploymentRow, Finding, Kind, NamespacedHostname, ObjectKey, ServiceRow, WorkloadRow, WorkloadUid};
+use model::{
+    DeploymentRow, Finding, Kind, NamespacedHostname, ObjectKey, ServiceRow, WorkloadRow,
+    WorkloadUid,
+};
 
 use super::Stages;
 use crate::inputs::{InputChanges, Inputs};
