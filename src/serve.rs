@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context as _;
-use authn::{Authenticator, TokenReviewer};
+use authn::{Authenticator, SecretReviewer, TokenReviewer};
 use ca::Authority;
 use model::Severity;
 use model::object::Input;
@@ -65,11 +65,13 @@ struct Wires {
     readiness: Readiness,
 }
 
-/// Of those who connect: where they are listed and counted, and who is told of them.
+/// Of those who connect: where they are listed and counted, who is told of them, and who says
+/// which of them may read private keys.
 struct Clients {
     connections: Arc<Connections>,
     metrics: Arc<xds::Metrics>,
     interest: mpsc::Sender<Report>,
+    secrets: Option<Arc<dyn SecretReviewer>>,
 }
 
 /// How the start ended.
@@ -120,7 +122,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
 
 /// Starts everything, in order.
 async fn start(args: &ServeArgs, tasks: &mut Tasks, readiness: &Readiness) -> anyhow::Result<()> {
-    let (wires, clients) = wire(args, tasks, readiness).await?;
+    let (wires, mut clients) = wire(args, tasks, readiness).await?;
     let cluster = match &args.config_dir {
         Some(dir) => {
             tasks.spawn(watch_directory(dir.clone(), wires.inputs.clone()));
@@ -128,6 +130,7 @@ async fn start(args: &ServeArgs, tasks: &mut Tasks, readiness: &Readiness) -> an
         }
         None => Some(Cluster::start(args, tasks, &wires).await?),
     };
+    clients.secrets = cluster.as_ref().map(Cluster::secret_reviewer);
     let trust_domain = first_trust_domain(wires.snapshots.clone()).await?;
     readiness.done(Part::Snapshot);
 
@@ -218,6 +221,7 @@ async fn wire(
         connections,
         metrics,
         interest,
+        secrets: None,
     };
     Ok((wires, clients))
 }
@@ -258,6 +262,7 @@ async fn serve_xds(
         metrics: Arc::clone(&metrics),
         authenticator: Arc::clone(&authenticator),
         identity: listen::identity_policy(args)?,
+        secrets: clients.secrets,
         cache: Arc::new(DeltaCache::default()),
         streams_max: xds::service::STREAMS_MAX,
         streams_per_second: match args.max_requests_per_second {

@@ -170,17 +170,29 @@ async fn the_leader_says_once_what_becomes_of_gateways_and_routes() -> anyhow::R
     let b = start(&cluster, "b").await?;
     let after = statuses(&cluster).await?;
     ensure!(after.len() == before.len(), "{:#?}", &after[before.len()..]);
-    ensure!(self::versions(&cluster)? == versions, "something was written");
+    ensure!(
+        self::versions(&cluster)? == versions,
+        "something was written"
+    );
     let strange = after.iter().find(|it| it.credential != a.credential);
     ensure!(strange.is_none(), "{strange:?}");
     drop(a);
-    patch(&cluster, "tcproute/bytes", &json!({"spec": {"parentRefs": []}}))?;
+    patch(
+        &cluster,
+        "tcproute/bytes",
+        &json!({"spec": {"parentRefs": []}}),
+    )?;
     parents_are(&cluster, "tcproute/bytes", &[]).await?;
     let all = statuses(&cluster).await?;
     let new: Vec<_> = all[after.len()..].iter().collect();
     ensure!(!new.is_empty(), "written by nobody");
-    ensure!(new.iter().all(|it| it.credential == b.credential), "{new:?}");
-    let of_routes = new.iter().filter(|it| it.text.ends_with("routes/status shop/bytes 200"));
+    ensure!(
+        new.iter().all(|it| it.credential == b.credential),
+        "{new:?}"
+    );
+    let of_routes = new
+        .iter()
+        .filter(|it| it.text.ends_with("routes/status shop/bytes 200"));
     ensure!(of_routes.count() == 1, "{new:?}");
     nothing_was_refused(&cluster)
 }
@@ -192,11 +204,21 @@ async fn everything_is_said(cluster: &Cluster) -> anyhow::Result<()> {
         for wanted in ["Accepted=True/Accepted", "ResolvedRefs=True/ResolvedRefs"] {
             ensure!(all.iter().any(|it| it == wanted), "{all:?}");
         }
-        ensure!(all.iter().any(|it| it.starts_with("Programmed=False/Address")), "{all:?}");
+        ensure!(
+            all.iter()
+                .any(|it| it.starts_with("Programmed=False/Address")),
+            "{all:?}"
+        );
         let listener = &gateway["status"]["listeners"][0];
-        ensure!(listener["name"] == "http" && listener["attachedRoutes"] == 1, "{listener}");
+        ensure!(
+            listener["name"] == "http" && listener["attachedRoutes"] == 1,
+            "{listener}"
+        );
         let kinds = listener["supportedKinds"].to_string();
-        ensure!(kinds.contains("HTTPRoute") && kinds.contains("GRPCRoute"), "{kinds}");
+        ensure!(
+            kinds.contains("HTTPRoute") && kinds.contains("GRPCRoute"),
+            "{kinds}"
+        );
         let said = conditions(&json!({"status": listener}));
         let wanted = [
             "Accepted=True/Accepted",
@@ -205,18 +227,29 @@ async fn everything_is_said(cluster: &Cluster) -> anyhow::Result<()> {
             "ResolvedRefs=True/ResolvedRefs",
         ];
         ensure!(said == wanted, "{said:?}");
-        ensure!(gateway["status"]["attachedListenerSets"] == 0, "{}", gateway["status"]);
+        ensure!(
+            gateway["status"]["attachedListenerSets"] == 0,
+            "{}",
+            gateway["status"]
+        );
         Ok(())
     })
     .await?;
     until("the ListenerSet is not allowed", || {
         let all = conditions(&get(cluster, "listenerset/more")?);
-        ensure!(all == ["Accepted=False/NotAllowed", "Programmed=False/NotAllowed"], "{all:?}");
+        ensure!(
+            all == ["Accepted=False/NotAllowed", "Programmed=False/NotAllowed"],
+            "{all:?}"
+        );
         Ok(())
     })
     .await?;
     let accepted = |name: &str| format!("{name} {OURS} Accepted=True/Accepted");
-    for (route, parent) in [("httproute/web", "door"), ("grpcroute/calls", "web"), ("tlsroute/sealed", "web")] {
+    for (route, parent) in [
+        ("httproute/web", "door"),
+        ("grpcroute/calls", "web"),
+        ("tlsroute/sealed", "web"),
+    ] {
         parents_are(cluster, route, &[&accepted(parent)]).await?;
     }
     // TCP does not go where HTTP is spoken.
@@ -224,7 +257,10 @@ async fn everything_is_said(cluster: &Cluster) -> anyhow::Result<()> {
     parents_are(cluster, "tcproute/bytes", &[&refused]).await?;
     // Of a class of somebody else nothing is said.
     let other = conditions(&get(cluster, "gateway.gateway.networking.k8s.io/theirs")?);
-    ensure!(other.iter().all(|it| it.ends_with("=Unknown/Pending")), "{other:?}");
+    ensure!(
+        other.iter().all(|it| it.ends_with("=Unknown/Pending")),
+        "{other:?}"
+    );
     Ok(())
 }
 
@@ -232,8 +268,16 @@ async fn everything_is_said(cluster: &Cluster) -> anyhow::Result<()> {
 async fn foreign_entries_stay(cluster: &Cluster) -> anyhow::Result<()> {
     let route = get(cluster, "httproute/web")?;
     let ours = route["status"]["parents"][0].clone();
-    patch_status(cluster, "httproute/web", &json!({"parents": [theirs(), ours]}))?;
-    patch(cluster, "httproute/web", &json!({"spec": {"hostnames": ["web.example.com"]}}))?;
+    patch_status(
+        cluster,
+        "httproute/web",
+        &json!({"parents": [theirs(), ours]}),
+    )?;
+    patch(
+        cluster,
+        "httproute/web",
+        &json!({"spec": {"hostnames": ["web.example.com"]}}),
+    )?;
     until("the entry follows the generation", || {
         let route = get(cluster, "httproute/web")?;
         let all = route["status"]["parents"].as_array().context("none")?;
@@ -242,7 +286,10 @@ async fn foreign_entries_stay(cluster: &Cluster) -> anyhow::Result<()> {
         let is = &all[1]["conditions"][0];
         ensure!(is["observedGeneration"] == 2, "{is}");
         // It holds since the first time.
-        ensure!(is["lastTransitionTime"] == was["lastTransitionTime"], "{is} {was}");
+        ensure!(
+            is["lastTransitionTime"] == was["lastTransitionTime"],
+            "{is} {was}"
+        );
         Ok(())
     })
     .await
@@ -269,8 +316,15 @@ async fn what_is_overwritten_is_mended(cluster: &Cluster) -> anyhow::Result<()> 
         let gateway = get(cluster, gateway)?;
         let all = conditions(&gateway);
         let has = |what: &str| all.iter().any(|it| it.starts_with(what));
-        ensure!(has("Accepted=True/Accepted") && has("Programmed=False"), "{all:?}");
-        ensure!(gateway["status"]["conditions"][0] == cost, "{}", gateway["status"]);
+        ensure!(
+            has("Accepted=True/Accepted") && has("Programmed=False"),
+            "{all:?}"
+        );
+        ensure!(
+            gateway["status"]["conditions"][0] == cost,
+            "{}",
+            gateway["status"]
+        );
         let listeners = gateway["status"]["listeners"].as_array().context("none")?;
         let names: Vec<_> = listeners.iter().map(|it| &it["name"]).collect();
         ensure!(names == ["http"], "{names:?}");
@@ -283,14 +337,24 @@ async fn parents_come_and_go(cluster: &Cluster) -> anyhow::Result<()> {
     let others = format!("theirs {THEIRS} Accepted=False/Pending");
     let door = format!("door {OURS} Accepted=True/Accepted");
     let missing = format!("door/none {OURS} Accepted=False/NoMatchingParent");
-    let set = |parents: Value| patch(cluster, "httproute/web", &json!({"spec": {"parentRefs": parents}}));
+    let set = |parents: Value| {
+        patch(
+            cluster,
+            "httproute/web",
+            &json!({"spec": {"parentRefs": parents}}),
+        )
+    };
     set(json!([{"name": "theirs"}, {"name": "door"}, {"name": "door", "sectionName": "none"}]))?;
     parents_are(cluster, "httproute/web", &[&others, &door, &missing]).await?;
     set(json!([{"name": "theirs"}, {"name": "door", "sectionName": "none"}]))?;
     parents_are(cluster, "httproute/web", &[&others, &missing]).await?;
     set(json!([{"name": "theirs"}]))?;
     let route = parents_are(cluster, "httproute/web", &[&others]).await?;
-    ensure!(route["status"]["parents"][0] == theirs(), "{}", route["status"]);
+    ensure!(
+        route["status"]["parents"][0] == theirs(),
+        "{}",
+        route["status"]
+    );
     until("the listener has no route", || {
         let gateway = get(cluster, "gateway.gateway.networking.k8s.io/door")?;
         let listener = &gateway["status"]["listeners"][0];
@@ -308,7 +372,12 @@ async fn long_names_are_written(cluster: &Cluster) -> anyhow::Result<()> {
         it.contains("kind: HTTPRoute") || (it.contains("kind: Gateway\n") && it.contains(&name))
     });
     let objects: Vec<_> = objects
-        .map(|it| it.replace("metadata: {name: web,", &format!("metadata: {{name: {name},")))
+        .map(|it| {
+            it.replace(
+                "metadata: {name: web,",
+                &format!("metadata: {{name: {name},"),
+            )
+        })
         .collect();
     cluster.apply(&objects.join("---"))?;
     let accepted = format!("{name} {OURS} Accepted=True/Accepted");
@@ -316,7 +385,10 @@ async fn long_names_are_written(cluster: &Cluster) -> anyhow::Result<()> {
     until("a Gateway with a long name is accepted", || {
         let gateway = format!("gateway.gateway.networking.k8s.io/{name}");
         let all = conditions(&get(cluster, &gateway)?);
-        ensure!(all.iter().any(|it| it == "Accepted=True/Accepted"), "{all:?}");
+        ensure!(
+            all.iter().any(|it| it == "Accepted=True/Accepted"),
+            "{all:?}"
+        );
         Ok(())
     })
     .await
@@ -331,10 +403,16 @@ async fn statuses(cluster: &Cluster) -> anyhow::Result<Vec<common::Write>> {
 
 /// The versions of all objects of the Gateway API in the namespace.
 fn versions(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
-    let kinds = "gateways.gateway.networking.k8s.io,listenersets,httproutes,grpcroutes,tcproutes,tlsroutes";
+    let kinds =
+        "gateways.gateway.networking.k8s.io,listenersets,httproutes,grpcroutes,tcproutes,tlsroutes";
     let all = common::get(cluster, NS, &[kinds])?;
     let all = all["items"].as_array().context("no list")?;
-    let version = |it: &Value| format!("{} {}", it["metadata"]["uid"], it["metadata"]["resourceVersion"]);
+    let version = |it: &Value| {
+        format!(
+            "{} {}",
+            it["metadata"]["uid"], it["metadata"]["resourceVersion"]
+        )
+    };
     Ok(all.iter().map(version).collect())
 }
 
@@ -363,29 +441,51 @@ async fn classes_are_there_and_those_of_others_are_left_alone() -> anyhow::Resul
             is_accepted(name, 1)?;
         }
         let waypoint = class("istio-waypoint")?;
-        ensure!(waypoint["spec"]["controllerName"] == "istio.io/mesh-controller", "{waypoint}");
+        ensure!(
+            waypoint["spec"]["controllerName"] == "istio.io/mesh-controller",
+            "{waypoint}"
+        );
         Ok(())
     })
     .await?;
     cluster.kubectl(&["delete", "gatewayclass", "istio-waypoint"])?;
-    until("a deleted class comes back", || is_accepted("istio-waypoint", 1)).await?;
-    patch(&cluster, "gatewayclass/istio", &json!({"spec": {"description": "mine"}}))?;
+    until("a deleted class comes back", || {
+        is_accepted("istio-waypoint", 1)
+    })
+    .await?;
+    patch(
+        &cluster,
+        "gatewayclass/istio",
+        &json!({"spec": {"description": "mine"}}),
+    )?;
     until("the generation is followed", || is_accepted("istio", 2)).await?;
     settled(&cluster, QUIET).await?;
-    ensure!(class("istio")?["spec"]["description"] == "mine", "written over");
+    ensure!(
+        class("istio")?["spec"]["description"] == "mine",
+        "written over"
+    );
     let remote = class("istio-remote")?;
     ensure!(remote["spec"]["controllerName"] == THEIRS, "{remote}");
-    ensure!(conditions(&remote) == ["Accepted=Unknown/Pending"], "{remote}");
+    ensure!(
+        conditions(&remote) == ["Accepted=Unknown/Pending"],
+        "{remote}"
+    );
     // Of one network there are no gateways between networks.
     ensure!(class("istio-east-west").is_err(), "there is one");
     drop((a, b));
 
     let more = [&FLAGS[..], &["--multi-network=true"]].concat();
     let c = Replica::start(&cluster, "c", &more)?;
-    until("the class of gateways between networks", || is_accepted("istio-east-west", 1)).await?;
+    until("the class of gateways between networks", || {
+        is_accepted("istio-east-west", 1)
+    })
+    .await?;
     drop(c);
     cluster.kubectl(&["delete", "gatewayclass", "istio"])?;
-    let none = ["--create-gateway-classes=false", "--write-gateway-api-status=false"];
+    let none = [
+        "--create-gateway-classes=false",
+        "--write-gateway-api-status=false",
+    ];
     let d = Replica::start(&cluster, "d", &[&FLAGS[..], &none].concat())?;
     d.wait_well(SOON).await?;
     wait::until("d to lead", SOON, || async {
@@ -394,7 +494,11 @@ async fn classes_are_there_and_those_of_others_are_left_alone() -> anyhow::Resul
     })
     .await?;
     let before = settled(&cluster, QUIET).await?;
-    patch(&cluster, "gatewayclass/edge", &json!({"spec": {"description": "mine"}}))?;
+    patch(
+        &cluster,
+        "gatewayclass/edge",
+        &json!({"spec": {"description": "mine"}}),
+    )?;
     let after = settled(&cluster, QUIET).await?;
     ensure!(after.len() == before.len(), "{:#?}", &after[before.len()..]);
     ensure!(class("istio").is_err(), "created");

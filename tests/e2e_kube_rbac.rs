@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
-use testkit::ads::{DeltaClient, XdsTarget, ztunnel_node};
+use testkit::ads::{DeltaClient, XdsTarget, waypoint_node, ztunnel_node};
 use testkit::cluster::Cluster;
 use testkit::wait;
 use testkit::ztunnel::Ztunnel;
@@ -56,6 +56,7 @@ async fn every_right_of_the_manifest_is_used_and_no_other_asked_for() -> anyhow:
     a_new_root_is_prepared(&cluster).await?;
     bad_objects_are_denied(&cluster).await?;
     tokens_are_reviewed(&cluster).await?;
+    keys_are_for_who_may_list_secrets(&cluster).await?;
     a_namespace_ends(&cluster).await?;
     nothing_was_refused(&cluster)?;
 
@@ -98,7 +99,12 @@ async fn everything_is_written(cluster: &Cluster) -> anyhow::Result<()> {
         })
         .await?;
     }
-    for what in ["httproute/web", "grpcroute/calls", "tcproute/bytes", "tlsroute/sealed"] {
+    for what in [
+        "httproute/web",
+        "grpcroute/calls",
+        "tcproute/bytes",
+        "tlsroute/sealed",
+    ] {
         until(&format!("a parent of {what}"), || {
             let route = get(cluster, "works", &[what])?;
             let parent = &route["status"]["parents"][0];
@@ -305,6 +311,65 @@ async fn first_answer(target: &XdsTarget) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A certificate with its key, and two accounts: one may list Secrets, the other runs a proxy too.
+const KEYS: &str = "
+{apiVersion: v1, kind: ServiceAccount, metadata: {name: lonely, namespace: works}}
+---
+{apiVersion: v1, kind: ServiceAccount, metadata: {name: keeper, namespace: works}}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata: {name: keeper, namespace: works}
+rules: [{apiGroups: [\"\"], resources: [secrets], verbs: [list]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: keeper, namespace: works}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: keeper}
+subjects: [{kind: ServiceAccount, name: keeper, namespace: works}]
+";
+
+async fn keys_are_for_who_may_list_secrets(cluster: &Cluster) -> anyhow::Result<()> {
+    cluster.apply(KEYS)?;
+    let key = rcgen::KeyPair::generate()?;
+    let params = rcgen::CertificateParams::new(vec!["keys.example".to_owned()])?;
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+        "metadata": {"name": "pair", "namespace": "works"},
+        "stringData": {
+            "tls.crt": params.self_signed(&key)?.pem(), "tls.key": key.serialize_pem(),
+        },
+    });
+    cluster.apply(&secret.to_string())?;
+    let addr = service(cluster, SYSTEM, "istiod", 15012)?;
+    let keeper = xds(cluster, addr, token(cluster, "works", "keeper")?)?;
+    wait::until("the key of who may list Secrets", SOON, || async {
+        let given = keys(&keeper, "keeper", "kubernetes://pair").await?;
+        ensure!(given == 1, "{given}");
+        Ok(())
+    })
+    .await?;
+    let elsewhere = keys(
+        &keeper,
+        "keeper",
+        "kubernetes://istio-system/istio-ca-secret",
+    )
+    .await?;
+    let lonely = xds(cluster, addr, token(cluster, "works", "lonely")?)?;
+    let unlisted = keys(&lonely, "lonely", "kubernetes://pair").await?;
+    ensure!((elsewhere, unlisted) == (0, 0), "{elsewhere}, {unlisted}");
+    Ok(())
+}
+
+/// How many secrets of this name the proxy of a Gateway of `works` is given.
+async fn keys(target: &XdsTarget, gateway: &str, name: &str) -> anyhow::Result<usize> {
+    let node = waypoint_node("works", gateway, "10.0.0.9");
+    let mut client = DeltaClient::connect(target, node).await?;
+    client.subscribe(proto::type_url::SECRET, &[name]).await?;
+    let response = client.next_response(Duration::from_secs(10)).await?;
+    Ok(response.resources.len())
+}
+
 async fn a_namespace_ends(cluster: &Cluster) -> anyhow::Result<()> {
     cluster.apply(&everything("ends"))?;
     until("roots in it", || {
@@ -483,6 +548,7 @@ async fn each_is_missed(cluster: &Cluster, rules: &[Rule]) -> anyhow::Result<()>
     ];
     cluster.kubectl(&[&["-n", SYSTEM], &gone[..]].concat())?;
     let shown = token(cluster, SYSTEM, "ztunnel")?;
+    let of_proxy = token(cluster, "works", "lonely")?;
     for (number, rule) in rules.iter().enumerate() {
         let name = format!("lacks-{number}");
         // Nobody answers them now.
@@ -504,6 +570,7 @@ async fn each_is_missed(cluster: &Cluster, rules: &[Rule]) -> anyhow::Result<()>
         let user = format!("system:serviceaccount:{SYSTEM}:{name}");
         let claim = format!("a refusal for lack of {rule:?}");
         let is_review = rule.texts("resources").contains(&"tokenreviews");
+        let is_access = rule.texts("resources").contains(&"subjectaccessreviews");
         // Reading the root is allowed by the rule for Events too.
         let is_root = rule.names().contains(&"istio-ca-secret");
         let config = kubeconfig(cluster, &format!("{name}-by-hand"), Some(own.trim()), None)?;
@@ -514,6 +581,15 @@ async fn each_is_missed(cluster: &Cluster, rules: &[Rule]) -> anyhow::Result<()>
                 let _ = first_answer(&target).await;
                 let said = replica.page("/debug/findings").await?;
                 ensure!(said.contains("kube-review-failed"), "{said}");
+            }
+            if is_access {
+                let target = xds(cluster, addr.parse()?, of_proxy.clone())?;
+                let given = keys(&target, "lonely", "kubernetes://pair").await?;
+                let said = replica.page("/debug/findings").await?;
+                ensure!(
+                    given == 0 && said.contains("subjectaccessreviews"),
+                    "{said}"
+                );
             }
             if is_root {
                 let said = prepare(&config)?;

@@ -105,7 +105,10 @@ const AS_IT_IS: [(&str, &[&str]); 22] = [
     ("PILOT_ENABLE_ANALYSIS", &["false"]),
     ("PILOT_ENABLE_GATEWAY_API", &["true"]),
     ("PILOT_ENABLE_XDS_IDENTITY_CHECK", &["true"]),
-    ("PILOT_GATEWAY_API_CONTROLLER_NAME", &["istio.io/gateway-controller"]),
+    (
+        "PILOT_GATEWAY_API_CONTROLLER_NAME",
+        &["istio.io/gateway-controller"],
+    ),
     ("PILOT_GATEWAY_API_DEFAULT_GATEWAYCLASS_NAME", &["istio"]),
     ("XDS_AUTH", &["true"]),
     ("XDS_AUTH_PLAINTEXT", &["false"]),

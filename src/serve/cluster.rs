@@ -4,14 +4,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use authn::TokenReviewer;
+use authn::{SecretReviewer, TokenReviewer};
 use ca::Authority;
 use kube_io::client::{self, ClientOptions};
 use kube_io::deployments::{self, DeploymentWriter};
 use kube_io::election::{self, ElectionConfig};
 use kube_io::events::{self, EventWriter};
 use kube_io::gateway_classes::{self, ClassCreator};
-use kube_io::review::ApiReviewer;
+use kube_io::review::{ApiReviewer, ApiSecretReviewer};
 use kube_io::root_store::{self, SecretStore};
 use kube_io::roots::{self, RootNames, RootWriter, Roots};
 use kube_io::source::{self, SourceConfig, SourceMetrics};
@@ -126,6 +126,14 @@ impl Cluster {
     /// Who says what tokens are worth.
     pub(super) fn reviewer(&self) -> Arc<dyn TokenReviewer> {
         Arc::new(ApiReviewer::telling(
+            self.client.clone(),
+            self.reports.clone(),
+        ))
+    }
+
+    /// Who says which accounts may read private keys.
+    pub(super) fn secret_reviewer(&self) -> Arc<dyn SecretReviewer> {
+        Arc::new(ApiSecretReviewer::telling(
             self.client.clone(),
             self.reports.clone(),
         ))

@@ -89,7 +89,7 @@ pub(crate) fn writes(cluster: &Cluster) -> anyhow::Result<Vec<Write>> {
         if event["user"]["username"] != ACCOUNT
             || event["stage"] != "ResponseComplete"
             || !["create", "update", "patch", "delete"].contains(&verb.as_str())
-            || ["leases", "tokenreviews"].contains(&resource.as_str())
+            || ["leases", "subjectaccessreviews", "tokenreviews"].contains(&resource.as_str())
         {
             continue;
         }

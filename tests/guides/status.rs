@@ -271,6 +271,19 @@ fn guide_03_status_claim_8_of_the_gateway() {
 }
 
 #[test]
+fn guide_07_status_claim_6_waypoints_that_nobody_uses_stay_programmed() {
+    let Some(world) = World::numbered("07") else {
+        return;
+    };
+    for name in ["reviews", "pods", "idle", "private"] {
+        let name = format!("{name}-waypoint");
+        let gateway = status_of(&world, ("Gateway", "bookinfo", &name));
+        let outcomes = outcomes(&gateway["conditions"]);
+        assert_eq!(outcomes["Programmed"], "True/Programmed", "{name}");
+    }
+}
+
+#[test]
 fn guide_40_status_claim_5_of_the_gateway() {
     let Some(world) = World::numbered("40") else {
         return;

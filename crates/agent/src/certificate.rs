@@ -11,6 +11,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::extensions::GeneralName;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::bundle::{Bundle, BundleError};
 
@@ -22,7 +23,7 @@ const ELEMENTS_MAX: usize = 16;
 pub(crate) struct Credentials {
     /// Leaf, then intermediates.
     pub(crate) chain_pem: String,
-    pub(crate) key_pem: String,
+    pub(crate) key_pem: Zeroizing<String>,
     pub(crate) roots: Bundle,
     pub(crate) not_after: SystemTime,
     chain: Vec<CertificateDer<'static>>,
@@ -63,6 +64,12 @@ pub(crate) struct Pending {
     key: KeyPair,
     /// The request, PEM.
     pub(crate) csr_pem: String,
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
 }
 
 // === impl Pending ===
@@ -109,7 +116,7 @@ impl Pending {
                 .iter()
                 .flat_map(|text| [text.trim_end(), "\n"])
                 .collect(),
-            key_pem: self.key.serialize_pem(),
+            key_pem: Zeroizing::new(self.key.serialize_pem()),
             roots,
             not_after,
             chain,

@@ -8,7 +8,8 @@
 //!
 //! **Invariants**
 //! - The private key is made here, lives in memory, and leaves the process only over the
-//!   socket, in a directory that no other user may enter. It appears in no log.
+//!   socket, in a directory that no other user may enter. It appears in no log, and is wiped
+//!   when it is replaced; the encoded copy on its way to Envoy is not.
 //! - A certificate is used only when it carries exactly the identity asked for, belongs to
 //!   our key and chains to the known roots.
 //! - A certificate that is still valid is never given up because a renewal fails.

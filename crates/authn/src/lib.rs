@@ -24,5 +24,5 @@ pub use authenticator::{Authenticator, AuthenticatorConfig, Clock, DEFAULT_AUDIE
 pub use caller::{Caller, Peer, PodRef, Proof};
 pub use dev_issuer::{DevIssuer, IssuerError, PodCheck, TokenRequest};
 pub use error::AuthnError;
-pub use review::{Review, ReviewError, TokenReviewer};
+pub use review::{Review, ReviewError, SecretReviewer, TokenReviewer};
 pub use token::Token;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use futures::future::BoxFuture;
+use model::SpiffeId;
 
 use crate::Token;
 
@@ -48,4 +49,11 @@ pub trait TokenReviewer: Send + Sync {
         token: &'a Token,
         audiences: &'a [String],
     ) -> BoxFuture<'a, Result<Review, ReviewError>>;
+}
+
+/// Reviews what service accounts may read: the API server of a cluster.
+pub trait SecretReviewer: Send + Sync {
+    /// Whether the account may list the Secrets of its own namespace. What cannot be found out
+    /// is a no; who implements it says why, and bounds the time.
+    fn may_list<'a>(&'a self, account: &'a SpiffeId) -> BoxFuture<'a, bool>;
 }

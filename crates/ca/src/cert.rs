@@ -39,6 +39,10 @@ pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(120);
 pub(crate) struct CaCert {
     pub(crate) der: CertificateDer<'static>,
     pub(crate) subject: Name,
+    /// Its issuer, as it stands there.
+    pub(crate) issuer_raw: Vec<u8>,
+    /// How many CAs may stand between it and a leaf; `None` for any number.
+    pub(crate) path_len: Option<u32>,
     pub(crate) public_raw: Vec<u8>,
     pub(crate) key_id: Option<Vec<u8>>,
     pub(crate) not_before: SystemTime,
@@ -86,14 +90,27 @@ impl CaCert {
                 .map(|secs| UNIX_EPOCH + Duration::from_secs(secs))
                 .map_err(|_| "has no usable validity")
         };
+        let constraints = cert.basic_constraints().ok().flatten();
         Ok(Self {
             subject,
+            issuer_raw: cert.issuer().as_raw().to_vec(),
+            path_len: constraints.and_then(|it| it.value.path_len_constraint),
             public_raw: cert.public_key().subject_public_key.data.to_vec(),
             key_id,
             not_before: at(cert.validity().not_before)?,
             not_after: at(cert.validity().not_after)?,
             der: CertificateDer::from(der.to_vec()),
         })
+    }
+
+    /// Whether its name is that of its issuer: path lengths do not count it.
+    pub(crate) fn is_self_issued(&self) -> bool {
+        self.is_named(&self.issuer_raw)
+    }
+
+    /// Whether this is its name.
+    pub(crate) fn is_named(&self, name_raw: &[u8]) -> bool {
+        self.subject.to_der().is_ok_and(|own| own == name_raw)
     }
 
     /// Whether both are the same authority: one name and one key.

@@ -158,6 +158,7 @@ impl Signer {
         if cert.not_before > now + CLOCK_SKEW {
             return Err(SignerError::unfit(Part::Certificate, "is not valid yet"));
         }
+        check_path_lengths(&chain, &bundle)?;
         // No certificate outlives any of its issuers.
         let not_after = chain
             .iter()
@@ -253,4 +254,34 @@ impl Signer {
         let own = self.chain.is_empty().then_some(&self.cert);
         self.chain.iter().chain(own)
     }
+}
+
+/// Whether every CA of the chain, and a root above it, may stand so far from a leaf. The probe
+/// does not look at this for roots, but Envoy does.
+///
+/// Source: RFC 5280 §4.2.1.9.
+fn check_path_lengths(chain: &[CaCert], bundle: &TrustBundle) -> Result<(), SignerError> {
+    let refuse = |part| {
+        let reason = "its path length allows fewer CAs between it and a workload";
+        Err(SignerError::unfit(part, reason))
+    };
+    let mut below = 0;
+    for cert in chain {
+        if cert.path_len.is_some_and(|max| max < below) {
+            return refuse(Part::Chain);
+        }
+        below += u32::from(!cert.is_self_issued());
+    }
+    let Some(top) = chain.iter().rfind(|cert| !cert.is_self_issued()) else {
+        return Ok(());
+    };
+    let mut above = bundle
+        .certs()
+        .iter()
+        .filter(|root| root.is_named(&top.issuer_raw))
+        .peekable();
+    if above.peek().is_some() && above.all(|root| root.path_len.is_some_and(|max| max < below)) {
+        return refuse(Part::Roots);
+    }
+    Ok(())
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use rayon::prelude::*;
-use smallvec::SmallVec;
 
 use crate::changes::{Changes, Touched};
 use crate::deps::{DepId, Reads};
@@ -14,9 +13,11 @@ use crate::multimap::MultiMap;
 use crate::table::{CHECKED_ROWS_MAX, Table, View};
 use crate::{Key, Row};
 
+mod claims;
 mod dirty;
 mod output;
 
+use claims::Claims;
 pub use dirty::Dirty;
 pub use output::Output;
 
@@ -36,8 +37,8 @@ pub struct Derived<P, K, V, N> {
     free: Vec<u32>,
     /// Who read what: the reverse of `Entry::deps`.
     readers: MultiMap<DepId, u32>,
-    /// Every claim to a key, sorted by primary; the first one is the row of the table.
-    claims: HashMap<K, Claims<P, V>>,
+    /// Every claim to a key; that of the smallest primary is the row of the table.
+    claims: Claims<P, K, V>,
     /// Only primaries that have a note.
     notes: BTreeMap<P, Vec<N>>,
     notes_generation: u64,
@@ -46,8 +47,6 @@ pub struct Derived<P, K, V, N> {
 
 /// A primary, its reads and its output.
 type Run<P, K, V, N> = (P, Box<[DepId]>, Output<K, V, N>);
-
-type Claims<P, V> = SmallVec<[(P, Arc<V>); 1]>;
 
 /// What the last run of one primary left behind.
 struct Entry<P, K, V> {
@@ -67,7 +66,7 @@ impl<P: Key, K: Key, V: Row, N: PartialEq + Send + Sync + 'static> Derived<P, K,
             entries: Vec::new(),
             free: Vec::new(),
             readers: MultiMap::default(),
-            claims: HashMap::new(),
+            claims: Claims::new(),
             notes: BTreeMap::new(),
             notes_generation: 0,
             runs: 0,
@@ -266,7 +265,7 @@ impl<P: Key, K: Key, V: Row, N: PartialEq + Send + Sync + 'static> Derived<P, K,
                 Some(old) if **old == row => next.push((key, Arc::clone(old))),
                 _ => {
                     let row = Arc::new(row);
-                    claim(self.claims.entry(key.clone()).or_default(), &primary, &row);
+                    self.claims.insert(key.clone(), &primary, &row);
                     affected.push(key.clone());
                     next.push((key, row));
                 }
@@ -276,12 +275,7 @@ impl<P: Key, K: Key, V: Row, N: PartialEq + Send + Sync + 'static> Derived<P, K,
             if find(&next, &key).is_some() {
                 continue;
             }
-            if let Some(claims) = self.claims.get_mut(&key) {
-                claims.retain(|(claimant, _)| *claimant != primary);
-                if claims.is_empty() {
-                    self.claims.remove(&key);
-                }
-            }
+            self.claims.remove(&key, &primary);
             affected.push(key);
         }
         if let Some(slot) = self.slots.get(&primary)
@@ -296,8 +290,7 @@ impl<P: Key, K: Key, V: Row, N: PartialEq + Send + Sync + 'static> Derived<P, K,
         affected.dedup();
         let claims = &self.claims;
         let winners = affected.into_iter().map(|key| {
-            let row = claims.get(&key).and_then(|claims| claims.first());
-            let row = row.map(|(_, row)| Arc::clone(row));
+            let row = claims.first(&key).map(Arc::clone);
             (key, row)
         });
         let changes = self.table.commit(winners);
@@ -323,12 +316,7 @@ impl<P: Key, K: Key, V: Row, N: PartialEq + Send + Sync + 'static> Derived<P, K,
         let mut keys = self.table.iter();
         self.table.len() == self.claims.len()
             && self.readers.same_content(&readers)
-            && keys.all(|(key, row)| {
-                self.claims.get(key).is_some_and(|claims| {
-                    claims.is_sorted_by(|a, b| a.0 < b.0)
-                        && claims.first().is_some_and(|(_, first)| first == row)
-                })
-            })
+            && keys.all(|(key, row)| self.claims.first(key).is_some_and(|first| first == row))
     }
 }
 
@@ -348,16 +336,4 @@ fn first_rows<K: Ord, V>(mut rows: Vec<(K, V)>) -> Vec<(K, V)> {
 fn find<'r, K: Ord, V>(rows: &'r [(K, Arc<V>)], key: &K) -> Option<&'r Arc<V>> {
     let found = rows.binary_search_by(|(other, _)| other.cmp(key)).ok()?;
     rows.get(found).map(|(_, row)| row)
-}
-
-/// Adds or replaces the claim of a primary, keeping the order by primary.
-fn claim<P: Key, V>(claims: &mut Claims<P, V>, primary: &P, row: &Arc<V>) {
-    match claims.binary_search_by(|(claimant, _)| claimant.cmp(primary)) {
-        Ok(found) => {
-            if let Some((_, old)) = claims.get_mut(found) {
-                *old = Arc::clone(row);
-            }
-        }
-        Err(place) => claims.insert(place, (primary.clone(), Arc::clone(row))),
-    }
 }

@@ -364,6 +364,19 @@ fn the_smallest_primary_shows_and_the_next_one_follows_in_any_order() {
     }
 }
 
+/// Were every one that leaves looked for among the others, this would take minutes.
+#[test]
+fn a_key_that_everybody_claims_is_left_by_nearly_all_at_once() {
+    const PRIMARIES: u32 = 300_000;
+    let mut crowd: Derived<u32, u8, u32, ()> = Derived::new("crowd");
+    crowd.update((0..PRIMARIES).collect(), |p, _| Output::one(0, *p));
+    assert_eq!(rows(crowd.table()), [(0, 0)]);
+    let last = PRIMARIES - 1;
+    crowd.update((0..last).collect(), |_, _| Output::gone());
+    assert_eq!(rows(crowd.table()), [(0, last)]);
+    assert_eq!(crowd.primary_count(), 1);
+}
+
 #[test]
 fn a_handover_between_primaries_in_one_update_is_one_change() {
     let mut derived: Follower = Derived::new("handover");

@@ -1,4 +1,4 @@
-//! Every use of a Kubernetes API server: watches, leases, statuses, roots, token reviews.
+//! Every use of a Kubernetes API server: watches, leases, statuses, roots, reviews.
 //!
 //! In: objects, as [`model::object::Input`] batches, first a complete list of every kind,
 //! then only what changed. Out: what the leader writes to objects, from snapshots.

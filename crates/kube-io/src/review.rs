@@ -1,6 +1,6 @@
-//! Tokens reviewed by the API server.
+//! Tokens, and what accounts may read, reviewed by the API server.
 //!
-//! Source: spec/control-plane.md §3.3.
+//! Source: spec/control-plane.md §3.3, §2.11.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,12 +15,17 @@ use http::{Method, Request, StatusCode, header};
 use kube::client::Body;
 use model::{Finding, ObjectKey, ObjectRef, Severity, Str};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
 use crate::Reports;
 use crate::jitter::jittered;
 use crate::write::account;
+
+mod secrets;
+
+pub use secrets::ApiSecretReviewer;
 
 /// How long one review may take, its turn included.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,8 +68,8 @@ impl std::fmt::Debug for ApiReviewer {
     }
 }
 
-/// What is read of the answer: of a TokenReview only its status, since its spec repeats the
-/// token; of a refusal the reason.
+/// What is read of the answer: of a review only its status, since the spec of a TokenReview
+/// repeats the token; of a refusal the reason.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Answer {
@@ -179,29 +184,8 @@ impl Reviewer {
             "kind": "TokenReview",
             "spec": {"token": token.expose(), "audiences": audiences},
         });
-        let request = Request::builder()
-            .method(Method::POST)
-            .uri("/apis/authentication.k8s.io/v1/tokenreviews")
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(Body::from(body.to_string().into_bytes()))
-            .map_err(|_| "the request cannot be written")?;
-        let response = self.client.send(request).await;
-        let response = response.map_err(|error| format!("the API server: {error}"))?;
-        let code = response.status();
-        let bytes = response.into_body().collect_bytes().await;
-        let bytes = bytes.map_err(|error| format!("the API server: {error}"))?;
-        // What serde says of a bad answer could repeat parts of it.
-        let answer: Answer = serde_json::from_slice(&bytes)
-            .map_err(|_| format!("the API server answers {code} with what is no TokenReview"))?;
-        if !code.is_success() {
-            let (reason, message) = (&answer.reason, &answer.message);
-            return Err(Problem {
-                reason: format!("the API server answers {code} {reason}: {message}"),
-                is_forbidden: code == StatusCode::FORBIDDEN,
-            });
-        }
-        let status: Status = serde_json::from_value(answer.status)
-            .map_err(|_| "the API server answers with what is no TokenReview")?;
+        let uri = "/apis/authentication.k8s.io/v1/tokenreviews";
+        let status: Status = post(&self.client, uri, &body).await?;
         Ok(Review {
             authenticated: status.authenticated,
             error: without(token, &status.error),
@@ -212,6 +196,38 @@ impl Reviewer {
             expires: expires(token),
         })
     }
+}
+
+/// Asks for a review; the status of the answer.
+async fn post<T: DeserializeOwned>(
+    client: &kube::Client,
+    uri: &str,
+    body: &serde_json::Value,
+) -> Result<T, Problem> {
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(uri)
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Body::from(body.to_string().into_bytes()))
+        .map_err(|_| "the request cannot be written")?;
+    let response = client.send(request).await;
+    let response = response.map_err(|error| format!("the API server: {error}"))?;
+    let code = response.status();
+    let bytes = response.into_body().collect_bytes().await;
+    let bytes = bytes.map_err(|error| format!("the API server: {error}"))?;
+    // What serde says of a bad answer could repeat parts of it.
+    let answer: Answer = serde_json::from_slice(&bytes)
+        .map_err(|_| format!("the API server answers {code} with what is no review"))?;
+    if !code.is_success() {
+        let (reason, message) = (&answer.reason, &answer.message);
+        return Err(Problem {
+            reason: format!("the API server answers {code} {reason}: {message}"),
+            is_forbidden: code == StatusCode::FORBIDDEN,
+        });
+    }
+    let status = serde_json::from_value(answer.status)
+        .map_err(|_| "the API server answers with what is no review")?;
+    Ok(status)
 }
 
 impl TokenReviewer for ApiReviewer {

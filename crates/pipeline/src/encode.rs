@@ -10,7 +10,8 @@ use imbl::{OrdMap, OrdSet};
 use model::jwks::Wanted;
 use model::status::{StatusKey, StatusRow};
 use model::{
-    DeploymentRow, Finding, Kind, MeshRow, ObjectKey, ObjectRef, ProxyClass, Str, WaypointRow, WorkloadRow,
+    DeploymentRow, Finding, Kind, MeshRow, ObjectKey, ObjectRef, ProxyClass, Str, WaypointRow,
+    WorkloadRow,
 };
 use prost::Message as _;
 use snapshot::{

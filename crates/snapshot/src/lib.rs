@@ -32,7 +32,7 @@ pub use map::{Diff, ResourceMap};
 pub use model::Str;
 pub use pods::PodFacts;
 pub use resource_type::ResourceType;
-pub use secrets::{GatewayAccounts, SecretAccess, SecretStore};
+pub use secrets::{GatewayAccounts, SecretAccess, SecretStore, needs_access};
 pub use snapshot::{ProxyResources, Snapshot};
 pub use urgency::by_urgency;
 pub use workloads::LazyWorkloads;

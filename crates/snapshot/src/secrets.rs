@@ -27,6 +27,12 @@ pub trait SecretAccess: fmt::Debug + Send + Sync {
     fn may_list_secrets(&self, account: &SpiffeId) -> bool;
 }
 
+/// Whether the answer to a secret of this name depends on [`SecretAccess`].
+pub fn needs_access(name: &str) -> bool {
+    let parsed = Name::parse(name);
+    matches!(parsed, Some(Name::Kubernetes { name, .. }) if !name.ends_with(CA_SUFFIX))
+}
+
 /// What is known without a Kubernetes API: an account may if instances of a Gateway of its
 /// namespace run under it.
 #[derive(Clone, Copy)]

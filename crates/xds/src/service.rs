@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use authn::{Authenticator, AuthnError, Caller, Peer};
+use authn::{Authenticator, AuthnError, Caller, Peer, SecretReviewer};
 use futures::future::BoxFuture;
 use prost::Message;
 use proto::discovery::{DeltaDiscoveryRequest, DiscoveryRequest};
@@ -72,6 +72,9 @@ pub struct Deps {
     pub authenticator: Arc<Authenticator>,
     /// Who may claim to be what.
     pub identity: IdentityPolicy,
+    /// Says who may read private keys of his namespace; `None` to go by the Gateways of the
+    /// snapshot.
+    pub secrets: Option<Arc<dyn SecretReviewer>>,
     /// Shared by all streams.
     pub cache: Arc<DeltaCache>,
     /// Streams that may be open at once; see [`STREAMS_MAX`].

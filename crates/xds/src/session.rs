@@ -22,7 +22,7 @@ use std::sync::Arc;
 use model::rejection::Rejection;
 use model::{ProxyClass, Str};
 use proto::discovery::{DeltaDiscoveryRequest, DiscoveryRequest, Status};
-use snapshot::{DeltaCache, ResourceMap, ResourceType, SecretAccess, Snapshot};
+use snapshot::{DeltaCache, ResourceMap, ResourceType, SecretAccess, Snapshot, needs_access};
 use tonic::Code;
 
 use crate::client::{Client, ClientKind};
@@ -84,6 +84,18 @@ impl Request {
             Self::Delta(request) => &request.type_url,
             Self::Sotw(request) => &request.type_url,
         }
+    }
+
+    /// Whether it names private keys of the client's namespace.
+    pub(crate) fn asks_for_keys(&self) -> bool {
+        let mut names: Box<dyn Iterator<Item = &String>> = match self {
+            Self::Delta(request) => {
+                let held = request.initial_resource_versions.keys();
+                Box::new(request.resource_names_subscribe.iter().chain(held))
+            }
+            Self::Sotw(request) => Box::new(request.resource_names.iter()),
+        };
+        self.type_url() == ResourceType::Secret.type_url() && names.any(|name| needs_access(name))
     }
 
     /// Whether it only reports health, which opens no subscription.
@@ -186,6 +198,12 @@ impl Session {
             access: Some(access),
             ..self
         }
+    }
+
+    /// Whether the client has asked for private keys of its namespace.
+    pub(crate) fn asks_for_keys(&self) -> bool {
+        let secrets = self.subscriptions.get(&ResourceType::Secret);
+        secrets.is_some_and(|secrets| secrets.names().iter().any(|name| needs_access(name)))
     }
 
     /// With other limits on responses.

@@ -317,6 +317,88 @@ fn parts_that_do_not_fit_name_their_file() {
 }
 
 #[test]
+fn path_lengths_and_usages_of_every_ca_are_kept_to() {
+    let limited = |name: &str, max: u8, above: Option<&Made>| {
+        let mut params = params(name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(max));
+        make(params, above)
+    };
+    let (none, one) = (limited("root", 0, None), limited("root", 1, None));
+    let root = root("root");
+    let mut signs_nothing = params("signer");
+    signs_nothing.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    let signs_nothing = make(signs_nothing, Some(&root));
+    let (under_none, under_one) = (below("upper", &none), below("upper", &one));
+    let short = limited("upper", 0, Some(&root));
+    let (last, too_far, too_low) = (
+        limited("signer", 0, Some(&root)),
+        below("lower", &under_one),
+        below("lower", &short),
+    );
+    let chain = |low: &Made, high: &Made| format!("{}{}", low.pem, high.pem);
+    let cases: [(&str, &Made, String, &Made, Result<(), &str>); 7] = [
+        (
+            "a root that signs leaves",
+            &none,
+            String::new(),
+            &none,
+            Ok(()),
+        ),
+        ("the last CA", &last, last.pem.clone(), &root, Ok(())),
+        (
+            "as many as allowed",
+            &under_one,
+            under_one.pem.clone(),
+            &one,
+            Ok(()),
+        ),
+        (
+            "one more than the root allows",
+            &under_none,
+            under_none.pem.clone(),
+            &none,
+            Err("root-cert.pem"),
+        ),
+        (
+            "two where the root allows one",
+            &too_far,
+            chain(&too_far, &under_one),
+            &one,
+            Err("root-cert.pem"),
+        ),
+        (
+            "below the last CA",
+            &too_low,
+            chain(&too_low, &short),
+            &root,
+            Err("cert-chain.pem"),
+        ),
+        (
+            "a key that may not sign certificates",
+            &signs_nothing,
+            signs_nothing.pem.clone(),
+            &root,
+            Err("ca-cert.pem"),
+        ),
+    ];
+    for (case, signer, chain, root, expected) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        write_istio(dir.path(), signer, &chain, &root.pem);
+        match (load(dir.path()), expected) {
+            (Ok(_), Ok(())) => {
+                let response = respond(dir.path());
+                let verified = openssl_verify(&response, &root.pem, now());
+                assert_ne!(verified, Some(false), "{case}");
+            }
+            (Err(error), Err(file)) => {
+                assert!(error.to_string().contains(file), "{case}: {error}");
+            }
+            (found, _) => panic!("{case}: {found:?}"),
+        }
+    }
+}
+
+#[test]
 fn keys_of_every_encoding_are_read() {
     for (algorithm, command) in [
         ("PKCS#1", "openssl genrsa -traditional 2048"),

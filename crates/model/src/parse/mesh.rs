@@ -43,7 +43,6 @@ struct MeshWire {
 /// Fields that say nothing which a file would miss: they concern what ambient does not have.
 const WITHOUT_EFFECT: &[&str] = &[
     "ca",
-    "caCertificates",
     "certificates",
     "configSources",
     "disableEnvoyListenerLog",
@@ -71,6 +70,7 @@ const NOT_APPLIED: &[&str] = &[
     "accessLogEncoding",
     "accessLogFile",
     "accessLogFormat",
+    "caCertificates",
     "defaultProviders",
     "enableEnvoyAccessLogService",
     "enableTracing",

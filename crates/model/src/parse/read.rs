@@ -68,7 +68,9 @@ impl<'a> Doc<'a> {
             let message = if is_read_by_metadata(kind) {
                 arcstr::format!("This field of the {kind} cannot be read and is ignored: {reason}")
             } else if kind == Kind::BackendTlsPolicy {
-                arcstr::format!("This {kind} cannot be read, so connections to its targets are refused, never opened in plain text: {reason}")
+                arcstr::format!(
+                    "This {kind} cannot be read, so connections to its targets are refused, never opened in plain text: {reason}"
+                )
             } else {
                 arcstr::format!("This {kind} cannot be read, so it has no effect: {reason}")
             };

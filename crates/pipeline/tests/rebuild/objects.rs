@@ -396,9 +396,7 @@ fn mesh_config(c: &mut Choices<'_>) -> Value {
             json!({ "defaultVisibility": word(c), "policies": [policy] });
     }
     if c.rarely(4) {
-        let of = |key: &str, c: &mut Choices<'_>| {
-            json!({ key: red, "scope": c.of(&["GLOBAL", "GLOBAL", "LOCAL", "ODD"]) })
-        };
+        let of = |key: &str, c: &mut Choices<'_>| json!({ key: red, "scope": c.of(&["GLOBAL", "GLOBAL", "LOCAL", "ODD"]) });
         let scopes = [of("namespaceSelector", c), of("servicesSelector", c)];
         doc["serviceScopeConfigs"] = json!(scopes);
     }

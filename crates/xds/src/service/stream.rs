@@ -1,11 +1,13 @@
 //! The task of one stream.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use authn::{Caller, Peer};
+use model::SpiffeId;
 use model::rejection::Rejection;
-use snapshot::Snapshot;
+use snapshot::{SecretAccess, Snapshot};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
@@ -202,12 +204,17 @@ async fn serve<R: AdsRequest>(
     );
     connected.inc();
     let nonce_prefix = format!("{}-{number:x}-", shared.nonce_salt);
-    let session = Session::new(client, flavour, Arc::clone(&deps.cache), nonce_prefix);
+    let mut session = Session::new(client, flavour, Arc::clone(&deps.cache), nonce_prefix);
+    let reviewed = Arc::new(Reviewed::default());
+    if deps.secrets.is_some() {
+        session = session.with_secret_access(Arc::clone(&reviewed) as _);
+    }
     let task = Task {
         shared: Arc::clone(shared),
         going,
         number,
         session,
+        reviewed,
         responses: responses.clone(),
         snapshots: deps.snapshots.clone(),
         rejections: Vec::new(),
@@ -228,11 +235,22 @@ async fn serve<R: AdsRequest>(
     })
 }
 
+/// What the last review said of the client's account: whether it may read private keys.
+#[derive(Debug, Default)]
+struct Reviewed(AtomicBool);
+
+impl SecretAccess for Reviewed {
+    fn may_list_secrets(&self, _: &SpiffeId) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 struct Task {
     shared: Arc<Shared>,
     going: CancellationToken,
     number: u64,
     session: Session,
+    reviewed: Arc<Reviewed>,
     responses: Responses,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
     /// What was last told of what the client refuses.
@@ -287,7 +305,29 @@ impl Task {
         }
     }
 
+    /// Has it reviewed whether the client may read private keys, if it asks for any. A session
+    /// does no I/O, so this comes before each of its turns; the answer is mostly remembered.
+    async fn review(&self, request: Option<&Request>) -> Result<(), End> {
+        let is_asking = request.is_some_and(Request::asks_for_keys);
+        if !is_asking && !self.session.asks_for_keys() {
+            return Ok(());
+        }
+        let account = self.session.client().identity.as_ref();
+        let (Some(reviewer), Some(account)) = (&self.shared.deps.secrets, account) else {
+            return Ok(());
+        };
+        tokio::select! {
+            biased;
+            () = ending(&self.shared, &self.going) => Err(shutting_down().into()),
+            may = reviewer.may_list(account) => {
+                self.reviewed.0.store(may, Ordering::Relaxed);
+                Ok(())
+            }
+        }
+    }
+
     async fn on_tick(&mut self) -> Result<(), End> {
+        self.review(None).await?;
         let started = Instant::now();
         let snapshot = self.snapshots.borrow().clone();
         let Some(snapshot) = snapshot else {
@@ -298,6 +338,7 @@ impl Task {
     }
 
     async fn on_request(&mut self, request: Request) -> Result<(), End> {
+        self.review(Some(&request)).await?;
         let started = Instant::now();
         let snapshot = self.snapshots.borrow().clone();
         let Some(snapshot) = snapshot else {
@@ -308,6 +349,7 @@ impl Task {
     }
 
     async fn on_snapshot(&mut self) -> Result<(), End> {
+        self.review(None).await?;
         let started = Instant::now();
         let snapshot = self.snapshots.borrow_and_update().clone();
         let Some(snapshot) = snapshot else {

@@ -44,6 +44,7 @@ mod attacks;
 mod bounds;
 mod callers;
 mod ending;
+mod secrets;
 
 const HOST: &str = "istiod.istio-system.svc";
 const HOUR: Duration = Duration::from_secs(3600);
@@ -112,6 +113,14 @@ fn authenticator(issuer: &Arc<DevIssuer>, ahead: &Arc<AtomicU64>) -> Arc<Authent
 }
 
 async fn limited(snapshot: Option<Arc<Snapshot>>, limits: Limits) -> World {
+    reviewed(snapshot, limits, None).await
+}
+
+async fn reviewed(
+    snapshot: Option<Arc<Snapshot>>,
+    limits: Limits,
+    secrets: Option<Arc<dyn SecretReviewer>>,
+) -> World {
     let dir = tempfile::tempdir().unwrap();
     let now = SystemTime::now();
     let ca = DevCa::load_or_create(dir.path(), "cluster.local", now).unwrap();
@@ -135,6 +144,7 @@ async fn limited(snapshot: Option<Arc<Snapshot>>, limits: Limits) -> World {
         metrics: Arc::clone(&metrics),
         authenticator: authenticator(&issuer, &ahead),
         identity: IdentityPolicy::default(),
+        secrets,
         cache: Arc::default(),
         streams_max: 8,
         streams_per_second: 1000,

@@ -402,3 +402,9 @@ fn providers_are_told_apart_by_name_and_others_are_kept_by_kind() {
         ]
     );
 }
+
+#[test]
+fn roots_of_mesh_config_are_not_passed_over_in_silence() {
+    let (_, notes) = read(&json!({"caCertificates": [{"pem": "x"}], "certificates": []}));
+    assert_eq!(notes, ["field-not-applied caCertificates"]);
+}

@@ -173,6 +173,7 @@ async fn plaintext_is_for_the_loopback_only_and_needs_no_certificate() {
         metrics: Arc::clone(&world.metrics),
         authenticator: authenticator(&world.issuer, &world.ahead),
         identity: IdentityPolicy::default(),
+        secrets: None,
         cache: Arc::default(),
         streams_max: 1,
         streams_per_second: 1,
