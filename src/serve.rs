@@ -122,7 +122,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
 
 /// Starts everything, in order.
 async fn start(args: &ServeArgs, tasks: &mut Tasks, readiness: &Readiness) -> anyhow::Result<()> {
-    let (wires, mut clients) = wire(args, tasks, readiness).await?;
+    let (wires, mut clients) = Box::pin(wire(args, tasks, readiness)).await?;
     let cluster = match &args.config_dir {
         Some(dir) => {
             tasks.spawn(watch_directory(dir.clone(), wires.inputs.clone()));

@@ -166,7 +166,7 @@ fn a_tunnel_inside_a_tunnel_reaches_the_service_that_it_names() {
         let network = Box::pin(Network::start()).await.unwrap();
         let outcome = async {
             network.leads_to_pods().await?;
-            network.leads_through_waypoints().await?;
+            Box::pin(network.leads_through_waypoints()).await?;
             network.refuses().await?;
             network.gate.assert_no_nacks().await?;
             network.waypoint.assert_no_nacks().await

@@ -1,6 +1,6 @@
 //! The matcher tree of `main_internal`. Source: spec/envoy-config.md §2.3.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use envoy_types::pb::envoy::extensions::matching::common_inputs::network::v3 as inputs;
 use envoy_types::pb::google::protobuf::{Any, StringValue};
@@ -36,14 +36,16 @@ pub(super) fn tree(
 /// By a text of filter state.
 fn state_of(
     key: &str,
-    map: HashMap<String, OnMatch>,
+    map: BTreeMap<String, OnMatch>,
     otherwise: Option<OnMatch>,
 ) -> matcher::Matcher {
     let input = inputs::FilterStateInput {
         key: key.into(),
         ..Default::default()
     };
-    let map = matcher_tree::TreeType::ExactMatchMap(matcher_tree::MatchMap { map });
+    let map = matcher_tree::TreeType::ExactMatchMap(matcher_tree::MatchMap {
+        map: map.into_iter().collect(),
+    });
     tree_of(key, &input, map, otherwise)
 }
 

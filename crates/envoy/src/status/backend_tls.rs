@@ -139,18 +139,12 @@ fn conditions(
     defect: Option<&Defect>,
 ) -> Vec<Condition> {
     let generation = policy.meta.generation;
-    let accepted = match defect {
-        Some(defect) => Condition::new(
-            ACCEPTED,
-            false,
-            defect.reason,
-            defect.message.clone(),
-            generation,
-        ),
-        None => {
-            let remark = row.remark.as_deref().unwrap_or("The policy is applied");
-            Condition::new(ACCEPTED, true, "Accepted", remark, generation)
-        }
+    let accepted = if let Some(defect) = defect {
+        let message = defect.message.clone();
+        Condition::new(ACCEPTED, false, defect.reason, message, generation)
+    } else {
+        let remark = row.remark.as_deref().unwrap_or("The policy is applied");
+        Condition::new(ACCEPTED, true, "Accepted", remark, generation)
     };
     let refs = match &row.refs {
         Some(defect) => Condition::new(

@@ -35,14 +35,12 @@ fn policies_attach_by_target_and_nothing_else() {
 fn direct_chains_take_the_policies_of_the_whole_waypoint_only() {
     let mut world = world();
     world.policy(&key("s"), with_target("Service", "web"));
-    assert!(main_internal(&world).direct.http.filters.is_empty());
+    let direct = main_internal(&world).direct.unwrap();
+    assert!(direct.http.filters.is_empty());
     world.policy(&key("g"), with_target("Gateway", "wp"));
-    let main = main_internal(&world);
+    let direct = main_internal(&world).direct.unwrap();
     assert_eq!(
-        (
-            main.direct.http.filters.len(),
-            main.direct.tcp.filters.len()
-        ),
+        (direct.http.filters.len(), direct.tcp.filters.len()),
         (1, 1)
     );
 }

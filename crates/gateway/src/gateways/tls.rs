@@ -107,7 +107,7 @@ pub(super) fn of(
         }
         return Found::of(bare(TlsMode::Passthrough, tls));
     }
-    if let Err(found) = known_ciphers(candidate, tls, references) {
+    if let Some(found) = unknown_ciphers(candidate, tls, references) {
         return found;
     }
     match option(tls, OPTION_TERMINATE_MODE) {
@@ -184,21 +184,21 @@ fn cipher_suites(tls: &ListenerTls) -> Vec<Str> {
 
 /// Tells of ciphers that are left out. Where none is left the listener is not opened: with the
 /// usual ones it would take clients that it was meant to refuse.
-fn known_ciphers(
+fn unknown_ciphers(
     candidate: &Candidate<'_>,
     tls: &ListenerTls,
     references: &mut References<'_, '_>,
-) -> Result<(), Found> {
+) -> Option<Found> {
     let written = option(tls, OPTION_CIPHER_SUITES).unwrap_or_default();
     let words = written.split(',').map(str::trim);
     let unknown: Vec<&str> = words
         .filter(|word| !word.is_empty() && !CIPHERS.contains(word))
         .collect();
     if unknown.is_empty() {
-        return Ok(());
+        return None;
     }
     if cipher_suites(tls).is_empty() {
-        return Err(invalid(format!(
+        return Some(invalid(format!(
             "Option {OPTION_CIPHER_SUITES} names no cipher suite that proxies know"
         )));
     }
@@ -219,7 +219,7 @@ fn known_ciphers(
     );
     let at = format!("spec.listeners[{}].tls.options", candidate.index);
     references.notes.push(finding.at(at));
-    Ok(())
+    None
 }
 
 /// Whether the SNI of connections names the service that they are for.
