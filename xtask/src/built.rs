@@ -107,6 +107,17 @@ impl Built {
             .env("GOFLAGS", "-mod=readonly");
         Ok(command)
     }
+
+    /// Vets and tests the sources: what was compiled for the build is not compiled again.
+    ///
+    /// # Errors
+    /// When there is no Go, or something of it fails.
+    pub(crate) fn test(&self) -> Result<()> {
+        for what in ["vet", "test"] {
+            steps::run(self.go()?.args([what, "-trimpath", "./..."]))?;
+        }
+        Ok(())
+    }
 }
 
 /// Has the directory say when its build was last given to anybody.

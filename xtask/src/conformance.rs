@@ -18,6 +18,8 @@ use serde_json::Value;
 use crate::cluster::{self, Life};
 use crate::{envoy, steps};
 
+pub(crate) use build::test;
+
 /// Names the ztunnel that carries the mesh's traffic.
 const ZTUNNEL_VARIABLE: &str = "ZTUNNEL_BIN";
 const SYSTEM: &str = "istio-system";

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::{cluster, deny, deps, envoy, orphans, steps};
+use crate::{cluster, conformance, deny, deps, envoy, orphans, steps};
 
 /// Tells the tests which Envoy to run; without it they fail rather than skip.
 pub(crate) const ENVOY_VARIABLE: &str = "AMBIENTD_ENVOY";
@@ -54,6 +54,10 @@ const STEPS: &[Step] = &[
     Step {
         name: "cluster-test",
         run: cluster::test,
+    },
+    Step {
+        name: "conformance-test",
+        run: conformance::test,
     },
     Step {
         name: "cargo-test",

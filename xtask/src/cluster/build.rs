@@ -52,15 +52,12 @@ fn link_flags() -> String {
     .concat()
 }
 
-/// Vets and tests the sources: what was compiled for the binary is not compiled again.
+/// Vets and tests the sources.
 ///
 /// # Errors
 /// When there is no Go, or something of it fails.
 pub(crate) fn test() -> Result<()> {
-    for what in ["vet", "test"] {
-        steps::run(module().go()?.args([what, "-trimpath", "./..."]))?;
-    }
-    Ok(())
+    module().test()
 }
 
 fn build(binary: &Path) -> Result<()> {
