@@ -132,14 +132,14 @@ fn what_nobody_knows_is_a_warning_and_secrets_are_not_repeated() {
     let environment = [
         ("PILOT_SOMETHING", "s3cret"),
         ("XDS_AUTH", "false"),
-        ("AMBIENT_ENABLE_MULTI_NETWORK", "true"),
+        ("AMBIENT_ENABLE_MULTI_NETWORK_INGRESS", "true"),
         ("PATH", "/bin"),
     ];
     let (_, args) = serve(&words, &environment).unwrap();
     assert_eq!(
         told(&args),
         [
-            ("AMBIENT_ENABLE_MULTI_NETWORK", Severity::Warning),
+            ("AMBIENT_ENABLE_MULTI_NETWORK_INGRESS", Severity::Warning),
             ("PILOT_SOMETHING", Severity::Info),
             ("XDS_AUTH", Severity::Warning),
             ("--domian", Severity::Warning),

@@ -215,7 +215,7 @@ impl Site<'_, '_> {
                     tls.map(chain).into_iter().collect()
                 }
                 ListenerProtocol::Tcp | ListenerProtocol::Tls => {
-                    self.connections(listener, listeners, reads)
+                    self.connections(listener, reads)
                 }
                 ListenerProtocol::Hbone | ListenerProtocol::Other(_) => Vec::new(),
             };
@@ -262,7 +262,6 @@ impl Site<'_, '_> {
     fn connections(
         &self,
         listener: &ListenerRow,
-        all: &[&ListenerRow],
         reads: &mut Reads,
     ) -> Vec<GatewayChainIr> {
         let tls = listener.tls.as_ref();
@@ -272,7 +271,11 @@ impl Site<'_, '_> {
             return Vec::new();
         }
         let tls = tls.filter(|tls| tls.mode.terminates());
-        let alike = || all.iter().copied().filter(|one| one.protocol.has_tls());
+        // As for requests, one with defects keeps its hosts.
+        let has_hosts = |one: &&ListenerRow| {
+            one.is_built && one.port == listener.port && one.protocol.has_tls()
+        };
+        let alike = || self.gateway.listeners.iter().filter(has_hosts);
         let mut out = Vec::new();
         for (kind, hosts, row) in self.routes_of(listener, reads) {
             let mut server_names = Vec::new();

@@ -121,14 +121,16 @@ fn config(
     emit::route_configuration(name, hosts.values())
 }
 
-/// The served listeners of the same port and protocol, itself among them.
+/// The listeners of the same port and protocol, itself among them. One that cannot be served for
+/// its defects has its hosts all the same: another must not serve them without what it asks for,
+/// such as a certificate of the client.
 fn siblings<'r>(
     listener: &'r ListenerRow,
     all: &'r [ListenerRow],
 ) -> impl Iterator<Item = &'r ListenerRow> {
     let alike = |one: &&ListenerRow| one.port == listener.port && one.protocol == listener.protocol;
     all.iter()
-        .filter(|one| one.is_served)
+        .filter(|one| one.is_built)
         .filter(move |one| alike(one))
 }
 
