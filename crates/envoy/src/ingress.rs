@@ -42,8 +42,11 @@ pub(crate) fn wanted<'t>(
     reads: &mut Reads,
     key: &ObjectKey,
 ) -> Option<&'t GatewayRow> {
-    if is_wanted(proxies, reads, ProxyRole::Ingress, key) {
-        return ingress(gateways, reads, key);
+    // A proxy may be connected as what its Gateway is not.
+    if is_wanted(proxies, reads, ProxyRole::Ingress, key)
+        && let Some(gateway) = ingress(gateways, reads, key)
+    {
+        return Some(gateway);
     }
     if is_wanted(proxies, reads, ProxyRole::EastWest, key) {
         return east_west::active(gateways, reads, key);
