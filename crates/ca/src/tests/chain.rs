@@ -316,6 +316,9 @@ fn parts_that_do_not_fit_name_their_file() {
     }
 }
 
+/// What is claimed, the signer, the chain, the root, and which file is at fault.
+type Case<'a> = (&'a str, &'a Made, String, &'a Made, Result<(), &'a str>);
+
 #[test]
 fn path_lengths_and_usages_of_every_ca_are_kept_to() {
     let limited = |name: &str, max: u8, above: Option<&Made>| {
@@ -336,7 +339,7 @@ fn path_lengths_and_usages_of_every_ca_are_kept_to() {
         below("lower", &short),
     );
     let chain = |low: &Made, high: &Made| format!("{}{}", low.pem, high.pem);
-    let cases: [(&str, &Made, String, &Made, Result<(), &str>); 7] = [
+    let cases: [Case<'_>; 7] = [
         (
             "a root that signs leaves",
             &none,
