@@ -7,12 +7,17 @@ use std::path::{Path, PathBuf};
 use model::finding::{Finding, Severity};
 use model::object::Input;
 use model::parse::file_ref;
+use rayon::prelude::*;
 use tokio::sync::mpsc;
 
-use crate::file_set::FileSet;
+use crate::file_set::{Content, FileSet};
 use crate::scan::{self, FILE_BYTES_MAX, FILES_COUNT_MAX, Stamp, TOTAL_BYTES_MAX};
 use crate::watch;
-use crate::yaml::Format;
+use crate::yaml::{Format, Unreadable};
+
+/// How many files, and of how many bytes, are read before the first of them is taken in.
+const BATCH_FILES_MAX: usize = 1024;
+const BATCH_BYTES_MAX: u64 = 4 * FILE_BYTES_MAX;
 
 /// A directory of `*.yaml`, `*.yml` and `*.json` files, read recursively.
 ///
@@ -128,13 +133,24 @@ impl Loader {
         for path in &gone {
             self.forget(path);
         }
+        let mut batch = Vec::new();
+        let mut bytes_count = 0;
         for (path, file) in &scan.files {
             let same =
                 matches!(file, Ok(stamp) if !stamp.linked && self.stamps.get(path) == Some(stamp));
-            if !same || touched.contains(path) {
-                self.read(path, file);
+            if same && !touched.contains(path) {
+                continue;
             }
+            let size = file.as_ref().map_or(0, |stamp| stamp.size);
+            if batch.len() >= BATCH_FILES_MAX || bytes_count + size > BATCH_BYTES_MAX {
+                self.read_all(&batch);
+                batch.clear();
+                bytes_count = 0;
+            }
+            bytes_count += size;
+            batch.push((path.as_str(), file));
         }
+        self.read_all(&batch);
         self.set.set_directory_findings(scan.findings);
         Ok(())
     }
@@ -170,32 +186,68 @@ impl Loader {
         self.set.remove(path);
     }
 
+    /// Reads and parses on all processors, and takes in one after another.
+    fn read_all(&mut self, files: &[(&str, &Result<Stamp, String>)]) {
+        let root = &self.root;
+        let read: Vec<Option<Read>> = files
+            .par_iter()
+            .map(|(path, file)| file.is_ok().then(|| Read::of(root, path)))
+            .collect();
+        for ((path, file), read) in files.iter().zip(read) {
+            self.take_in(path, file, read);
+        }
+    }
+
     fn read(&mut self, path: &str, file: &Result<Stamp, String>) {
-        debug_assert!(Format::of(path).is_some(), "only our formats are read");
+        let read = file.is_ok().then(|| Read::of(&self.root, path));
+        self.take_in(path, file, read);
+    }
+
+    fn take_in(&mut self, path: &str, file: &Result<Stamp, String>, read: Option<Read>) {
         self.stamps.remove(path);
-        let stamp = match file {
-            Ok(stamp) => stamp,
-            Err(reason) => return self.set.set_unreadable(path, reason),
+        let (stamp, read) = match (file, read) {
+            (Ok(stamp), Some(read)) => (stamp, read),
+            (Ok(_), None) => return,
+            (Err(reason), _) => return self.set.set_unreadable(path, reason),
         };
-        match scan::content(&self.root.join(path)) {
-            Ok(Some(bytes))
-                if self.set.bytes_count_without(path) + bytes.len() > TOTAL_BYTES_MAX =>
+        match read {
+            Read::Whole(count, _)
+                if self.set.bytes_count_without(path) + count > TOTAL_BYTES_MAX =>
             {
                 let reason = format!("all files together have more than {TOTAL_BYTES_MAX} bytes");
                 self.set.set_too_large(path, &reason);
             }
-            Ok(Some(bytes)) => {
-                self.set.set(path, &bytes);
+            Read::Whole(_, content) => {
+                self.set.set_content(path, content);
                 self.stamps.insert(path.to_owned(), *stamp);
             }
-            Ok(None) => {
+            Read::TooLarge => {
                 self.set
                     .set_too_large(path, &format!("it has more than {FILE_BYTES_MAX} bytes"));
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !stamp.linked => {
+            Read::Failed(error) if error.kind() == io::ErrorKind::NotFound && !stamp.linked => {
                 self.set.remove(path);
             }
-            Err(error) => self.set.set_unreadable(path, &error.to_string()),
+            Read::Failed(error) => self.set.set_unreadable(path, &error.to_string()),
+        }
+    }
+}
+
+/// What reading a file gave.
+enum Read {
+    /// Its size, and its documents or why it has none.
+    Whole(usize, Result<Content, Unreadable>),
+    TooLarge,
+    Failed(io::Error),
+}
+
+impl Read {
+    fn of(root: &Path, path: &str) -> Self {
+        debug_assert!(Format::of(path).is_some(), "only our formats are read");
+        match scan::content(&root.join(path)) {
+            Ok(Some(bytes)) => Self::Whole(bytes.len(), Content::read(path, &bytes)),
+            Ok(None) => Self::TooLarge,
+            Err(error) => Self::Failed(error),
         }
     }
 }

@@ -24,7 +24,7 @@ pub const DEPTH_MAX: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     identity: (u64, u64),
-    size: u64,
+    pub(crate) size: u64,
     modified: (i64, i64),
     changed: (i64, i64),
     /// Reached through a link: what it points at may change without the link changing.

@@ -67,7 +67,11 @@ impl Mirror {
 
 fn mirror(set: &FileSet) -> Mirror {
     let mut fresh = set.clone();
-    fresh.published = None;
+    fresh.published_findings = None;
+    for slot in fresh.slots.values_mut() {
+        slot.published = None;
+    }
+    fresh.touched.extend(set.slots.keys().cloned());
     let mut out = Mirror::default();
     out.apply(fresh.changes());
     out
