@@ -5,13 +5,20 @@
 //! of a map are sorted by key and stand where the first one stood, at every level
 //! and inside every `Any` of a known type. All else keeps its order. Without it an
 //! unchanged listener would look changed and its connections would be drained.
+//!
+//! Only what may hold a map is looked into, and only what is not in order is copied.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};
-use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
+use prost_reflect::{FieldDescriptor, Kind};
 
-use crate::{Error, descriptor};
+use crate::{Error, type_url};
+
+mod plan;
+
+use plan::{Plan, Plans, Step};
 
 /// Levels of nesting, counting through every `Any`.
 const DEPTH_MAX: usize = 100;
@@ -23,9 +30,15 @@ const DEPTH_MAX: usize = 100;
 ///
 /// # Errors
 /// [`Error::UnknownType`] for the outermost type, otherwise [`Error::Malformed`],
-/// [`Error::Decode`] or [`Error::TooDeep`] when the bytes are not that message.
+/// [`Error::Decode`] or [`Error::TooDeep`] when the bytes are not that message; parts of it
+/// that hold no map are not looked at.
 pub fn canonicalize(type_url_or_message_name: &str, bytes: &[u8]) -> Result<Vec<u8>, Error> {
-    rewrite(&descriptor::message(type_url_or_message_name)?, bytes, 0)
+    let name = type_url::message_name(type_url_or_message_name);
+    let plans = plan::plans();
+    let at = plans
+        .find(name)
+        .ok_or_else(|| Error::UnknownType(name.to_owned()))?;
+    rewrite(plans, at, bytes, 0).map(Cow::into_owned)
 }
 
 /// One field as it stands on the wire.
@@ -76,49 +89,103 @@ fn put(number: u32, wire: WireType, body: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(body);
 }
 
-fn rewrite(message: &MessageDescriptor, bytes: &[u8], depth: usize) -> Result<Vec<u8>, Error> {
+/// The canonical form of a message, which most often is the one it has.
+fn rewrite<'a>(
+    plans: &Plans,
+    at: usize,
+    bytes: &'a [u8],
+    depth: usize,
+) -> Result<Cow<'a, [u8]>, Error> {
     if depth > DEPTH_MAX {
         return Err(Error::TooDeep(DEPTH_MAX));
     }
-    if message.full_name() == "google.protobuf.Any" {
-        return rewrite_any(bytes, depth);
+    let Some(plan) = plans.get(at) else {
+        return Ok(Cow::Borrowed(bytes));
+    };
+    if plan.is_any {
+        return rewrite_any(plans, bytes, depth);
     }
+    if plan.has_maps && has_map_of_several(plan, bytes)? {
+        return reorder(plans, plan, bytes, depth).map(Cow::Owned);
+    }
+    let mut input = bytes;
+    let mut out: Option<Vec<u8>> = None;
+    while !input.is_empty() {
+        let (head, _) = bytes.split_at(bytes.len() - input.len());
+        let raw = Raw::take(&mut input)?;
+        match (&mut out, rewrite_field(plans, plan, &raw, depth)?) {
+            (None, Cow::Borrowed(_)) => {}
+            (None, Cow::Owned(body)) => {
+                let mut changed = Vec::with_capacity(bytes.len());
+                changed.extend_from_slice(head);
+                put(raw.number, raw.wire, &body, &mut changed);
+                out = Some(changed);
+            }
+            (Some(out), body) => put(raw.number, raw.wire, &body, out),
+        }
+    }
+    Ok(out.map_or(Cow::Borrowed(bytes), Cow::Owned))
+}
+
+/// The canonical content of a field.
+fn rewrite_field<'a>(
+    plans: &Plans,
+    plan: &Plan,
+    raw: &Raw<'a>,
+    depth: usize,
+) -> Result<Cow<'a, [u8]>, Error> {
+    let Some(step) = plan.step(raw.number) else {
+        return Ok(Cow::Borrowed(raw.body));
+    };
+    if raw.wire != WireType::LengthDelimited {
+        return Err(Error::Malformed("a message field of another wire type"));
+    }
+    match step {
+        Step::Message(at) => rewrite(plans, *at, raw.body, depth + 1),
+        Step::Map { key, entry } => {
+            rewrite_entry(plans, (key, *entry), raw.body, depth).map(|(_, entry)| entry)
+        }
+    }
+}
+
+/// Whether some map of a message has several entries, whose order is to be looked at.
+fn has_map_of_several(plan: &Plan, bytes: &[u8]) -> Result<bool, Error> {
+    let mut input = bytes;
+    let mut seen = Vec::new();
+    while !input.is_empty() {
+        let raw = Raw::take(&mut input)?;
+        if matches!(plan.step(raw.number), Some(Step::Map { .. })) {
+            if seen.contains(&raw.number) {
+                return Ok(true);
+            }
+            seen.push(raw.number);
+        }
+    }
+    Ok(false)
+}
+
+/// The same message with the entries of its maps in order.
+fn reorder(plans: &Plans, plan: &Plan, bytes: &[u8], depth: usize) -> Result<Vec<u8>, Error> {
     let mut input = bytes;
     let mut out = Vec::with_capacity(bytes.len());
     // Maps of this message: where their entries belong, and the entries.
     let mut maps: BTreeMap<u32, (usize, Entries)> = BTreeMap::new();
     while !input.is_empty() {
         let raw = Raw::take(&mut input)?;
-        let field = message.get_field(raw.number);
-        match field.as_ref().map(|field| (field, field.kind())) {
-            Some((field, Kind::Message(inner))) => {
-                if raw.wire != WireType::LengthDelimited {
-                    return Err(Error::Malformed("a message field of another wire type"));
-                }
-                if field.is_map() {
-                    let (key, entry) = rewrite_entry(&inner, raw.body, depth)?;
-                    let at = out.len();
-                    maps.entry(raw.number)
-                        .or_insert((at, Entries::new()))
-                        .1
-                        .insert(key, entry);
-                } else {
-                    put(
-                        raw.number,
-                        raw.wire,
-                        &rewrite(&inner, raw.body, depth + 1)?,
-                        &mut out,
-                    );
-                }
+        match plan.step(raw.number) {
+            Some(Step::Map { key, entry }) if raw.wire == WireType::LengthDelimited => {
+                let (key, entry) = rewrite_entry(plans, (key, *entry), raw.body, depth)?;
+                let at = out.len();
+                let (_, entries) = maps.entry(raw.number).or_insert((at, Entries::new()));
+                entries.insert(key, entry.into_owned());
             }
-            _ => raw.put(&mut out),
+            _ => {
+                let body = rewrite_field(plans, plan, &raw, depth)?;
+                put(raw.number, raw.wire, &body, &mut out);
+            }
         }
     }
-    Ok(if maps.is_empty() {
-        out
-    } else {
-        place(out, maps)
-    })
+    Ok(place(out, maps))
 }
 
 type Entries = BTreeMap<Key, Vec<u8>>;
@@ -187,56 +254,69 @@ impl Key {
 }
 
 /// The key of a map entry and the entry with its key first and value second.
-fn rewrite_entry(
-    entry: &MessageDescriptor,
-    bytes: &[u8],
+fn rewrite_entry<'a>(
+    plans: &Plans,
+    (key_field, entry): (&FieldDescriptor, usize),
+    bytes: &'a [u8],
     depth: usize,
-) -> Result<(Key, Vec<u8>), Error> {
-    let key_field = entry.map_entry_key_field();
-    let canonical = rewrite(entry, bytes, depth + 1)?;
-    let mut input = canonical.as_slice();
-    let mut key = Key::default_of(&key_field);
+) -> Result<(Key, Cow<'a, [u8]>), Error> {
+    let canonical = rewrite(plans, entry, bytes, depth + 1)?;
+    let mut input = canonical.as_ref();
+    let mut key = Key::default_of(key_field);
     let mut parts: Vec<Raw<'_>> = Vec::with_capacity(2);
     while !input.is_empty() {
         let raw = Raw::take(&mut input)?;
         if raw.number == 1 {
-            key = Key::read(&key_field, &raw)?;
+            key = Key::read(key_field, &raw)?;
         }
         parts.push(raw);
+    }
+    if parts.is_sorted_by_key(|raw| raw.number) {
+        return Ok((key, canonical));
     }
     parts.sort_by_key(|raw| raw.number);
     let mut out = Vec::with_capacity(canonical.len());
     for raw in &parts {
         raw.put(&mut out);
     }
-    Ok((key, out))
+    Ok((key, Cow::Owned(out)))
 }
 
 /// Rewrites the payload of an `Any` when its type is known.
-fn rewrite_any(bytes: &[u8], depth: usize) -> Result<Vec<u8>, Error> {
+fn rewrite_any<'a>(plans: &Plans, bytes: &'a [u8], depth: usize) -> Result<Cow<'a, [u8]>, Error> {
     let mut input = bytes;
-    let mut inner = None;
-    let mut parts: Vec<Raw<'_>> = Vec::with_capacity(2);
+    let mut payload = None;
+    let mut parts: Vec<(Raw<'a>, Option<Vec<u8>>)> = Vec::with_capacity(2);
     while !input.is_empty() {
         let raw = Raw::take(&mut input)?;
         if raw.number == 1 {
             let url = std::str::from_utf8(raw.body)
                 .map_err(|_| Error::Malformed("a type URL that is not text"))?;
-            inner = descriptor::message(url).ok();
+            payload = plans.find(type_url::message_name(url));
         }
-        parts.push(raw);
+        parts.push((raw, None));
+    }
+    let Some(payload) = payload else {
+        return Ok(Cow::Borrowed(bytes));
+    };
+    let mut is_same = true;
+    for (raw, changed) in &mut parts {
+        if raw.number == 2
+            && let Cow::Owned(value) = rewrite(plans, payload, raw.body, depth + 1)?
+        {
+            *changed = Some(value);
+            is_same = false;
+        }
+    }
+    if is_same {
+        return Ok(Cow::Borrowed(bytes));
     }
     let mut out = Vec::with_capacity(bytes.len());
-    for raw in &parts {
-        match &inner {
-            Some(inner) if raw.number == 2 => {
-                let payload = rewrite(inner, raw.body, depth + 1)?;
-                put(raw.number, raw.wire, &payload, &mut out);
-            }
-            _ => raw.put(&mut out),
-        }
+    for (raw, changed) in &parts {
+        let body = changed.as_deref().unwrap_or(raw.body);
+        put(raw.number, raw.wire, body, &mut out);
     }
-    Ok(out)
+    Ok(Cow::Owned(out))
 }
 
 #[cfg(test)]
