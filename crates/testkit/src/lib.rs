@@ -29,6 +29,7 @@ pub mod envoy;
 pub mod hbone;
 pub mod http_client;
 pub mod lab;
+pub mod load;
 pub mod scenario;
 pub mod wait;
 pub mod ztunnel;
