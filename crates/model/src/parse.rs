@@ -66,6 +66,34 @@ pub fn recognise(value: &Value, origin: &str) -> Recognised {
     }
 }
 
+/// The items of a `List`, as [`recognise`] gives them, without a copy of each.
+///
+/// # Errors
+/// The document itself, when it is none.
+pub fn take_items(mut value: Value) -> Result<Vec<Value>, Value> {
+    let text = |key: &str| value.get(key).and_then(Value::as_str);
+    let (Some(kind), Some(version)) = (text("kind"), text("apiVersion")) else {
+        return Err(value);
+    };
+    let Some(kind) = kind.strip_suffix("List").filter(|_| !version.is_empty()) else {
+        return Err(value);
+    };
+    let (kind, version) = (kind.to_owned(), version.to_owned());
+    match value.get_mut("items").map(Value::take) {
+        Some(Value::Array(items)) => Ok(items
+            .into_iter()
+            .map(|item| list_item(item, &kind, &version))
+            .collect()),
+        Some(other) => {
+            if let Some(items) = value.get_mut("items") {
+                *items = other;
+            }
+            Err(value)
+        }
+        None => Err(value),
+    }
+}
+
 /// The reference of a finding about a file: `origin` is its path relative to the source directory.
 pub fn file_ref(origin: &str) -> ObjectRef {
     ObjectRef {
@@ -241,21 +269,22 @@ fn mesh_yaml(map: &Map<String, Value>) -> Option<Recognised> {
     is_mesh.then(|| Recognised::MeshYaml(mesh::config_map_meta(map), yaml.to_owned()))
 }
 
-/// Items of typed lists, as an API server writes them, carry no kind of their own.
 fn list_items(items: &[Value], kind: &str, version: &str) -> Vec<Value> {
-    let fill = |item: &Value| {
-        let mut item = item.clone();
-        if let Value::Object(map) = &mut item
-            && !kind.is_empty()
-            && !map.contains_key("kind")
-            && !map.contains_key("apiVersion")
-        {
-            map.insert("kind".into(), kind.into());
-            map.insert("apiVersion".into(), version.into());
-        }
-        item
-    };
-    items.iter().map(fill).collect()
+    let filled = |item: &Value| list_item(item.clone(), kind, version);
+    items.iter().map(filled).collect()
+}
+
+/// Items of typed lists, as an API server writes them, carry no kind of their own.
+fn list_item(mut item: Value, kind: &str, version: &str) -> Value {
+    if let Value::Object(map) = &mut item
+        && !kind.is_empty()
+        && !map.contains_key("kind")
+        && !map.contains_key("apiVersion")
+    {
+        map.insert("kind".into(), kind.into());
+        map.insert("apiVersion".into(), version.into());
+    }
+    item
 }
 
 /// A reference to an object that will not become a row: names are shortened, not judged.

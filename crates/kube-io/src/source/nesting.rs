@@ -1,7 +1,8 @@
 //! JSON of any depth, of which no more is kept than is safe.
 //!
 //! The parser refuses a whole list for one value that is nested deeper than 128 levels, but skips
-//! such values without ado.
+//! such values without ado. So are the records of which field is whose: of a pod as it is in a
+//! cluster they are a third, and of them only the managers are read.
 
 use std::cell::Cell;
 use std::fmt;
@@ -19,6 +20,7 @@ pub(super) fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, 
     let is_cut = Cell::new(false);
     deserializer.deserialize_any(Level {
         left: LEVELS_MAX,
+        place: Place::Object,
         is_cut: &is_cut,
     })
 }
@@ -26,15 +28,38 @@ pub(super) fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, 
 #[derive(Clone, Copy)]
 struct Level<'a> {
     left: usize,
+    place: Place,
     is_cut: &'a Cell<bool>,
+}
+
+/// How far a value is on the way to `metadata.managedFields[].fieldsV1`.
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    Object,
+    Metadata,
+    Managed,
+    Other,
 }
 
 // === impl Level ===
 
 impl Level<'_> {
-    fn inner(self) -> Self {
+    fn inner(self, place: Place) -> Self {
         let left = self.left.saturating_sub(1);
-        Self { left, ..self }
+        Self {
+            left,
+            place,
+            ..self
+        }
+    }
+
+    /// Of a field.
+    fn field(self, key: &str) -> Self {
+        self.inner(match (self.place, key) {
+            (Place::Object, "metadata") => Place::Metadata,
+            (Place::Metadata, "managedFields") => Place::Managed,
+            _ => Place::Other,
+        })
     }
 }
 
@@ -88,7 +113,7 @@ impl<'de> Visitor<'de> for Level<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut out = Vec::new();
-        while let Some(item) = items.next_element_seed(self.inner())? {
+        while let Some(item) = items.next_element_seed(self.inner(self.place))? {
             out.push(item);
         }
         Ok(Value::Array(out))
@@ -98,8 +123,12 @@ impl<'de> Visitor<'de> for Level<'_> {
         let is_object = self.left == LEVELS_MAX;
         let mut out = Map::new();
         while let Some(key) = fields.next_key::<String>()? {
+            if self.place == Place::Managed && key == "fieldsV1" {
+                fields.next_value::<IgnoredAny>()?;
+                continue;
+            }
             self.is_cut.set(self.is_cut.get() && !is_object);
-            let mut value = fields.next_value_seed(self.inner())?;
+            let mut value = fields.next_value_seed(self.field(&key))?;
             if is_object && self.is_cut.get() && !matches!(key.as_str(), "metadata" | "status") {
                 value = format!("nested deeper than {LEVELS_MAX} levels").into();
             }
@@ -136,6 +165,16 @@ mod tests {
             read_text(&text),
             serde_json::from_str::<Value>(&text).unwrap()
         );
+    }
+
+    #[test]
+    fn of_the_records_of_fields_only_the_managers_are_kept() {
+        let entry = json!({"manager": "a", "fieldsV1": {"f:spec": {}}});
+        let managed = json!({"managedFields": [entry], "fieldsV1": "x"});
+        let value = json!({"metadata": managed, "spec": managed, "fieldsV1": {}});
+        let mut expected = value.clone();
+        expected["metadata"]["managedFields"] = json!([{"manager": "a"}]);
+        assert_eq!(read_text(&value.to_string()), expected);
     }
 
     #[test]

@@ -17,6 +17,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::take_items;
+
 use super::{LIST_ITEMS_COUNT_MAX, Recognised, is_policy, mesh_config, recognise};
 use crate::finding::{Finding, Severity};
 use crate::input::*;
@@ -209,18 +211,20 @@ fn list_items_inherit_the_kind_of_the_list() {
     let full = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}});
     let list =
         |kind: &str, item: &Value| json!({"apiVersion": "v1", "kind": kind, "items": [item]});
-    assert_eq!(
-        recognise(&list("PodList", &pod), "f"),
-        Recognised::List(vec![full.clone()])
-    );
-    assert_eq!(
-        recognise(&list("List", &full), "f"),
-        Recognised::List(vec![full])
-    );
-    assert_eq!(
-        recognise(&list("List", &pod), "f"),
-        Recognised::List(vec![pod])
-    );
+    for (kind, item, expected) in [
+        ("PodList", &pod, &full),
+        ("List", &full, &full),
+        ("List", &pod, &pod),
+    ] {
+        let list = list(kind, item);
+        let expected = vec![expected.clone()];
+        assert_eq!(recognise(&list, "f"), Recognised::List(expected.clone()));
+        assert_eq!(take_items(list), Ok(expected));
+    }
+    // What is no list comes back as it was.
+    for other in [pod, full, json!({"kind": "List", "apiVersion": "v1", "items": {}}), json!(1)] {
+        assert_eq!(take_items(other.clone()), Err(other));
+    }
 }
 
 #[test]
