@@ -3,23 +3,25 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
 use rayon::prelude::*;
 
 use crate::changes::{Changes, Touched};
-use crate::deps::{DepId, Reads};
+use crate::deps::{DepId, Reads, Recorded};
 use crate::index::Index;
-use crate::multimap::MultiMap;
 use crate::table::{CHECKED_ROWS_MAX, Table, View};
 use crate::{Key, Row};
 
 mod claims;
 mod dirty;
 mod output;
+mod primaries;
+mod readers;
 
 use claims::Claims;
 pub use dirty::Dirty;
 pub use output::Output;
+use primaries::{Primaries, find};
+use readers::Readers;
 
 /// Smallest dirty set, in primaries, that is derived on several threads.
 const PARALLEL_PRIMARIES_MIN: usize = 256;
@@ -31,12 +33,8 @@ const PARALLEL_PRIMARIES_MIN: usize = 256;
 /// finding, a status condition); they are kept per primary and are not part of the table.
 pub struct Derived<P, K, V, N> {
     table: Table<K, V>,
-    /// Slots let the reverse map name a primary in four bytes.
-    slots: HashMap<P, u32>,
-    entries: Vec<Option<Entry<P, K, V>>>,
-    free: Vec<u32>,
-    /// Who read what: the reverse of `Entry::deps`.
-    readers: MultiMap<DepId, u32>,
+    primaries: Primaries<P, K, V>,
+    readers: Readers,
     /// Every claim to a key; that of the smallest primary is the row of the table.
     claims: Claims<P, K, V>,
     /// Only primaries that have a note.
@@ -46,26 +44,15 @@ pub struct Derived<P, K, V, N> {
 }
 
 /// A primary, its reads and its output.
-type Run<P, K, V, N> = (P, Box<[DepId]>, Output<K, V, N>);
-
-/// What the last run of one primary left behind.
-struct Entry<P, K, V> {
-    primary: P,
-    /// Sorted, each once.
-    deps: Box<[DepId]>,
-    /// Sorted by key, each once.
-    rows: Vec<(K, Arc<V>)>,
-}
+type Run<P, K, V, N> = (P, Recorded, Output<K, V, N>);
 
 impl<P: Key, K: Key, V: Row, N: PartialEq + Send + Sync + 'static> Derived<P, K, V, N> {
     /// An empty derived table. The name serves reports only.
     pub fn new(name: &'static str) -> Self {
         Self {
             table: Table::new(name),
-            slots: HashMap::new(),
-            entries: Vec::new(),
-            free: Vec::new(),
-            readers: MultiMap::default(),
+            primaries: Primaries::new(),
+            readers: Readers::default(),
             claims: Claims::new(),
             notes: BTreeMap::new(),
             notes_generation: 0,
@@ -103,11 +90,9 @@ impl<P: Key, K: Key, V: Row, N: PartialEq + Send + Sync + 'static> Derived<P, K,
     }
 
     fn touched_ids(&self, dirty: &mut Dirty<P>, ids: &[DepId]) {
-        for dep in ids {
-            for slot in self.readers.at(*dep) {
-                if let Some(entry) = self.entry(*slot) {
-                    dirty.insert(entry.primary.clone());
-                }
+        for slot in ids.iter().flat_map(|dep| self.readers.of(*dep)) {
+            if let Some(primary) = self.primaries.primary(slot) {
+                dirty.insert(primary.clone());
             }
         }
     }
@@ -136,11 +121,22 @@ impl<P: Key, K: Key, V: Row, N: PartialEq + Send + Sync + 'static> Derived<P, K,
         self.runs += runs.len() as u64;
         let mut affected = Vec::new();
         let mut notes_changed = false;
-        for (primary, deps, output) in runs {
+        for (primary, recorded, output) in runs {
             let (rows, notes, gone) = output.into_parts();
             notes_changed |= self.replace_notes(&primary, notes);
-            let previous = self.replace_entry(&primary, deps, gone);
-            self.replace_claims(primary, previous, rows, &mut affected);
+            let slot = match self.primaries.slot(&primary) {
+                None if gone => continue,
+                None => self.primaries.insert(primary.clone()),
+                Some(slot) => slot,
+            };
+            self.replace_rows(slot, &primary, rows, &mut affected);
+            if !gone {
+                if let Some(deps) = self.primaries.deps_mut(slot) {
+                    self.readers.replace(slot, deps, recorded);
+                }
+            } else if let Some(deps) = self.primaries.remove(slot) {
+                self.readers.forget(slot, deps);
+            }
         }
         self.notes_generation += u64::from(notes_changed);
         self.commit(affected)
@@ -173,16 +169,12 @@ impl<P: Key, K: Key, V: Row, N: PartialEq + Send + Sync + 'static> Derived<P, K,
 
     /// Number of primaries that are kept, those that yield nothing included.
     pub fn primary_count(&self) -> usize {
-        self.slots.len()
+        self.primaries.len()
     }
 
     /// Number of distinct things that some primary has read.
     pub fn dependency_count(&self) -> usize {
         self.readers.len()
-    }
-
-    fn entry(&self, slot: u32) -> Option<&Entry<P, K, V>> {
-        self.entries.get(slot as usize)?.as_ref()
     }
 
     fn replace_notes(&mut self, primary: &P, notes: Vec<N>) -> bool {
@@ -197,100 +189,38 @@ impl<P: Key, K: Key, V: Row, N: PartialEq + Send + Sync + 'static> Derived<P, K,
         true
     }
 
-    /// Records new reads (or forgets a primary that is gone) and takes its previous rows out.
-    fn replace_entry(&mut self, primary: &P, deps: Box<[DepId]>, gone: bool) -> Vec<(K, Arc<V>)> {
-        if gone {
-            let Some(slot) = self.slots.remove(primary) else {
-                return Vec::new();
-            };
-            self.free.push(slot);
-            let entry = self.entries.get_mut(slot as usize).and_then(Option::take);
-            let (old_deps, rows) = entry
-                .map(|entry| (entry.deps, entry.rows))
-                .unwrap_or_default();
-            self.replace_readers(slot, &old_deps, &[]);
-            return rows;
-        }
-        let slot = self.slot_of(primary);
-        let Some(Some(entry)) = self.entries.get_mut(slot as usize) else {
-            return Vec::new();
-        };
-        let rows = std::mem::take(&mut entry.rows);
-        if entry.deps != deps {
-            let old_deps = std::mem::replace(&mut entry.deps, deps.clone());
-            self.replace_readers(slot, &old_deps, &deps);
-        }
-        rows
-    }
-
-    fn slot_of(&mut self, primary: &P) -> u32 {
-        if let Some(slot) = self.slots.get(primary) {
-            return *slot;
-        }
-        let slot = self.free.pop().unwrap_or(self.entries.len() as u32);
-        let entry = Some(Entry {
-            primary: primary.clone(),
-            deps: Box::default(),
-            rows: Vec::new(),
-        });
-        match self.entries.get_mut(slot as usize) {
-            Some(vacant) => *vacant = entry,
-            None => self.entries.push(entry),
-        }
-        self.slots.insert(primary.clone(), slot);
-        slot
-    }
-
-    fn replace_readers(&mut self, slot: u32, old: &[DepId], new: &[DepId]) {
-        for dep in old.iter().filter(|dep| new.binary_search(dep).is_err()) {
-            self.readers.remove(*dep, &slot);
-        }
-        for dep in new.iter().filter(|dep| old.binary_search(dep).is_err()) {
-            self.readers.insert(*dep, slot);
-        }
-    }
-
-    /// Moves the claims of a primary from its previous rows to its new ones.
-    fn replace_claims(
-        &mut self,
-        primary: P,
-        previous: Vec<(K, Arc<V>)>,
-        rows: Vec<(K, V)>,
-        affected: &mut Vec<K>,
-    ) {
+    /// Puts new rows into the place of those of the last run, and moves the claims.
+    fn replace_rows(&mut self, slot: u32, primary: &P, rows: Vec<(K, V)>, affected: &mut Vec<K>) {
+        let previous = self.primaries.rows(slot);
         let mut next: Vec<(K, Arc<V>)> = Vec::with_capacity(rows.len());
         for (key, row) in first_rows(rows) {
-            match find(&previous, &key) {
+            match find(previous, &key) {
                 // An equal row keeps its `Arc`, and with it the cut-off by pointer downstream.
                 Some(old) if **old == row => next.push((key, Arc::clone(old))),
                 _ => {
                     let row = Arc::new(row);
-                    self.claims.insert(key.clone(), &primary, &row);
+                    self.claims
+                        .insert(&self.primaries, slot, primary, &key, &row);
                     affected.push(key.clone());
                     next.push((key, row));
                 }
             }
         }
         for (key, _) in previous {
-            if find(&next, &key).is_some() {
-                continue;
+            if find(&next, key).is_none() {
+                self.claims.remove(slot, primary, key);
+                affected.push(key.clone());
             }
-            self.claims.remove(&key, &primary);
-            affected.push(key);
         }
-        if let Some(slot) = self.slots.get(&primary)
-            && let Some(Some(entry)) = self.entries.get_mut(*slot as usize)
-        {
-            entry.rows = next;
-        }
+        self.primaries.set_rows(slot, next);
     }
 
     fn commit(&mut self, mut affected: Vec<K>) -> Changes<K, V> {
         affected.sort_unstable();
         affected.dedup();
-        let claims = &self.claims;
+        let (claims, primaries) = (&self.claims, &self.primaries);
         let winners = affected.into_iter().map(|key| {
-            let row = claims.first(&key).map(Arc::clone);
+            let row = claims.first(primaries, &key).map(Arc::clone);
             (key, row)
         });
         let changes = self.table.commit(winners);
@@ -304,19 +234,13 @@ impl<P: Key, K: Key, V: Row, N: PartialEq + Send + Sync + 'static> Derived<P, K,
 
     /// Whether the table shows the first claim of every key, and the reverse map the reads.
     fn is_consistent(&self) -> bool {
-        if self.table.len() > CHECKED_ROWS_MAX || self.slots.len() > CHECKED_ROWS_MAX {
+        if self.table.len() > CHECKED_ROWS_MAX || self.primaries.len() > CHECKED_ROWS_MAX {
             return true;
         }
-        let mut readers = MultiMap::default();
-        for (slot, entry) in (0u32..).zip(&self.entries) {
-            for dep in entry.iter().flat_map(|entry| &entry.deps) {
-                readers.insert(*dep, slot);
-            }
-        }
-        let mut keys = self.table.iter();
+        let shows = |key, row| self.claims.first(&self.primaries, key) == Some(row);
         self.table.len() == self.claims.len()
-            && self.readers.same_content(&readers)
-            && keys.all(|(key, row)| self.claims.first(key).is_some_and(|first| first == row))
+            && self.readers.agree_with(self.primaries.deps())
+            && self.table.iter().all(|(key, row)| shows(key, row))
     }
 }
 
@@ -330,10 +254,4 @@ fn first_rows<K: Ord, V>(mut rows: Vec<(K, V)>) -> Vec<(K, V)> {
         "invariant: a primary yields each key once"
     );
     rows
-}
-
-/// Looks a key up in rows sorted by key.
-fn find<'r, K: Ord, V>(rows: &'r [(K, Arc<V>)], key: &K) -> Option<&'r Arc<V>> {
-    let found = rows.binary_search_by(|(other, _)| other.cmp(key)).ok()?;
-    rows.get(found).map(|(_, row)| row)
 }

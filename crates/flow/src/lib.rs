@@ -61,6 +61,8 @@
 //!   all keys, for it replaces all).
 //! - The result depends only on the content of the inputs: not on the order of events, nor on
 //!   how they were batched, nor on the number of threads.
+//! - Reads that primaries have in common are kept once ([`Reads::shared`]); how reads are grouped
+//!   never shows in a result.
 //! - A dependency is identified by a 64-bit hash. A collision costs a spurious recompute; it
 //!   never hides a change and never puts a wrong row into an answer.
 //! - Dirtying goes through [`Derived::touched_by`]: an owner adds every commit to one [`Touched`],

@@ -9,7 +9,8 @@ use hashbrown::hash_map::Entry;
 #[derive(Debug, PartialEq)]
 enum Posting<T> {
     One(T),
-    Many(BTreeSet<T>),
+    /// In a box, for most keys have one value, and a set would make those larger too.
+    Many(Box<BTreeSet<T>>),
 }
 
 /// Key → ordered set of values. A key without values is not kept, so equal content is `==` only
@@ -37,7 +38,7 @@ impl<Q: Hash + Eq + Copy, T: Ord + Clone> MultiMap<Q, T> {
                 Posting::One(one) if *one == value => {}
                 Posting::One(one) => {
                     let many = BTreeSet::from([one.clone(), value]);
-                    entry.insert(Posting::Many(many));
+                    entry.insert(Posting::Many(Box::new(many)));
                 }
                 Posting::Many(many) => {
                     many.insert(value);
@@ -67,7 +68,7 @@ impl<Q: Hash + Eq + Copy, T: Ord + Clone> MultiMap<Q, T> {
         let (one, many) = match self.map.get(&at) {
             None => (None, None),
             Some(Posting::One(one)) => (Some(one), None),
-            Some(Posting::Many(many)) => (None, Some(many)),
+            Some(Posting::Many(many)) => (None, Some(many.iter())),
         };
         one.into_iter().chain(many.into_iter().flatten())
     }

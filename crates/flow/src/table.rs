@@ -86,6 +86,7 @@ impl<K: Key, V: Row> Table<K, V> {
         &mut self,
         edits: impl IntoIterator<Item = (K, Option<Arc<V>>)>,
     ) -> Changes<K, V> {
+        let was_empty = self.rows.is_empty();
         let mut rows = Vec::new();
         let mut touched = Vec::new();
         for (key, new) in last_edits(edits) {
@@ -106,6 +107,10 @@ impl<K: Key, V: Row> Table<K, V> {
         }
         if !rows.is_empty() {
             touched.push(DepId::whole(self.id));
+        }
+        if was_empty {
+            // Built anew of what is sorted, its nodes are full; inserted one by one, only half.
+            self.rows = std::mem::take(&mut self.rows).into_iter().collect();
         }
         debug_assert!(
             self.is_consistent(),
@@ -222,6 +227,20 @@ impl<'t, K: Key, V: Row> View<'t, K, V> {
             );
         }
         found.into_iter()
+    }
+
+    /// Whether any row is found at an index key: as [`View::by`], without a look at all of them.
+    pub fn any<I: Index<K, V>>(&self, reads: &mut Reads, at: &I::At) -> bool {
+        let table = self.table;
+        let Some(postings) = table.postings(TypeId::of::<I>()) else {
+            return self.by::<I>(reads, at).next().is_some();
+        };
+        let hash = hash_of(at);
+        reads.record(DepId::at(table.id, postings.id, hash));
+        let mut rows = postings
+            .candidates(hash)
+            .filter_map(|key| table.rows.get_key_value(key));
+        rows.any(|(key, row)| is_at::<I, K, V>(key, row, at))
     }
 
     /// All rows sorted by key. Depends on the whole table: any change to it recomputes the

@@ -60,6 +60,8 @@ enum Emit {
 struct Recipe {
     primary: usize,
     reads: Vec<Read>,
+    /// Which of them are recorded as shared.
+    shared: Vec<bool>,
     emit: Emit,
 }
 
@@ -76,8 +78,8 @@ fn derive(
     let mut notes = Vec::new();
     // Not commutative: an answer in another order gives another result.
     let mut mix = |key: u8, row: &Tagged| sum = sum.wrapping_mul(5).wrapping_add(key ^ row.number);
-    for read in &recipe.reads {
-        match *read {
+    for (read, is_shared) in recipe.reads.iter().zip(&recipe.shared) {
+        let mut look = |reads: &mut Reads| match *read {
             Read::Get { from, offset } => {
                 let at = (own.number.wrapping_add(offset)) % KEYS;
                 match views[from].get(reads, &at) {
@@ -108,6 +110,11 @@ fn derive(
             Read::Scan { from } => views[from]
                 .scan(reads)
                 .for_each(|(key, row)| mix(*key, row)),
+        };
+        if *is_shared {
+            reads.shared(look);
+        } else {
+            look(reads);
         }
     }
     // Few values, so that many changes end at the cut-off.
@@ -257,9 +264,11 @@ fn any_recipe(stage: usize) -> impl Strategy<Value = Recipe> {
         });
         link.into_iter().chain(read).collect()
     };
-    (from, vec(read, 0..3).prop_map(chain), emit).prop_map(|(primary, reads, emit)| Recipe {
+    let reads = vec(read, 0..3).prop_map(chain);
+    (from, reads, vec(any::<bool>(), 4), emit).prop_map(|(primary, reads, shared, emit)| Recipe {
         primary,
         reads,
+        shared,
         emit,
     })
 }
