@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-pub use channel::XdsTarget;
+pub use channel::{XdsTarget, tls_without_certificate};
 
 /// As ztunnel: responses up to 200 MiB. Source: spec/workload-discovery.md §1.1.
 const MESSAGE_BYTES_MAX: usize = 200 * 1024 * 1024;

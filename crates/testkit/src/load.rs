@@ -3,6 +3,7 @@
 //!
 //! In: sizes. Out: objects, traffic and tables. Nothing here judges a time.
 
+pub mod envoy;
 pub mod floor;
 pub mod process;
 pub mod table;

@@ -48,7 +48,10 @@ pub enum XdsTarget {
 }
 
 /// TLS 1.3 and HTTP/2 to a server of this root, without a certificate of our own.
-fn anonymous(root_pem: &str) -> anyhow::Result<Arc<ClientConfig>> {
+///
+/// # Errors
+/// When the root is no certificate.
+pub fn tls_without_certificate(root_pem: &str) -> anyhow::Result<Arc<ClientConfig>> {
     let mut roots = RootCertStore::empty();
     for root in CertificateDer::pem_slice_iter(root_pem.as_bytes()) {
         roots.add(root?)?;
@@ -85,7 +88,10 @@ impl XdsTarget {
     }
 
     /// A message with the bearer token, if there is one.
-    pub(super) fn request<T>(&self, message: T) -> anyhow::Result<tonic::Request<T>> {
+    ///
+    /// # Errors
+    /// When no header can hold it.
+    pub fn request<T>(&self, message: T) -> anyhow::Result<tonic::Request<T>> {
         let mut request = tonic::Request::new(message);
         if let Self::Anonymous {
             token: Some(token), ..
@@ -112,7 +118,7 @@ impl XdsTarget {
                 server_name,
                 root_pem,
                 ..
-            } => secure(tcp, server_name, anonymous(&root_pem)?).await?,
+            } => secure(tcp, server_name, tls_without_certificate(&root_pem)?).await?,
         };
         Ok(TokioIo::new(stream))
     }
