@@ -73,7 +73,11 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn start_logging(filter: &str, json: bool) -> anyhow::Result<()> {
+/// Has everything logged to standard error.
+///
+/// # Errors
+/// When the filter is none.
+pub fn start_logging(filter: &str, json: bool) -> anyhow::Result<()> {
     use anyhow::Context as _;
     // Whoever asks the API server says what came of it, and says it once.
     let quiet = if filter.contains("kube_client") {

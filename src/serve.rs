@@ -46,15 +46,27 @@ const INTEREST_MAX: usize = 1024;
 /// # Errors
 /// What could not be started, by flag; or the part that ended.
 pub fn run(args: ServeArgs) -> anyhow::Result<()> {
+    run_fed(args, None)
+}
+
+/// As [`run`]; what comes from `feed` takes the place of the directory's files. Its first batches
+/// must be the complete lists of every kind.
+///
+/// # Errors
+/// As those of [`run`].
+pub fn run_fed(args: ServeArgs, feed: Option<Feed>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let outcome = runtime.block_on(serve(args));
+    let outcome = runtime.block_on(serve(args, feed));
     // Blocking requests to an API server that does not answer must not hold up the end.
     runtime.shutdown_timeout(LAST_ANSWERS);
     outcome
 }
+
+/// Batches of whoever is the source.
+pub type Feed = mpsc::Receiver<Vec<Input>>;
 
 /// What tasks read and feed.
 struct Wires {
@@ -84,7 +96,7 @@ enum Started {
     Lost,
 }
 
-async fn serve(args: ServeArgs) -> anyhow::Result<()> {
+async fn serve(args: ServeArgs, feed: Option<Feed>) -> anyhow::Result<()> {
     tasks::raise_file_limit();
     let mut tasks = Tasks::new();
     let mut end = Ending::new()?;
@@ -95,7 +107,7 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let readiness = Readiness::new(parts);
     let any_ended = tasks.any_ended.clone();
     let started = tokio::select! {
-        started = start(&args, &mut tasks, &readiness) => Started::Tried(started),
+        started = start(&args, feed, &mut tasks, &readiness) => Started::Tried(started),
         signal = end.signal() => Started::Asked(signal),
         () = any_ended.cancelled() => Started::Lost,
     };
@@ -121,11 +133,20 @@ async fn serve(args: ServeArgs) -> anyhow::Result<()> {
 }
 
 /// Starts everything, in order.
-async fn start(args: &ServeArgs, tasks: &mut Tasks, readiness: &Readiness) -> anyhow::Result<()> {
+async fn start(
+    args: &ServeArgs,
+    feed: Option<Feed>,
+    tasks: &mut Tasks,
+    readiness: &Readiness,
+) -> anyhow::Result<()> {
     let (wires, mut clients) = Box::pin(wire(args, tasks, readiness)).await?;
     let cluster = match &args.config_dir {
         Some(dir) => {
-            tasks.spawn(watch_directory(dir.clone(), wires.inputs.clone()));
+            let inputs = wires.inputs.clone();
+            match feed {
+                Some(feed) => tasks.spawn(forward(feed, inputs)),
+                None => tasks.spawn(watch_directory(dir.clone(), inputs)),
+            }
             None
         }
         None => Some(Cluster::start(args, tasks, &wires).await?),
@@ -334,6 +355,14 @@ fn debounce(args: &ServeArgs) -> Debounce {
         after: Duration::from_millis(args.debounce_after),
         max: Duration::from_millis(args.debounce_max.max(args.debounce_after)),
     }
+}
+
+async fn forward(mut feed: Feed, inputs: mpsc::Sender<Vec<Input>>) -> anyhow::Result<()> {
+    while let Some(batch) = feed.recv().await {
+        inputs.send(batch).await.context("the pipeline thread ended")?;
+    }
+    // Whoever feeds no more has said all that there is.
+    std::future::pending().await
 }
 
 async fn watch_directory(
