@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, Weak},
 };
 
 use bytes::Bytes;
@@ -16,8 +16,6 @@ use crate::{EncodedResource, ResourceMap, ResourceType, by_urgency, encoded::put
 pub struct EncodedDelta {
     /// New and changed resources: urgent ones, services, the rest; each by name.
     pub changed: Arc<[Arc<EncodedResource>]>,
-    /// Their delta frames, in the same order.
-    pub chunks: Vec<Bytes>,
     /// How many of them are urgent wherever the client runs.
     pub urgent_count: usize,
     /// Nodes that new workloads run on; for clients there, those are urgent too.
@@ -28,6 +26,21 @@ pub struct EncodedDelta {
     pub removed_framed: Bytes,
     /// Size of all frames.
     pub bytes: usize,
+    /// What [`Self::framed`] gave, for as long as somebody has it.
+    framed: Mutex<Weak<Framed>>,
+}
+
+/// Frames one after the other; a [`Bytes`] of it keeps it.
+#[derive(Debug)]
+struct Framed(Vec<u8>);
+
+/// What a [`Bytes`] is made of.
+struct Kept(Arc<Framed>);
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.0.0
+    }
 }
 
 impl EncodedDelta {
@@ -35,10 +48,7 @@ impl EncodedDelta {
     pub fn between(from: &ResourceMap, to: &ResourceMap) -> Self {
         let diff = from.diff(to);
         let (changed, urgent_count) = by_urgency(diff.changed, &diff.removed, from, "");
-        let chunks: Vec<Bytes> = changed
-            .iter()
-            .map(|resource| resource.framed_delta())
-            .collect();
+        let frames: usize = changed.iter().map(|resource| resource.framed_bytes()).sum();
         let is_new = |resource: &&Arc<EncodedResource>| from.get(resource.name()).is_none();
         let nodes_of_new = changed
             .iter()
@@ -51,14 +61,33 @@ impl EncodedDelta {
             put_removed(name, &mut removed);
         }
         Self {
-            bytes: chunks.iter().map(Bytes::len).sum::<usize>() + removed.len(),
+            bytes: frames + removed.len(),
             changed: changed.into(),
             urgent_count,
             nodes_of_new,
-            chunks,
             removed: diff.removed.into(),
             removed_framed: removed.into(),
+            framed: Mutex::default(),
         }
+    }
+
+    /// The delta frames of what changed, one after the other: one copy for all that are sent it
+    /// at about the same time, and gone when the last of them has it.
+    pub fn framed(&self) -> Bytes {
+        if let [one] = &*self.changed {
+            return one.framed_delta();
+        }
+        // Whoever waits here needs the same bytes.
+        let mut held = self.framed.lock();
+        let framed = held.upgrade().unwrap_or_else(|| {
+            let mut frames = Vec::with_capacity(self.bytes - self.removed_framed.len());
+            for resource in self.changed.iter() {
+                frames.extend_from_slice(&resource.framed_delta());
+            }
+            Arc::new(Framed(frames))
+        });
+        *held = Arc::downgrade(&framed);
+        Bytes::from_owner(Kept(framed))
     }
 
     /// Whether there is nothing to send.

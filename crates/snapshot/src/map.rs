@@ -1,5 +1,6 @@
 //! The resources of one kind, shared by structure between generations.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use imbl::{OrdMap, ordmap::DiffItem};
@@ -133,26 +134,40 @@ impl ResourceMap {
         &self,
         held: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> ResourceMap {
-        let mut map = ResourceMap::default();
-        let mut current_count = 0;
+        let mut names = HashSet::new();
+        let mut other = Vec::new();
+        let mut shared_count = 0;
         for (name, version) in held {
-            match self.get(name) {
-                Some(current) if current.version_str() == *version => {
-                    current_count += 1;
-                    map.insert(Arc::clone(current));
-                }
+            let stated = stated_version(version);
+            let current = self.get(name);
+            shared_count += usize::from(current.is_some());
+            if stated.is_none() || current.map(|current| current.version()) != stated {
                 // Even of what is gone: it may come back before the client was told.
-                _ => {
-                    let stated = u64::from_str_radix(version, 16).unwrap_or(0);
-                    let is_ours = version_str(stated) == *version;
-                    let stated = if is_ours { stated } else { 0 };
-                    map.insert(Arc::new(EncodedResource::held(Str::from(name), stated)));
-                }
+                let stated = stated.unwrap_or(0);
+                other.push(EncodedResource::held(Str::from(name), stated));
+            }
+            names.insert(name);
+        }
+        // Who comes back holds most of this map: the rest is cheaper to take out than all that
+        // it holds is to put in, and nearly always there is none.
+        let mut map = self.clone();
+        if shared_count < self.len() {
+            for resource in self.iter().filter(|it| !names.contains(it.name().as_str())) {
+                map.remove(resource.name());
             }
         }
-        let up_to_date = current_count == map.len() && map.len() == self.len();
-        if up_to_date { self.clone() } else { map }
+        for resource in other {
+            map.insert(Arc::new(resource));
+        }
+        map
     }
+}
+
+/// A version as [`version_str`] writes it; `None` of anything else.
+fn stated_version(text: &str) -> Option<u64> {
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let is_ours = text.bytes().all(is_digit) && (text == "0" || !text.starts_with('0'));
+    is_ours.then(|| u64::from_str_radix(text, 16).ok())?
 }
 
 impl FromIterator<EncodedResource> for ResourceMap {

@@ -41,7 +41,7 @@ impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Shared(delta, part) => {
-                let count = delta.chunks.len();
+                let count = delta.changed.len();
                 write!(f, "Shared({count} resources, {part:?})")
             }
             Self::Own { chunks, removed } => {
@@ -72,15 +72,6 @@ pub struct Response {
 }
 
 impl Response {
-    /// Framed resources, each with its tag and length.
-    fn chunks(&self) -> &[Bytes] {
-        match &self.payload {
-            Payload::Shared(_, Part::Removals) => &[],
-            Payload::Shared(delta, _) => &delta.chunks,
-            Payload::Own { chunks, .. } => chunks,
-        }
-    }
-
     fn removed(&self) -> &[Str] {
         match &self.payload {
             Payload::Shared(_, Part::Upserts) => &[],
@@ -91,7 +82,11 @@ impl Response {
 
     /// Number of resources in it.
     pub fn resources_count(&self) -> usize {
-        self.chunks().len()
+        match &self.payload {
+            Payload::Shared(_, Part::Removals) => 0,
+            Payload::Shared(delta, _) => delta.changed.len(),
+            Payload::Own { chunks, .. } => chunks.len(),
+        }
     }
 
     /// Number of removed names in it.
@@ -101,34 +96,54 @@ impl Response {
 
     /// Size of the encoded message, bytes.
     pub fn encoded_bytes(&self) -> usize {
-        let header = [self.version.len(), self.type_url.len(), self.nonce.len()];
-        let header: usize = header.into_iter().map(field_bytes).sum();
-        let chunks: usize = self.chunks().iter().map(Bytes::len).sum();
-        let removed: usize = match &self.payload {
-            Payload::Shared(delta, Part::Removals | Part::All) => delta.removed_framed.len(),
-            Payload::Shared(_, Part::Upserts) => 0,
-            Payload::Own { removed, .. } => removed.iter().map(|n| field_bytes(n.len())).sum(),
+        let body = match &self.payload {
+            Payload::Shared(delta, Part::All) => delta.bytes,
+            Payload::Shared(delta, Part::Upserts) => delta.bytes - delta.removed_framed.len(),
+            Payload::Shared(delta, Part::Removals) => delta.removed_framed.len(),
+            Payload::Own { chunks, removed } => {
+                let chunks: usize = chunks.iter().map(Bytes::len).sum();
+                let removed = removed.iter().map(|name| field_bytes(name.len()));
+                chunks + removed.sum::<usize>()
+            }
         };
-        header + chunks + removed
+        self.header_bytes() + body
     }
 
-    /// Appends the encoded message.
-    pub fn encode(&self, out: &mut impl BufMut) {
+    /// Size of what [`Self::encode_header`] writes.
+    pub(crate) fn header_bytes(&self) -> usize {
+        let header = [self.version.len(), self.type_url.len(), self.nonce.len()];
+        header.into_iter().map(field_bytes).sum()
+    }
+
+    /// Appends the fields that are this stream's own. The message is these and [`Self::body`].
+    pub(crate) fn encode_header(&self, out: &mut impl BufMut) {
         put(VERSION, self.version.as_bytes(), out);
         put(TYPE_URL, self.type_url.as_bytes(), out);
         put(NONCE, self.nonce.as_bytes(), out);
-        for chunk in self.chunks() {
-            out.put_slice(chunk);
-        }
+    }
+
+    /// Appends the encoded message, for who has no stream to write it to.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        self.encode_header(out);
+        out.extend(self.body().concat());
+    }
+
+    /// The encoded resources and removed names, in parts that add up to it.
+    pub(crate) fn body(&self) -> Vec<Bytes> {
         match &self.payload {
-            Payload::Shared(delta, Part::Removals | Part::All) => {
-                out.put_slice(&delta.removed_framed);
+            Payload::Shared(delta, Part::All) => {
+                vec![delta.framed(), delta.removed_framed.clone()]
             }
-            Payload::Shared(_, Part::Upserts) => {}
-            Payload::Own { removed, .. } => {
+            Payload::Shared(delta, Part::Upserts) => vec![delta.framed()],
+            Payload::Shared(delta, Part::Removals) => vec![delta.removed_framed.clone()],
+            Payload::Own { chunks, removed } => {
+                let mut names = Vec::new();
                 for name in removed {
-                    put(REMOVED, name.as_bytes(), out);
+                    put(REMOVED, name.as_bytes(), &mut names);
                 }
+                let mut parts = chunks.clone();
+                parts.push(names.into());
+                parts
             }
         }
     }
@@ -181,7 +196,7 @@ mod tests {
         let changed = vec![resource("new", "1"), resource("old", "2")];
         let gone = vec!["gone".to_owned()];
         let own = Payload::Own {
-            chunks: delta.chunks.clone(),
+            chunks: delta.changed.iter().map(|one| one.framed_delta()).collect(),
             removed: vec!["gone".into()],
         };
         let shared = |part| Payload::Shared(Arc::clone(&delta), part);

@@ -3,6 +3,7 @@
 //!
 //! Source: spec/control-plane.md §2.2.
 
+mod body;
 mod interest;
 mod limiter;
 mod shares;
@@ -19,11 +20,10 @@ use prost::Message;
 use proto::discovery::{DeltaDiscoveryRequest, DiscoveryRequest};
 use snapshot::{DeltaCache, Snapshot};
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::codegen::Service;
-use tonic::server::{Grpc, NamedService, StreamingService};
+use tonic::server::NamedService;
 use tonic::{Status, Streaming};
 
 use crate::client::NodeReader;
@@ -33,7 +33,8 @@ use crate::metrics::Metrics;
 use crate::response::Response;
 use crate::server::Going;
 use crate::session::Request;
-use crate::wire::{AdsCodec, DECODE_BYTES_MAX, ENCODE_BYTES_MAX};
+use crate::wire::{AdsDecoder, DECODE_BYTES_MAX};
+use body::ResponseBody;
 use interest::Interests;
 pub use interest::Report;
 use limiter::Limiter;
@@ -148,27 +149,45 @@ impl Service<http::Request<Body>> for AdsService {
         Box::pin(async move {
             Ok(match method.as_str() {
                 "DeltaAggregatedResources" => {
-                    grpc::<DeltaDiscoveryRequest>()
-                        .streaming(Method(shared), request)
-                        .await
+                    serve::<DeltaDiscoveryRequest>(&shared, request).await
                 }
-                "StreamAggregatedResources" => {
-                    grpc::<DiscoveryRequest>()
-                        .streaming(Method(shared), request)
-                        .await
-                }
+                "StreamAggregatedResources" => serve::<DiscoveryRequest>(&shared, request).await,
                 _ => Status::unimplemented("no such method").into_http(),
             })
         })
     }
 }
 
-fn grpc<R: AdsRequest>() -> Grpc<AdsCodec<R>> {
+/// Answers a stream of requests with one of responses, or with a status.
+async fn serve<R: AdsRequest>(
+    shared: &Arc<Shared>,
+    request: http::Request<Body>,
+) -> http::Response<Body> {
+    let encoding = request.headers().get("grpc-encoding");
+    if encoding.is_some_and(|encoding| encoding != "identity") {
+        return Status::unimplemented("compressed requests are not supported").into_http();
+    }
     // Nothing is decoded before the caller is known, so the limit may be generous
     // enough for a reconnect in a large mesh.
-    Grpc::new(AdsCodec::default())
-        .max_decoding_message_size(DECODE_BYTES_MAX)
-        .max_encoding_message_size(ENCODE_BYTES_MAX)
+    let decoded = |body| {
+        let decoder = AdsDecoder::<R>::default();
+        Streaming::new_request(decoder, body, None, Some(DECODE_BYTES_MAX))
+    };
+    let request = tonic::Request::from_http(request.map(decoded));
+    match open(shared, request).await {
+        Ok(responses) => {
+            let mut response = http::Response::new(Body::new(ResponseBody::new(responses)));
+            let grpc = http::HeaderValue::from_static("application/grpc");
+            response
+                .headers_mut()
+                .insert(http::header::CONTENT_TYPE, grpc);
+            response
+        }
+        Err(status) => {
+            shared.deps.metrics.count_refused(&status);
+            status.into_http()
+        }
+    }
 }
 
 /// One of the two request messages.
@@ -188,31 +207,12 @@ impl From<DiscoveryRequest> for Request {
     }
 }
 
-struct Method(Arc<Shared>);
-
-impl<R: AdsRequest> StreamingService<R> for Method {
-    type Response = Response;
-    type ResponseStream = ReceiverStream<Result<Response, Status>>;
-    type Future = BoxFuture<'static, Result<tonic::Response<Self::ResponseStream>, Status>>;
-
-    fn call(&mut self, request: tonic::Request<Streaming<R>>) -> Self::Future {
-        let shared = Arc::clone(&self.0);
-        Box::pin(async move {
-            let opened = open(&shared, request).await;
-            if let Err(status) = &opened {
-                shared.deps.metrics.count_refused(status);
-            }
-            opened
-        })
-    }
-}
-
 /// Authenticates, then starts the task of a stream. Refusals that no message of the
 /// client can change come before the response headers, so that clients back off.
 async fn open<R: AdsRequest>(
     shared: &Arc<Shared>,
     request: tonic::Request<Streaming<R>>,
-) -> Result<tonic::Response<ReceiverStream<Result<Response, Status>>>, Status> {
+) -> Result<mpsc::Receiver<Result<Response, Status>>, Status> {
     if shared.deps.snapshots.borrow().is_none() || shared.deps.shutdown.is_cancelled() {
         return Err(Status::unavailable("the control plane is not ready"));
     }
@@ -247,7 +247,7 @@ async fn open<R: AdsRequest>(
         stream::run(shared, who, request.into_inner(), responses).await;
         drop((permit, share));
     });
-    Ok(tonic::Response::new(ReceiverStream::new(receiver)))
+    Ok(receiver)
 }
 
 /// Who opens a stream; `None` on the plaintext listener, where nobody is known.

@@ -26,7 +26,7 @@ fn the_frames_of_a_delta_concatenate_to_a_response() {
     let from = map(&[("a", "1"), ("b", "1"), ("c", "1")]);
     let to = map(&[("b", "1"), ("c", "2"), ("d", "1")]);
     let delta = EncodedDelta::between(&from, &to);
-    let mut bytes = delta.chunks.concat();
+    let mut bytes = delta.framed().to_vec();
     bytes.extend_from_slice(&delta.removed_framed);
     assert_eq!(delta.bytes, bytes.len());
 

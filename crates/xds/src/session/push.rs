@@ -362,7 +362,7 @@ fn next_of_all(sub: &mut Subscription, context: &Context<'_>) -> Option<Next> {
             let removed: BTreeSet<Str> = removed.iter().cloned().chain(missing).collect();
             let chunks = match &portion {
                 Some(portion) => portion.changed.iter().map(|r| r.framed_delta()).collect(),
-                None => delta.chunks.clone(),
+                None => delta.changed.iter().map(|r| r.framed_delta()).collect(),
             };
             Payload::Own {
                 chunks,

@@ -115,19 +115,16 @@ impl Subscription {
             );
         }
         let is_held = |name: &str| !name.is_empty() && (wildcard || names.contains(name));
-        let initial = request
-            .initial_resource_versions
-            .iter()
-            .filter(|(name, _)| is_held(name))
-            .map(|(name, version)| (name.clone(), version.clone()))
-            .collect();
+        let initial_count = request.initial_resource_versions.len();
+        let mut initial = request.initial_resource_versions;
+        initial.retain(|name, _| is_held(name));
         Self {
             wildcard,
             names,
             asked,
             reply: true,
             shared: true,
-            initial_count: request.initial_resource_versions.len(),
+            initial_count,
             initial: Some(initial),
             ..Self::default()
         }
