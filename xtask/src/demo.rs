@@ -1,17 +1,10 @@
-//! `demo`, `bench` and `scenario`: the things one runs to look at.
+//! `demo` and `scenario`: the things one runs to look at.
 
 use std::env::consts::EXE_SUFFIX;
 
 use anyhow::Result;
 
 use crate::{envoy, steps, test, workspace};
-
-/// Benchmarks, with their crates. What a cluster costs is `cluster measure`'s.
-const BENCHED: &[(&str, &str)] = &[
-    ("ambientd-flow", "flow"),
-    ("ambientd-snapshot", "diff"),
-    ("ambientd", "apply"),
-];
 
 /// Builds the control plane and runs the demo against it, with `args` passed on.
 ///
@@ -31,22 +24,6 @@ pub(crate) fn demo(keep: bool, args: &[String]) -> Result<()> {
         demo.arg("--keep");
     }
     steps::run(demo.args(args))
-}
-
-/// Runs the benchmarks, one crate after the other.
-///
-/// # Errors
-/// When one cannot be built or fails.
-pub(crate) fn bench(args: &[String]) -> Result<()> {
-    for (package, name) in BENCHED {
-        println!("==> {package}");
-        let mut bench = steps::cargo(&["bench", "-p", package, "--bench", name]);
-        if !args.is_empty() {
-            bench.arg("--").args(args);
-        }
-        steps::run(&mut bench)?;
-    }
-    Ok(())
 }
 
 /// Runs the scenarios whose names contain one of `names`, or all.

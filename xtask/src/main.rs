@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser;
 
+mod bench;
 mod built;
 mod cluster;
 mod conformance;
@@ -50,12 +51,8 @@ enum Command {
         #[arg(value_name = "NAME")]
         names: Vec<String>,
     },
-    /// Run the benchmarks
-    Bench {
-        /// Passed on to the harness, such as a filter
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        args: Vec<String>,
-    },
+    /// Measure what load costs, against floors; `bench micro` measures single functions
+    Bench(bench::Bench),
     /// Write the generated files anew
     Gen {
         /// Only say whether they are stale
@@ -101,7 +98,7 @@ fn run(command: Command) -> Result<()> {
         Command::Demo { keep, args } => demo::demo(keep, &args),
         Command::Test { only } => test::run(&only),
         Command::Scenario { names } => demo::scenarios(&names),
-        Command::Bench { args } => demo::bench(&args),
+        Command::Bench(flags) => bench::run(&flags),
         Command::Gen { check } => generate::run(check),
         Command::Envoy => envoy::ensure().map(|path| println!("{}", path.display())),
         Command::Cluster { action } => cluster::run(&action),
