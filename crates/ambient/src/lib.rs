@@ -7,9 +7,10 @@
 //! Stages, in the order in which they may read each other:
 //! [`mesh`], [`node_locality`], [`network_gateway`], [`waypoint`], [`namespace_binding`],
 //! [`allocation`], [`claim`], [`service`],
-//! [`peer_binding`], [`policy_binding`], [`pod_link`], [`workload`], [`pod_facts`], [`census`], [`authorization`], [`status`].
+//! [`peer_binding`], [`policy_binding`], [`pod_link`], [`workload`], [`census`], [`authorization`], [`status`].
 //! Each exports its view, its primary key, the index markers that it needs on earlier tables,
-//! and one pure `derive`.
+//! and one pure `derive`. What identity checks must know of a pod follows from it alone
+//! ([`pod_facts`]) and has no table of its own.
 //!
 //! **Invariants**
 //! - Never does I/O, reads no clock, holds no state: a stage is a function of what it reads.

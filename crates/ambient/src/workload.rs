@@ -12,8 +12,10 @@ mod pod;
 mod policies;
 mod slice;
 
+use std::sync::Arc;
+
 use flow::{Output, Reads, View};
-use model::derived::Locality;
+use model::derived::{Locality, Memberships};
 use model::input::{EndpointSlice, Pod, ServiceEntry, WorkloadEntry};
 use model::{Finding, Labels, MeshRow, ObjectKey, Str, WorkloadRow, WorkloadUid};
 
@@ -88,7 +90,9 @@ pub fn derive(
         | WorkloadSource::WorkloadEntry(_)
         | WorkloadSource::ServiceEntry(_) => {
             for (_, row) in &mut output.rows {
-                row.network_gateway = gateway::of(row, view, reads);
+                row.network_gateway = reads
+                    .shared(|reads| gateway::of(row, view, reads))
+                    .map(Box::new);
             }
         }
         // They are on the network of the cluster, or lead to another themselves.
@@ -128,10 +132,10 @@ fn blank(uid: WorkloadUid, key: &ObjectKey, mesh: &MeshRow) -> WorkloadRow {
         terminating: false,
         host_network: false,
         is_slice_endpoint: false,
-        locality: Locality::default(),
+        locality: Arc::default(),
         capacity: 0,
         cluster_id: mesh.cluster_id.clone(),
-        services: std::collections::BTreeMap::new(),
+        services: Memberships::new(),
         labels: Labels::new(),
     }
 }

@@ -2,7 +2,6 @@
 //! the objects alone, so they exist whether or not any proxy is connected.
 //! Source: spec/policy-and-traffic.md §10.1, §10.3, §10.5, §10.6.
 
-pub mod captured;
 pub mod destination_rule;
 pub mod l4_route;
 pub mod policy;

@@ -1,7 +1,5 @@
 //! What stages ask of all workloads together.
 
-use std::sync::Arc;
-
 use crate::Str;
 use crate::names::{NamespacedHostname, ObjectKey};
 use crate::object::Labels;
@@ -13,6 +11,9 @@ pub enum CensusKey {
     Account(ObjectKey),
     /// One is served by ztunnel.
     Served(Served),
+    /// One is captured by ztunnel (`true`), or is not. Instances of a gateway are neither,
+    /// although they take tunnels.
+    Captured(bool),
 }
 
 /// Workloads that ztunnel serves and that policies cannot tell apart.
@@ -21,7 +22,7 @@ pub struct Served {
     /// Namespace.
     pub ns: Str,
     /// Labels.
-    pub labels: Arc<Labels>,
+    pub labels: Labels,
     /// Waypoints of the workload and of its services, sorted and distinct, with the service that
     /// leads there (`None` for the workload's own addresses).
     pub waypoints: Vec<(ObjectKey, Option<NamespacedHostname>)>,

@@ -1,7 +1,7 @@
 //! Rows that one stage derives and several later ones read.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::finding::ObjectRef;
@@ -12,7 +12,7 @@ use crate::input::{
 };
 use crate::names::{Kind, NamespacedHostname, ObjectKey, WorkloadUid};
 use crate::object::Labels;
-use crate::{Str, defaults};
+use crate::{FrozenMap, Str, defaults};
 
 /// Mesh-wide settings: defaults, mesh config and the network of the system namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -499,6 +499,9 @@ pub struct PortMap {
     pub target_port: u16,
 }
 
+/// The services of a workload, with its port mappings in each.
+pub type Memberships = FrozenMap<NamespacedHostname, Vec<PortMap>>;
+
 /// Region, zone and subzone.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Locality {
@@ -533,12 +536,12 @@ pub struct WorkloadRow {
     pub trust_domain: Str,
     /// Service account.
     pub service_account: Str,
-    /// Waypoint of pod-IP traffic.
-    pub waypoint: Option<BoundWaypoint>,
+    /// Waypoint of pod-IP traffic. In a box, as other rare things: most workloads have none.
+    pub waypoint: Option<Box<BoundWaypoint>>,
     /// As [`ServiceRow::blocked`].
     pub blocked: Option<NamespacedHostname>,
     /// The gateway of its network.
-    pub network_gateway: Option<NetworkGateway>,
+    pub network_gateway: Option<Box<NetworkGateway>>,
     /// How it takes tunnelled traffic, when it is an instance of a waypoint that says so.
     pub application_tunnel: Option<InboundBinding>,
     /// Node.
@@ -560,13 +563,13 @@ pub struct WorkloadRow {
     /// Not a Pod: WorkloadType as WDS wants it is DEPLOYMENT (0) instead of POD.
     pub is_slice_endpoint: bool,
     /// Locality.
-    pub locality: Locality,
+    pub locality: Arc<Locality>,
     /// Weight, 0 when unset.
     pub capacity: u32,
     /// Cluster id.
     pub cluster_id: Str,
     /// Memberships.
-    pub services: BTreeMap<NamespacedHostname, Vec<PortMap>>,
+    pub services: Memberships,
     /// Labels, for subsets and findings.
     pub labels: Labels,
 }

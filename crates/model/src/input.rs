@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::Str;
 use crate::object::Labels;
+use crate::{FrozenMap, Str};
 
 mod backend_tls_policy;
 mod destination_rule;
@@ -60,7 +60,7 @@ pub struct Pod {
     /// `status.podIPs`, else `status.podIP`, in order; `None` when one of them does not parse.
     pub ips: Option<Vec<IpAddr>>,
     /// Named TCP ports of containers, then of init containers with `restartPolicy: Always`; first wins.
-    pub tcp_ports: BTreeMap<Str, u16>,
+    pub tcp_ports: FrozenMap<Str, u16>,
 }
 
 /// Transport protocol of a Service port.
@@ -128,9 +128,9 @@ pub struct Service {
 /// An endpoint of an EndpointSlice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SliceEndpoint {
-    /// Addresses as written.
+    /// Addresses as written; empty for a pod, whose own count.
     pub addresses: Vec<Str>,
-    /// `conditions.ready`; unset counts as true.
+    /// `conditions.ready`; unset counts as true, and for a pod its own counts.
     pub ready: bool,
     /// `targetRef` of kind Pod: namespace, name and uid.
     pub pod: Option<(Str, Str, Str)>,

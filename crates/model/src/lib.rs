@@ -6,7 +6,7 @@
 //! [`AuthorizationRow`]) and the [`Finding`]s that say what was rejected or ignored.
 //!
 //! **Invariants**
-//! - Never does I/O, reads no clock, holds no state.
+//! - Never does I/O, reads no clock, holds no state but the values that [`shared`] keeps once.
 //! - Parsing never panics and never drops an object: a bad object is a row with
 //!   its error ([`Parsed::body`] is `Err`), so that nobody else pays for it.
 //! - Rows hold only ordered collections, so equal input gives equal output.
@@ -17,6 +17,7 @@ pub mod defaults;
 pub mod deployment;
 pub mod derived;
 pub mod finding;
+mod frozen;
 pub mod gateway;
 pub mod input;
 pub mod jwks;
@@ -28,6 +29,7 @@ pub mod parse;
 pub mod proxy;
 pub mod rejection;
 pub mod secret;
+pub mod shared;
 pub mod status;
 pub mod validate;
 
@@ -36,6 +38,7 @@ pub use derived::{
     AuthorizationRow, GatewayAddress, MeshRow, PodFact, ServiceRow, WaypointRow, WorkloadRow,
 };
 pub use finding::{Finding, ObjectRef, Severity};
+pub use frozen::{FrozenMap, Iter as FrozenIter};
 pub use gateway::{GatewayController, GatewayRow, ListenerRow};
 pub use names::{Kind, NamespacedHostname, ObjectKey, SpiffeId, WorkloadUid};
 pub use object::{Labels, Meta, Object, Parsed};

@@ -254,7 +254,9 @@ pub struct WorkloadUid(pub Str);
 impl WorkloadUid {
     /// The uid of a Pod: two slashes, since the core API group is empty.
     pub fn pod(cluster: &str, key: &ObjectKey) -> Self {
-        Self(arcstr::format!("{cluster}//Pod/{}/{}", key.ns, key.name))
+        // Derived again, it is the one that tables have as a key.
+        let uid = format!("{cluster}//Pod/{}/{}", key.ns, key.name);
+        Self(crate::shared::text(&uid))
     }
 
     /// The uid of a gateway of another network.

@@ -1,9 +1,7 @@
 //! Input objects: metadata, and a body that may be invalid.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::Str;
 use crate::finding::{Finding, ObjectRef};
 use crate::input::{
     AuthorizationPolicy, BackendTlsPolicy, DestinationRule, EndpointSlice, Gateway, GatewayClass,
@@ -14,9 +12,10 @@ use crate::input::{
 use crate::jwks::Jwks;
 use crate::names::{Kind, ObjectKey};
 use crate::secret::{ConfigMap, Secret};
+use crate::{FrozenMap, Str};
 
 /// Labels or annotations.
-pub type Labels = BTreeMap<Str, Str>;
+pub type Labels = FrozenMap<Str, Str>;
 
 /// What ambientd reads of `metadata`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -67,7 +67,8 @@ impl Pipeline {
         changes.add_to(&mut touched);
         let derived = self.stages.update(&self.inputs, &changes, touched);
         let resources_changed = self.resources.update(&self.stages, &derived)
-            | self.resources.update_foreign(&changes.revised, &derived);
+            | self.resources.update_foreign(&changes.revised, &derived)
+            | self.resources.update_pods(&changes.pods);
         let told = changes.findings || derived.notes || !derived.revisions.rows().is_empty();
         let findings_changed = told && self.collect_findings();
         if self.waiting().next().is_some() {

@@ -7,7 +7,9 @@ use ambient::allocation::{
 };
 use ambient::attach::AttachView;
 use ambient::authorization::{self, AuthorizationSource, AuthorizationView};
-use ambient::census::{self, AccountsByNamespace, CensusKey, CensusView, ServedByPlace};
+use ambient::census::{
+    self, AccountsByNamespace, CensusKey, CensusView, Profile, ServedByPlace, WorkloadsByProfile,
+};
 use ambient::claim::{self, ClaimKey, ClaimRow, ClaimView, ServiceSource};
 use ambient::mesh::{self, MeshDefaults, MeshView};
 use ambient::namespace_binding::{self, NamespaceBinding, NamespaceBindingView};
@@ -16,7 +18,6 @@ use ambient::node_locality::{self, NodeLocalityView};
 use ambient::ownership::gateway::ForeignGatewayView;
 use ambient::ownership::{self, OwnershipView};
 use ambient::peer_binding::{self, PeerBinding, PeerBindingView};
-use ambient::pod_facts::{self, PodFactView};
 use ambient::pod_link::{self, PodLink, PodLinkKey, PodLinkView};
 use ambient::policy_binding::{self, PolicyBinding, PolicyBindingView};
 use ambient::service::{self, ServiceView};
@@ -61,7 +62,7 @@ use model::secret::{CredentialGrants, Material, MaterialKey};
 use model::status::{StatusKey, StatusRow};
 use model::{
     AuthorizationRow, DeploymentRow, Finding, GatewayRow, Kind, MeshRow, NamespacedHostname,
-    ObjectKey, PodFact, ProxyClass, ServiceRow, Str, WaypointRow, WorkloadRow, WorkloadUid,
+    ObjectKey, ProxyClass, ServiceRow, Str, WaypointRow, WorkloadRow, WorkloadUid,
 };
 
 use crate::inputs::{InputChanges, Inputs};
@@ -111,8 +112,7 @@ pub(crate) struct Stages {
     pub(crate) authorizations: Stage<AuthorizationSource, ObjectKey, AuthorizationRow>,
     pod_links: Stage<ObjectKey, PodLinkKey, PodLink>,
     pub(crate) workloads: Stage<WorkloadSource, WorkloadUid, WorkloadRow>,
-    census: Stage<WorkloadUid, CensusKey, ()>,
-    pod_facts: Stage<ObjectKey, ObjectKey, PodFact>,
+    census: Stage<Profile, CensusKey, ()>,
     attachments: Stage<NamespacedHostname, NamespacedHostname, AttachmentIr>,
     directs: Stage<WorkloadUid, WorkloadUid, DirectIr>,
     crossings: Stage<NamespacedHostname, NamespacedHostname, CrossingIr>,
@@ -140,7 +140,6 @@ pub(crate) struct Stages {
     destination_rule_findings: Stage<ObjectKey, (), ()>,
     authentication_findings: Stage<ObjectKey, (), ()>,
     rejected: Stage<ProxyClass, (), ()>,
-    captured: Stage<WorkloadUid, bool, ()>,
     service_findings: Stage<NamespacedHostname, (), ()>,
     waypoint_findings: Stage<ObjectKey, (), ()>,
     service_statuses: Stage<ServiceSource, StatusKey, StatusRow>,
@@ -176,7 +175,6 @@ pub(crate) struct DerivedChanges {
     pub(crate) mesh: Changes<(), MeshRow>,
     pub(crate) revisions: Changes<(), Revisions>,
     pub(crate) foreign_gateways: Changes<ObjectKey, ()>,
-    pub(crate) pods: Changes<ObjectKey, PodFact>,
     pub(crate) notes: bool,
 }
 
@@ -232,12 +230,12 @@ impl Stages {
             workloads: Derived::new("workloads")
                 .with_index::<at::WorkloadByService>()
                 .with_index::<at::WorkloadByWaypoint>()
-                .with_index::<at::InstanceByNamespace>(),
+                .with_index::<at::InstanceByNamespace>()
+                .with_index::<WorkloadsByProfile>(),
             census: Derived::new("census")
                 .with_index::<ServedByPlace>()
                 .with_index::<AccountsByNamespace>()
                 .with_index::<at::ServedByNamespace>(),
-            pod_facts: Derived::new("pod_facts"),
             attachments: Derived::new("attachments").with_index::<at::AttachmentByWaypoint>(),
             directs: Derived::new("directs").with_index::<at::DirectByWaypoint>(),
             crossings: Derived::new("crossings").with_index::<AllCrossings>(),
@@ -270,7 +268,6 @@ impl Stages {
             destination_rule_findings: Derived::new("destination_rule_findings"),
             authentication_findings: Derived::new("authentication_findings"),
             rejected: Derived::new("rejected"),
-            captured: Derived::new("captured"),
             service_findings: Derived::new("service_findings"),
             waypoint_findings: Derived::new("waypoint_findings"),
             service_statuses: Derived::new("service_statuses"),
@@ -585,7 +582,7 @@ impl Stages {
         update!(
             touched,
             self.census,
-            workloads.keys().cloned(),
+            Profile::changed(&workloads),
             census::derive,
             CensusView {
                 workloads: self.workloads.view(),
@@ -646,7 +643,7 @@ impl Stages {
         update!(
             touched,
             self.directs,
-            workloads.keys().cloned(),
+            may_be_direct(&workloads),
             attachment::workload::derive,
             attachment::workload::DirectView {
                 workloads: self.workloads.view(),
@@ -863,18 +860,9 @@ impl Stages {
             }
         );
         let credentials = self.update_credentials(inputs, changed, &gateways, &mut touched);
-        self.update_findings(inputs, changed, &services, &workloads, &mut touched);
+        self.update_findings(inputs, changed, &services, &mut touched);
         let statuses = self.update_statuses(inputs, changed, &mut touched);
         let deployments = self.update_deployments(inputs, changed, &mut touched);
-        let pods = update!(
-            touched,
-            self.pod_facts,
-            changed.pods.keys().cloned(),
-            pod_facts::derive,
-            PodFactView {
-                pods: inputs.pods.view()
-            }
-        );
         let proxies = changed
             .proxies
             .rows()
@@ -902,10 +890,20 @@ impl Stages {
             mesh: mesh_changes,
             revisions,
             foreign_gateways,
-            pods,
             notes,
         }
     }
+}
+
+/// Changed workloads that a waypoint may be in front of, or was: the others yield nothing,
+/// whatever else changes.
+fn may_be_direct(
+    workloads: &Changes<WorkloadUid, WorkloadRow>,
+) -> impl Iterator<Item = WorkloadUid> + '_ {
+    let is_bound = |row: &Arc<WorkloadRow>| row.waypoint.is_some();
+    let rows = workloads.rows().iter();
+    rows.filter(move |change| change.old.iter().chain(&change.new).any(is_bound))
+        .map(|change| change.key.clone())
 }
 
 /// Sources of keys that changed RequestAuthentications name now; those that they named before

@@ -74,10 +74,11 @@ pub struct EncodedResource {
     name: Str,
     version: u64,
     framed: Bytes,
-    any_at: usize,
-    payload_at: usize,
+    any_at: u32,
+    payload_at: u32,
     aliases: Box<[Str]>,
-    aliased: OnceLock<Bytes>,
+    /// In a box, for hardly any resource is asked for in this form.
+    aliased: OnceLock<Box<Bytes>>,
     facts: Option<Arc<AddressFacts>>,
 }
 
@@ -141,8 +142,8 @@ impl EncodedResource {
 
         let framed = frame(&name, version, &[], &any);
         Self {
-            any_at: framed.len() - any.len(),
-            payload_at: framed.len() - payload.len(),
+            any_at: (framed.len() - any.len()) as u32,
+            payload_at: (framed.len() - payload.len()) as u32,
             name,
             version,
             framed,
@@ -210,7 +211,7 @@ impl EncodedResource {
 
     /// The encoded message itself.
     pub fn payload(&self) -> Bytes {
-        self.framed.slice(self.payload_at..)
+        self.framed.slice(self.payload_at as usize..)
     }
 
     /// Field 2 of a `DeltaDiscoveryResponse`, tag and length included.
@@ -220,7 +221,7 @@ impl EncodedResource {
 
     /// Field 2 of a `DiscoveryResponse`, tag and length included.
     pub fn framed_sotw(&self) -> Bytes {
-        self.framed.slice(self.any_at..)
+        self.framed.slice(self.any_at as usize..)
     }
 
     /// As [`Self::framed_delta`], with the aliases; framed when first asked for,
@@ -229,8 +230,9 @@ impl EncodedResource {
         if self.aliases.is_empty() {
             return self.framed_delta();
         }
-        let framed = || frame(&self.name, self.version, &self.aliases, &self.framed_sotw());
-        self.aliased.get_or_init(framed).clone()
+        let any = || self.framed_sotw();
+        let framed = || Box::new(frame(&self.name, self.version, &self.aliases, &any()));
+        Bytes::clone(self.aliased.get_or_init(framed))
     }
 
     /// Size of [`Self::framed_delta`].

@@ -77,7 +77,7 @@ fn resembling(
     let all = view.census.by::<AccountsByNamespace>(reads, ns);
     let names = all.filter_map(|(key, _)| match key {
         CensusKey::Account(key) => Some(&key.name),
-        CensusKey::Served(_) => None,
+        CensusKey::Served(_) | CensusKey::Captured(_) => None,
     });
     let like = names.filter(|name| has_part(name, account) || has_part(account, name));
     like.min_by_key(|name| (name.len(), *name)).cloned()

@@ -23,7 +23,7 @@ pub fn address_of_workload(row: &WorkloadRow) -> wds::Address {
         .into(),
         trust_domain: row.trust_domain.to_string(),
         service_account: row.service_account.to_string(),
-        waypoint: waypoint_address(row.waypoint.as_ref(), row.blocked.as_ref()),
+        waypoint: waypoint_address(row.waypoint.as_deref(), row.blocked.as_ref()),
         node: row.node.to_string(),
         canonical_name: row.canonical_name.to_string(),
         canonical_revision: row.canonical_revision.to_string(),

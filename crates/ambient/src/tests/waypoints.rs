@@ -30,7 +30,10 @@ fn bound(waypoint: Option<&BoundWaypoint>) -> Option<String> {
 /// Waypoints of the service and of the pod.
 fn bindings(world: &World) -> (Option<String>, Option<String>) {
     let service = world.service("a/web").waypoint.as_ref();
-    (bound(service), bound(world.pod("a/web").waypoint.as_ref()))
+    (
+        bound(service),
+        bound(world.pod("a/web").waypoint.as_deref()),
+    )
 }
 
 #[test]
@@ -364,7 +367,7 @@ fn pods_of_a_gateway_that_has_no_address_yet_pass_no_other_waypoint() {
     let label = "gateway.networking.k8s.io/gateway-name: starting";
     let starting = gateway("a", "", HBONE, "").replace("name: wp", "name: starting");
     let waypoint = gateway("a", "labels: {istio.io/waypoint-for: all}", HBONE, ADDRESS);
-    let bound_to = |yaml: String| bound(world(&yaml).pod("a/web").waypoint.as_ref());
+    let bound_to = |yaml: String| bound(world(&yaml).pod("a/web").waypoint.as_deref());
     let without = objects(USE, "", label) + &waypoint;
     assert_eq!(bound_to(without.clone()), Some("a/wp".to_owned()));
     assert_eq!(bound_to(without + &starting), None);

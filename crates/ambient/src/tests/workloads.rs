@@ -1,9 +1,10 @@
 //! Claims about workloads. Source: spec/workload-discovery.md §8.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use model::derived::{Features, Locality, PortMap};
-use model::{NamespacedHostname, Str, WorkloadRow, WorkloadUid};
+use model::derived::{Features, Locality, Memberships, PortMap};
+use model::{Labels, NamespacedHostname, Str, WorkloadRow, WorkloadUid};
 use proto::workload as wds;
 
 use super::world::{World, world, world_with};
@@ -66,15 +67,15 @@ fn a_pod_is_a_workload_with_every_field() {
         terminating: false,
         host_network: false,
         is_slice_endpoint: false,
-        locality: Locality {
+        locality: Arc::new(Locality {
             region: "r".into(),
             zone: "z".into(),
             subzone: Str::new(),
-        },
+        }),
         capacity: 0,
         cluster_id: "Kubernetes".into(),
-        services: BTreeMap::new(),
-        labels: BTreeMap::from([
+        services: Memberships::new(),
+        labels: Labels::from([
             ("app".into(), "web".into()),
             ("pod-template-hash".into(), "7f9c".into()),
             ("version".into(), "v2".into()),
@@ -419,15 +420,15 @@ fn a_workload_entry_is_a_workload_with_every_field() {
         terminating: false,
         host_network: false,
         is_slice_endpoint: false,
-        locality: Locality {
+        locality: Arc::new(Locality {
             region: "r".into(),
             zone: "z".into(),
             subzone: "s".into(),
-        },
+        }),
         capacity: 3,
         cluster_id: "Kubernetes".into(),
-        services: BTreeMap::new(),
-        labels: BTreeMap::from([
+        services: Memberships::new(),
+        labels: Labels::from([
             ("app".into(), "web".into()),
             ("version".into(), "v2".into()),
         ]),
@@ -617,12 +618,12 @@ fn endpoints_of_a_service_entry_take_their_own_words_and_the_rest_of_their_entry
         canonical_revision: "v3".into(),
         workload_name: "e".into(),
         policies: vec!["a/of-entry".into()],
-        locality: Locality {
+        locality: Arc::new(Locality {
             region: "r".into(),
             ..Locality::default()
-        },
+        }),
         capacity: 5,
-        services: services(&[(80, 8080)]),
+        services: services(&[(80, 8080)]).into(),
         ..first.clone()
     };
     assert_eq!(*first, expected);

@@ -17,7 +17,9 @@ use crate::attach::AttachView;
 use crate::authorization::{
     self, AllowPoliciesByNamespace, AuthorizationSource, AuthorizationView,
 };
-use crate::census::{self, AccountsByNamespace, CensusView, ServedByPlace};
+use crate::census::{
+    self, AccountsByNamespace, CensusView, Profile, ServedByPlace, WorkloadsByProfile,
+};
 use crate::claim::{self, ClaimView, ClaimsByHost, ClaimsByHostname, ServiceSource};
 use crate::mesh::{self, MeshDefaults, MeshView};
 use crate::namespace_binding::{self, NamespaceBindingView};
@@ -339,9 +341,8 @@ fn world_of(yaml: &str, defaults: &MeshDefaults, edit: impl Fn(&mut Authorizatio
                 .into_iter()
                 .map(WorkloadSource::NetworkGateway),
         );
-    let workloads = run(Derived::new("workload"), sources, notes, |p, r| {
-        workload::derive(p, &view, r)
-    });
+    let stage = Derived::new("workload").with_index::<WorkloadsByProfile>();
+    let workloads = run(stage, sources, notes, |p, r| workload::derive(p, &view, r));
 
     let view = CensusView {
         workloads: workloads.view(),
@@ -349,10 +350,10 @@ fn world_of(yaml: &str, defaults: &MeshDefaults, edit: impl Fn(&mut Authorizatio
     };
     let stage = Derived::new("census").with_index::<ServedByPlace>();
     let stage = stage.with_index::<AccountsByNamespace>();
-    let uids: Vec<_> = (workloads.table().iter())
-        .map(|(uid, _)| uid.clone())
+    let profiles: Vec<_> = (workloads.table().iter())
+        .map(|(uid, row)| Profile::of(uid, row))
         .collect();
-    let census = run(stage, uids, notes, |p, r| census::derive(p, &view, r));
+    let census = run(stage, profiles, notes, |p, r| census::derive(p, &view, r));
 
     let view = AuthorizationView {
         policies: policies.view(),

@@ -1,6 +1,7 @@
 //! WorkloadEntries and endpoints of ServiceEntries. Source: spec/workload-discovery.md §2.3.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use flow::{Output, Reads};
 use model::derived::Locality;
@@ -95,10 +96,10 @@ fn endpoint(
         },
         network: network.clone(),
         service_account: entry.service_account.clone(),
-        waypoint: inbound.attachment.bound,
+        waypoint: inbound.attachment.bound.map(Box::new),
         blocked: inbound.attachment.blocked,
         application_tunnel: inbound.application_tunnel,
-        locality: locality(&entry.locality),
+        locality: Arc::new(locality(&entry.locality)),
         capacity: entry.weight,
         ..blank(uid, key, mesh)
     }

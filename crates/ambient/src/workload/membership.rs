@@ -2,18 +2,14 @@
 //!
 //! Source: spec/workload-discovery.md §2.9.
 
-use std::collections::BTreeMap;
-
 use flow::Reads;
+pub(super) use model::derived::Memberships;
 use model::derived::{PortMap, PortRow};
 use model::input::{Pod, TargetPort, Transport, WorkloadEntry};
-use model::{Kind, Labels, NamespacedHostname, ServiceRow, Str};
+use model::{Kind, Labels, ServiceRow, Str};
 
 use crate::selector;
 use crate::service::{ServiceTable, ServicesBySelector};
-
-/// Memberships of a workload.
-pub(super) type Memberships = BTreeMap<NamespacedHostname, Vec<PortMap>>;
 
 /// Services of a namespace whose selector is not empty and selects these labels. `kinds` says of
 /// which kinds of objects (a Service or a ServiceEntry).

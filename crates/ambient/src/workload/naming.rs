@@ -1,6 +1,6 @@
 //! Names that only telemetry uses. Source: spec/workload-discovery.md §2.4, §2.5.
 
-use model::{Labels, Meta, Str};
+use model::{Labels, Meta, Str, shared};
 
 use crate::keys::{self, LABEL_WORKLOAD_NAME};
 
@@ -12,7 +12,8 @@ fn first(labels: &Labels, keys: [&str; 3]) -> Option<Str> {
 /// Canonical name and revision.
 pub(super) fn canonical(labels: &Labels, workload_name: &Str) -> (Str, Str) {
     let name = first(labels, keys::CANONICAL_NAME).unwrap_or_else(|| workload_name.clone());
-    let revision = first(labels, keys::CANONICAL_REVISION).unwrap_or_else(|| Str::from("latest"));
+    let revision =
+        first(labels, keys::CANONICAL_REVISION).unwrap_or_else(|| shared::text("latest"));
     (name, revision)
 }
 
@@ -48,7 +49,7 @@ fn of_owner(meta: &Meta, kind: &str, owner: &Str) -> Str {
 
 fn without_hash(owner: &str, hash: &str) -> Option<Str> {
     let stem = owner.strip_suffix(hash).filter(|_| !hash.is_empty())?;
-    Some(Str::from(stem.strip_suffix('-').unwrap_or(owner)))
+    Some(shared::text(stem.strip_suffix('-').unwrap_or(owner)))
 }
 
 /// The CronJob of a Job named after its schedule: `<name>-` and 8 to 10 digits.
@@ -56,5 +57,5 @@ fn without_schedule(owner: &str) -> Option<Str> {
     let (stem, digits) = owner.rsplit_once('-')?;
     let is_schedule =
         (8..=10).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
-    (is_schedule && !stem.is_empty()).then(|| Str::from(stem))
+    (is_schedule && !stem.is_empty()).then(|| shared::text(stem))
 }

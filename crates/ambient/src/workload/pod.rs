@@ -2,7 +2,9 @@
 
 use flow::{Output, Reads};
 use model::input::Pod;
-use model::{Finding, Kind, MeshRow, ObjectKey, ObjectRef, Parsed, WorkloadRow, WorkloadUid};
+use model::{
+    Finding, Kind, MeshRow, ObjectKey, ObjectRef, Parsed, WorkloadRow, WorkloadUid, shared,
+};
 
 use super::membership::{self, Memberships};
 use super::{WorkloadView, blank, host_network, naming, policies};
@@ -27,31 +29,34 @@ pub(super) fn derive(
     let Some(ips) = pod.ips.as_ref().filter(|ips| !ips.is_empty()) else {
         return Output::none();
     };
-    let mesh = tables::mesh(view.mesh, reads);
+    let mesh = reads.shared(|reads| tables::mesh(view.mesh, reads));
     let uid = WorkloadUid::pod(&mesh.cluster_id, key);
     let Tunnel { hbone, native } = tunnel::tunnel(&meta.labels, &meta.annotations);
     let workload_name = naming::of_pod(meta);
     let (canonical_name, canonical_revision) = naming::canonical(&meta.labels, &workload_name);
-    let mut notes: Vec<Finding> = host_network::note(object, pod, view.attach.namespaces, reads)
-        .into_iter()
-        .collect();
+    let note = reads.shared(|reads| host_network::note(object, pod, view.attach.namespaces, reads));
+    let mut notes: Vec<Finding> = note.into_iter().collect();
     let object_ref = ObjectRef::new(Kind::Pod, key.clone());
     let Inbound {
         attachment,
         application_tunnel,
-    } = (view.attach).of_workload(reads, &object_ref, &meta.labels, &mut notes);
+    } = reads
+        .shared(|reads| (view.attach).of_workload(reads, &object_ref, &meta.labels, &mut notes));
     let node = ObjectKey::cluster(pod.node.clone());
     let locality = view.node_localities.get(reads, &node);
     let services = services(object, pod, &mesh, view, reads);
-    let mut policies = policies::listed(view, reads, &key.ns, &meta.labels);
     let waypoint = attachment.bound.as_ref();
-    policies.extend(policies::of_waypoints(view, reads, waypoint, &services));
+    let policies = reads.shared(|reads| {
+        let mut policies = policies::listed(view, reads, &key.ns, &meta.labels);
+        policies.extend(policies::of_waypoints(view, reads, waypoint, &services));
+        policies
+    });
     let row = WorkloadRow {
         addresses: ips.clone(),
         hbone,
         native_tunnel: native,
         service_account: pod.service_account.clone(),
-        waypoint: attachment.bound,
+        waypoint: attachment.bound.map(Box::new),
         blocked: attachment.blocked,
         application_tunnel,
         node: pod.node.clone(),
@@ -62,9 +67,7 @@ pub(super) fn derive(
         healthy: pod.ready && !meta.deleting,
         terminating: meta.deleting,
         host_network: pod.host_network,
-        locality: locality
-            .map(|locality| locality.as_ref().clone())
-            .unwrap_or_default(),
+        locality: locality.cloned().unwrap_or_default(),
         services,
         labels: meta.labels.clone(),
         ..blank(uid.clone(), key, &mesh)
@@ -81,11 +84,13 @@ fn services(
 ) -> Memberships {
     let target = |row: &_, port: &_| membership::pod_target(pod, row, port);
     let meta = &object.meta;
-    let mut services = Memberships::new();
     let kinds = |kind| kind == Kind::Service || mesh.features.entries_select_pods;
-    for row in membership::selecting(view.services, reads, &meta.key.ns, &meta.labels, kinds) {
-        services.insert(row.key.clone(), membership::ports(row, target));
-    }
+    let selecting = reads.shared(|reads| {
+        membership::selecting(view.services, reads, &meta.key.ns, &meta.labels, kinds)
+    });
+    let mut services: Memberships = (selecting.into_iter())
+        .map(|row| (row.key.clone(), membership::ports(row, target)))
+        .collect();
     for (_, link) in view.pod_links.by::<LinksByPod>(reads, &meta.key) {
         if !link.uids.contains(&meta.uid) || services.contains_key(&link.service) {
             continue;
@@ -94,5 +99,5 @@ fn services(
             services.insert(row.key.clone(), membership::ports(row, target));
         }
     }
-    services
+    shared::memberships(services)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use flow::Reads;
 use model::derived::BoundWaypoint;
-use model::{Labels, ObjectKey, Str};
+use model::{Labels, ObjectKey, Str, shared};
 
 use super::WorkloadView;
 use super::membership::Memberships;
@@ -96,5 +96,5 @@ pub(super) fn of_waypoints(
 }
 
 fn name_of(key: &model::ObjectKey) -> Str {
-    Str::from(key.to_string())
+    shared::text(&key.to_string())
 }

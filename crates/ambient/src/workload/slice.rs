@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use flow::{Output, Reads};
 use model::derived::PortMap;
 use model::input::{EndpointSlice, Transport};
-use model::{Finding, Kind, ObjectKey, ServiceRow, WorkloadRow, WorkloadUid};
+use model::{Finding, Kind, ObjectKey, ServiceRow, WorkloadRow, WorkloadUid, shared};
 
 use super::{WorkloadView, blank};
 use crate::pod_link::service_of;
@@ -48,7 +48,7 @@ pub(super) fn derive(
             healthy: endpoint.ready,
             host_network: true,
             is_slice_endpoint: true,
-            services: BTreeMap::from([(service.key.clone(), ports.clone())]),
+            services: shared::memberships([(service.key.clone(), ports.clone())].into()),
             ..blank(uid, key, &mesh)
         });
     }

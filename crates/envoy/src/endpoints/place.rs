@@ -56,7 +56,7 @@ pub(crate) fn preferred(
 fn grouped(members: &[Member<'_>], rank: impl Fn(&WorkloadRow) -> u32) -> Vec<EndpointGroup> {
     let mut groups: BTreeMap<(u32, &Locality), Vec<EndpointIr>> = BTreeMap::new();
     for member in members {
-        let at = (rank(member.workload), &member.workload.locality);
+        let at = (rank(member.workload), &*member.workload.locality);
         groups.entry(at).or_default().push(member.endpoint.clone());
     }
     let ranks: BTreeSet<u32> = groups.keys().map(|(rank, _)| *rank).collect();

@@ -51,10 +51,10 @@ fn workload(locality: &str, labels: &[(&str, &str)]) -> WorkloadRow {
         terminating: false,
         host_network: false,
         is_slice_endpoint: false,
-        locality: at(locality),
+        locality: at(locality).into(),
         capacity: 0,
         cluster_id: "c".into(),
-        services: BTreeMap::new(),
+        services: model::derived::Memberships::new(),
         labels: labels
             .iter()
             .map(|(key, value)| (Str::from(*key), Str::from(*value)))

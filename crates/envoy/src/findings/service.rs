@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use flow::{Output, Reads, View};
+use model::census::CensusKey;
 use model::derived::Distribution;
 use model::input::{AuthorizationPolicy, Resolution};
 use model::labels::LABEL_GATEWAY_NAME;
@@ -31,8 +32,8 @@ pub struct ServiceFindingView<'t> {
     pub policies: View<'t, ObjectKey, Parsed<AuthorizationPolicy>>,
     /// Mesh settings.
     pub mesh: View<'t, (), MeshRow>,
-    /// Whether anybody is captured, and whether anybody is not ([`super::captured`]).
-    pub captured: View<'t, bool, ()>,
+    /// The census: whether anybody is captured, so that anybody could go through a waypoint.
+    pub census: View<'t, CensusKey, ()>,
 }
 
 /// Findings as notes; the stage has no rows.
@@ -52,8 +53,8 @@ pub fn derive(p: &P, view: &ServiceFindingView<'_>, reads: &mut Reads) -> Output
     }
     notes.extend(node_local(service, &bound.key));
     // Gateways that are told to use the waypoint are clients too.
-    let uncaptured = view.captured.get(reads, &false).is_some();
-    let captured = view.captured.get(reads, &true).is_some();
+    let mut is_any = |key| view.census.get(reads, &CensusKey::Captured(key)).is_some();
+    let (uncaptured, captured) = (is_any(false), is_any(true));
     if !service.ingress_use_waypoint && uncaptured && !captured {
         notes.push(Finding::new(
             "wp-namespace-not-ambient",

@@ -214,9 +214,7 @@ impl Site<'_, '_> {
                     let chain = |tls| self.requests(listener, port, Some(tls));
                     tls.map(chain).into_iter().collect()
                 }
-                ListenerProtocol::Tcp | ListenerProtocol::Tls => {
-                    self.connections(listener, reads)
-                }
+                ListenerProtocol::Tcp | ListenerProtocol::Tls => self.connections(listener, reads),
                 ListenerProtocol::Hbone | ListenerProtocol::Other(_) => Vec::new(),
             };
             for mut chain in candidates {
@@ -259,11 +257,7 @@ impl Site<'_, '_> {
     }
 
     /// The chains of TLS and TCP: for each TLSRoute one, then the oldest TCPRoute.
-    fn connections(
-        &self,
-        listener: &ListenerRow,
-        reads: &mut Reads,
-    ) -> Vec<GatewayChainIr> {
+    fn connections(&self, listener: &ListenerRow, reads: &mut Reads) -> Vec<GatewayChainIr> {
         let tls = listener.tls.as_ref();
         let is_tls = listener.protocol == ListenerProtocol::Tls;
         // Where the SNI names the service, no route leads anywhere.

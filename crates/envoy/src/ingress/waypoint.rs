@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use flow::{Reads, View};
+use model::derived::Locality;
 use model::labels::LABEL_GATEWAY_NAME;
 use model::{GatewayRow, ObjectKey, ServiceRow, WorkloadRow, WorkloadUid};
 
@@ -78,7 +79,7 @@ pub(crate) fn endpoints(
                     pod.cluster_id
                 ),
             };
-            found.push((pod.locality.clone(), endpoint));
+            found.push((Locality::clone(&pod.locality), endpoint));
         }
     }
     found.sort();

@@ -1,16 +1,14 @@
-//! Core and discovery kinds. They have many fields that do not concern the mesh, so
-//! unknown ones are not told; wrong types are.
+//! Core and discovery kinds. They have many fields that do not concern the mesh: of pods and
+//! slices, which are many, only those that do are read. What is ignored is not told; wrong types
+//! of what is read are.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{
-    Container, PodSpec, PodStatus, ServicePort as WirePort, ServiceSpec, ServiceStatus,
-};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort};
+use k8s_openapi::api::core::v1::{ServicePort as WirePort, ServiceSpec, ServiceStatus};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde::Deserialize;
 
-use crate::Str;
 use crate::finding::Severity;
 use crate::input::{
     EndpointSlice, Namespace, Node, Pod, Service, ServicePort, SliceEndpoint, SlicePort,
@@ -18,6 +16,7 @@ use crate::input::{
 };
 use crate::labels::LABEL_SERVICE_NAME;
 use crate::object::{Invalid, Parsed};
+use crate::{FrozenMap, Str, shared};
 
 use super::read::{Doc, invalid, ip, labels, port, strs};
 
@@ -34,14 +33,62 @@ pub(super) fn node(doc: Doc<'_>) -> Arc<Parsed<Node>> {
 
 // === Pod ===
 
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PodSpec<'a> {
+    service_account_name: Option<&'a str>,
+    node_name: Option<&'a str>,
+    host_network: Option<bool>,
+    #[serde(borrow)]
+    containers: Option<Vec<Container<'a>>>,
+    #[serde(borrow)]
+    init_containers: Option<Vec<Container<'a>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Container<'a> {
+    restart_policy: Option<&'a str>,
+    #[serde(borrow)]
+    ports: Option<Vec<ContainerPort<'a>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ContainerPort<'a> {
+    name: Option<&'a str>,
+    container_port: Option<i32>,
+    protocol: Option<&'a str>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PodStatus<'a> {
+    phase: Option<&'a str>,
+    #[serde(borrow, rename = "podIP")]
+    pod_ip: Option<&'a str>,
+    #[serde(borrow, rename = "podIPs")]
+    pod_ips: Option<Vec<PodIp<'a>>>,
+    #[serde(borrow)]
+    conditions: Option<Vec<Condition<'a>>>,
+}
+
+#[derive(Deserialize)]
+struct PodIp<'a> {
+    ip: Option<&'a str>,
+}
+
+#[derive(Deserialize)]
+struct Condition<'a> {
+    r#type: Option<&'a str>,
+    status: Option<&'a str>,
+}
+
 pub(super) fn pod(doc: Doc<'_>) -> Arc<Parsed<Pod>> {
     doc.row(|doc| {
-        let spec: PodSpec = doc.part("spec")?;
-        let status: PodStatus = doc.part("status")?;
-        let account = spec
-            .service_account_name
-            .as_deref()
-            .filter(|name| !name.is_empty());
+        let spec: PodSpec<'_> = doc.part("spec")?;
+        let status: PodStatus<'_> = doc.part("status")?;
+        let account = spec.service_account_name.filter(|name| !name.is_empty());
         let ips = pod_ips(&status);
         if ips.is_none() {
             doc.note(
@@ -53,11 +100,11 @@ pub(super) fn pod(doc: Doc<'_>) -> Arc<Parsed<Pod>> {
             );
         }
         Ok(Pod {
-            service_account: Str::from(account.unwrap_or("default")),
-            node: Str::from(spec.node_name.as_deref().unwrap_or_default()),
+            service_account: shared::text(account.unwrap_or("default")),
+            node: shared::text(spec.node_name.unwrap_or_default()),
             host_network: spec.host_network.unwrap_or_default(),
-            failed: status.phase.as_deref() == Some("Failed"),
-            terminal: matches!(status.phase.as_deref(), Some("Failed" | "Succeeded")),
+            failed: status.phase == Some("Failed"),
+            terminal: matches!(status.phase, Some("Failed" | "Succeeded")),
             ready: is_ready(&status),
             ips,
             tcp_ports: tcp_ports(&spec)?,
@@ -65,34 +112,35 @@ pub(super) fn pod(doc: Doc<'_>) -> Arc<Parsed<Pod>> {
     })
 }
 
-fn is_ready(status: &PodStatus) -> bool {
-    status
-        .conditions
-        .iter()
-        .flatten()
-        .any(|c| c.type_ == "Ready" && c.status == "True")
+fn is_ready(status: &PodStatus<'_>) -> bool {
+    let mut conditions = status.conditions.iter().flatten();
+    conditions.any(|c| c.r#type == Some("Ready") && c.status == Some("True"))
 }
 
 /// One bad address spoils the pod. Source: spec/workload-discovery.md §2.1.
-fn pod_ips(status: &PodStatus) -> Option<Vec<std::net::IpAddr>> {
+fn pod_ips(status: &PodStatus<'_>) -> Option<Vec<std::net::IpAddr>> {
     let listed: Vec<&str> = status
         .pod_ips
         .iter()
         .flatten()
-        .map(|ip| ip.ip.as_str())
+        .map(|ip| ip.ip.unwrap_or_default())
         .collect();
-    let texts = match &status.pod_ip {
-        Some(single) if listed.is_empty() && !single.is_empty() => vec![single.as_str()],
+    let texts = match status.pod_ip {
+        Some(single) if listed.is_empty() && !single.is_empty() => vec![single],
         _ => listed,
     };
-    texts.into_iter().map(ip).collect()
+    let mut ips: Vec<std::net::IpAddr> = texts.into_iter().map(ip).collect::<Option<_>>()?;
+    // Room for four is made for the first one of a list that may end early.
+    ips.shrink_to_fit();
+    Some(ips)
 }
 
-fn tcp_ports(spec: &PodSpec) -> Result<BTreeMap<Str, u16>, Invalid> {
-    let sidecar = |c: &&Container| c.restart_policy.as_deref() == Some("Always");
+fn tcp_ports(spec: &PodSpec<'_>) -> Result<FrozenMap<Str, u16>, Invalid> {
+    let sidecar = |c: &&Container<'_>| c.restart_policy == Some("Always");
     let main = spec
         .containers
         .iter()
+        .flatten()
         .enumerate()
         .map(|(i, c)| ("containers", i, c));
     let init = spec.init_containers.iter().flatten().enumerate();
@@ -102,17 +150,16 @@ fn tcp_ports(spec: &PodSpec) -> Result<BTreeMap<Str, u16>, Invalid> {
     let mut out = BTreeMap::new();
     for (list, i, container) in main.chain(init) {
         for (j, wire) in container.ports.iter().flatten().enumerate() {
-            let number = port(wire.container_port, || {
+            let number = port(wire.container_port.unwrap_or_default(), || {
                 format!("spec.{list}[{i}].ports[{j}].containerPort")
             })?;
-            let tcp = matches!(wire.protocol.as_deref(), None | Some("" | "TCP"));
-            if let (Some(name), true) = (wire.name.as_deref().filter(|name| !name.is_empty()), tcp)
-            {
-                out.entry(Str::from(name)).or_insert(number);
+            let tcp = matches!(wire.protocol, None | Some("" | "TCP"));
+            if let (Some(name), true) = (wire.name.filter(|name| !name.is_empty()), tcp) {
+                out.entry(shared::text(name)).or_insert(number);
             }
         }
     }
-    Ok(out)
+    Ok(shared::ports(out.into()))
 }
 
 // === Service ===
@@ -208,11 +255,41 @@ fn transport(
 
 // === EndpointSlice ===
 
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Endpoint<'a> {
+    #[serde(borrow)]
+    addresses: Option<Vec<&'a str>>,
+    conditions: Option<EndpointConditions>,
+    #[serde(borrow)]
+    target_ref: Option<EndpointTarget<'a>>,
+}
+
+#[derive(Deserialize)]
+struct EndpointConditions {
+    ready: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct EndpointTarget<'a> {
+    kind: Option<&'a str>,
+    namespace: Option<&'a str>,
+    name: Option<&'a str>,
+    uid: Option<&'a str>,
+}
+
+#[derive(Deserialize)]
+struct EndpointPort<'a> {
+    name: Option<&'a str>,
+    port: Option<i32>,
+    protocol: Option<&'a str>,
+}
+
 pub(super) fn endpoint_slice(doc: Doc<'_>) -> Arc<Parsed<EndpointSlice>> {
     doc.row(|doc| {
-        let address_type: String = doc.part("addressType")?;
-        let endpoints: Vec<Endpoint> = doc.part("endpoints")?;
-        let ports: Vec<EndpointPort> = doc.part("ports")?;
+        let address_type: &str = doc.part("addressType")?;
+        let endpoints: Vec<Endpoint<'_>> = doc.part("endpoints")?;
+        let ports: Vec<EndpointPort<'_>> = doc.part("ports")?;
         note_ports(doc, &endpoints, &ports);
         if address_type != "FQDN" {
             note_addresses(doc, &endpoints);
@@ -224,10 +301,7 @@ pub(super) fn endpoint_slice(doc: Doc<'_>) -> Arc<Parsed<EndpointSlice>> {
         Ok(EndpointSlice {
             fqdn: address_type == "FQDN",
             service: service.cloned(),
-            endpoints: endpoints
-                .into_iter()
-                .map(|e| slice_endpoint(e, &doc.meta.key.ns))
-                .collect(),
+            endpoints: slice_endpoints(&endpoints, &doc.meta.key.ns),
             ports: ports
                 .into_iter()
                 .enumerate()
@@ -238,13 +312,10 @@ pub(super) fn endpoint_slice(doc: Doc<'_>) -> Arc<Parsed<EndpointSlice>> {
 }
 
 /// Endpoints that are left out for an address. Source: spec/workload-discovery.md §2.3.
-fn note_addresses(doc: &mut Doc<'_>, endpoints: &[Endpoint]) {
+fn note_addresses(doc: &mut Doc<'_>, endpoints: &[Endpoint<'_>]) {
     for (i, endpoint) in endpoints.iter().enumerate().filter(|(_, e)| !is_pod(e)) {
-        if let Some(j) = endpoint
-            .addresses
-            .iter()
-            .position(|text| ip(text).is_none())
-        {
+        let mut addresses = endpoint.addresses.iter().flatten();
+        if let Some(j) = addresses.position(|text| ip(text).is_none()) {
             doc.note(
                 "field-not-applied",
                 Severity::Warning,
@@ -256,14 +327,14 @@ fn note_addresses(doc: &mut Doc<'_>, endpoints: &[Endpoint]) {
     }
 }
 
-fn is_pod(endpoint: &Endpoint) -> bool {
+fn is_pod(endpoint: &Endpoint<'_>) -> bool {
     let target = endpoint.target_ref.as_ref();
-    target.and_then(|target| target.kind.as_deref()) == Some("Pod")
+    target.and_then(|target| target.kind) == Some("Pod")
 }
 
 /// Ports that no endpoint without pod is reached on. An API server fills in name and protocol,
 /// files may lack them. Source: spec/workload-discovery.md §2.9.
-fn note_ports(doc: &mut Doc<'_>, endpoints: &[Endpoint], ports: &[EndpointPort]) {
+fn note_ports(doc: &mut Doc<'_>, endpoints: &[Endpoint<'_>], ports: &[EndpointPort<'_>]) {
     if endpoints.iter().all(is_pod) {
         return;
     }
@@ -281,35 +352,49 @@ fn note_ports(doc: &mut Doc<'_>, endpoints: &[Endpoint], ports: &[EndpointPort])
     }
 }
 
-fn slice_endpoint(wire: Endpoint, ns: &Str) -> SliceEndpoint {
-    let target = wire
-        .target_ref
-        .filter(|target| target.kind.as_deref() == Some("Pod"));
+fn slice_endpoints(wire: &[Endpoint<'_>], ns: &Str) -> Vec<SliceEndpoint> {
+    // Of what is read a collected list would keep the room, five times what it needs.
+    let mut endpoints = Vec::with_capacity(wire.len());
+    endpoints.extend(wire.iter().map(|endpoint| slice_endpoint(endpoint, ns)));
+    endpoints
+}
+
+fn slice_endpoint(wire: &Endpoint<'_>, ns: &Str) -> SliceEndpoint {
+    let target = wire.target_ref.as_ref();
+    if let Some(target) = target.filter(|target| target.kind == Some("Pod")) {
+        let ns = target.namespace.map_or_else(|| ns.clone(), shared::text);
+        let text = |text: Option<&str>| shared::text(text.unwrap_or_default());
+        // The rest is the pod's to say. Left out, a pod that becomes ready changes no slice.
+        return SliceEndpoint {
+            addresses: Vec::new(),
+            ready: true,
+            pod: Some((ns, text(target.name), text(target.uid))),
+        };
+    }
+    let conditions = wire.conditions.as_ref();
     SliceEndpoint {
-        addresses: strs(wire.addresses),
-        ready: wire
-            .conditions
+        addresses: wire
+            .addresses
+            .iter()
+            .flatten()
+            .copied()
+            .map(Str::from)
+            .collect(),
+        ready: conditions
             .and_then(|conditions| conditions.ready)
             .unwrap_or(true),
-        pod: target.map(|target| {
-            let ns = target
-                .namespace
-                .map(Str::from)
-                .unwrap_or_else(|| ns.clone());
-            let text = |text: Option<String>| Str::from(text.unwrap_or_default());
-            (ns, text(target.name), text(target.uid))
-        }),
+        pod: None,
     }
 }
 
-fn slice_port((i, wire): (usize, EndpointPort)) -> Result<SlicePort, Invalid> {
+fn slice_port((i, wire): (usize, EndpointPort<'_>)) -> Result<SlicePort, Invalid> {
     let number = wire
         .port
         .map(|number| port(number, || format!("ports[{i}].port")))
         .transpose()?;
     Ok(SlicePort {
-        name: wire.name.map(Str::from),
+        name: wire.name.map(shared::text),
         port: number,
-        transport: transport(wire.protocol.as_deref(), || format!("ports[{i}].protocol"))?,
+        transport: transport(wire.protocol, || format!("ports[{i}].protocol"))?,
     })
 }

@@ -3,10 +3,11 @@
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::Str;
 use crate::finding::{Finding, ObjectRef, Severity};
+use crate::labels::ANNOTATION_REDIRECTION;
 use crate::names::{Kind, ObjectKey};
 use crate::object::{Invalid, Labels, Meta};
+use crate::{Str, shared};
 
 use super::{clip, no_row, not_an_object};
 
@@ -41,12 +42,13 @@ pub(super) fn read(
     };
     let ns = match (kind.is_namespaced(), text(metadata, "namespace")) {
         (false, _) => Str::new(),
-        (true, Ok(ns)) => Str::from(ns.unwrap_or(NAMESPACE_DEFAULT)),
+        (true, Ok(ns)) => shared::text(ns.unwrap_or(NAMESPACE_DEFAULT)),
         (true, Err(shown)) => return Err(not_text(kind, &shown, name, "metadata.namespace")),
     };
     let mut reader = Reader {
         metadata,
         problem: None,
+        is_pod: kind == Kind::Pod,
     };
     let bad_ns = kind.is_namespaced() && !is_namespace_name(&ns);
     if bad_ns || !is_object_name(kind, name) {
@@ -60,7 +62,7 @@ pub(super) fn read(
             },
         ));
     }
-    let meta = reader.meta(ObjectKey::new(ns, name));
+    let meta = reader.meta(ObjectKey::new(ns, shared::text(name)));
     Ok((meta, reader.problem))
 }
 
@@ -93,6 +95,7 @@ pub(super) fn lenient(key: ObjectKey, map: &Map<String, Value>) -> Meta {
         Some(metadata) => Reader {
             metadata,
             problem: None,
+            is_pod: false,
         }
         .meta(key),
         None => Meta {
@@ -137,6 +140,7 @@ fn is_label(text: &str) -> bool {
 struct Reader<'a> {
     metadata: &'a Map<String, Value>,
     problem: Option<Invalid>,
+    is_pod: bool,
 }
 
 impl Reader<'_> {
@@ -172,7 +176,7 @@ impl Reader<'_> {
     fn text(&mut self, field: &str) -> Str {
         match self.metadata.get(field) {
             None | Some(Value::Null) => Str::new(),
-            Some(Value::String(text)) => Str::from(text.as_str()),
+            Some(Value::String(text)) => shared::text(text),
             Some(_) => {
                 self.reject(field, "expected a string");
                 Str::new()
@@ -189,11 +193,14 @@ impl Reader<'_> {
                 return Labels::new();
             }
         };
-        let mut out = Labels::new();
+        let mut out = Vec::with_capacity(map.len());
         for (key, value) in map {
+            // Others write long ones into each pod, its addresses for example.
+            let is_read = !self.is_pod || field == "labels" || key == ANNOTATION_REDIRECTION;
             match value {
+                Value::String(_) if !is_read => {}
                 Value::String(text) => {
-                    out.insert(Str::from(key.as_str()), Str::from(text.as_str()));
+                    out.push((shared::text(key), shared::text(text)));
                 }
                 _ => self.reject(
                     format_args!("{field}[{}]", clip(key)),
@@ -201,11 +208,18 @@ impl Reader<'_> {
                 ),
             }
         }
-        out
+        shared::labels(out.into_iter().collect())
     }
 
     fn time(&mut self, field: &str) -> Option<i64> {
-        let text = self.text(field);
+        let text = match self.metadata.get(field) {
+            None | Some(Value::Null) => "",
+            Some(Value::String(text)) => text.as_str(),
+            Some(_) => {
+                self.reject(field, "expected a string");
+                ""
+            }
+        };
         if text.is_empty() {
             return None;
         }
@@ -221,7 +235,7 @@ impl Reader<'_> {
         let owner = owners
             .iter()
             .find(|o| o.get("controller").and_then(Value::as_bool) == Some(true))?;
-        let text = |key: &str| owner.get(key)?.as_str().map(Str::from);
+        let text = |key: &str| owner.get(key)?.as_str().map(shared::text);
         Some((text("kind")?, text("name")?))
     }
 }

@@ -4,13 +4,14 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::Str;
 use crate::finding::{Finding, ObjectRef, Severity};
 use crate::names::Kind;
 use crate::object::{Invalid, Labels, Meta, Parsed};
+use crate::{Str, shared};
 
 use super::suggest::nearest;
 use super::{clip, is_policy};
@@ -121,10 +122,11 @@ impl<'a> Doc<'a> {
     }
 
     /// A part such as `spec`, read without telling of unknown fields; absent = default.
-    pub(super) fn part<T: DeserializeOwned + Default>(&self, part: &str) -> Result<T, Invalid> {
+    pub(super) fn part<T: Deserialize<'a> + Default>(&self, part: &str) -> Result<T, Invalid> {
         match self.map.get(part) {
             None | Some(Value::Null) => Ok(T::default()),
-            Some(value) => typed(value, part, |_| ()),
+            // Only who fails needs to know where.
+            Some(value) => T::deserialize(value).or_else(|_| tracked(value, part)),
         }
     }
 
@@ -227,13 +229,20 @@ fn typed<T: DeserializeOwned>(
     prefix: &str,
     mut ignored: impl FnMut(String),
 ) -> Result<T, Invalid> {
-    let mut track = serde_path_to_error::Track::new();
-    let deserializer = serde_path_to_error::Deserializer::new(value, &mut track);
-    let result = serde_ignored::deserialize(deserializer, |path| {
+    let result: Result<T, serde_json::Error> = serde_ignored::deserialize(value, |path| {
         let mut text = prefix.to_owned();
         ignored_path(&path, &mut text);
         ignored(text);
     });
+    result.or_else(|_| tracked(value, prefix))
+}
+
+/// Reads what could not be read, to say where that is: to keep an eye on the place takes longer
+/// than reading.
+fn tracked<'a, T: Deserialize<'a>>(value: &'a Value, prefix: &str) -> Result<T, Invalid> {
+    let mut track = serde_path_to_error::Track::new();
+    let deserializer = serde_path_to_error::Deserializer::new(value, &mut track);
+    let result = T::deserialize(deserializer);
     result.map_err(|error: serde_json::Error| Invalid {
         field: clip(&error_path(prefix, &track.path())),
         reason: clip(&error.to_string()),
@@ -283,35 +292,71 @@ fn dotted(out: &mut String, key: &str) {
     out.push_str(key);
 }
 
-fn string_bytes_max(path: &str) -> usize {
-    if path.ends_with(".body.string") || path.ends_with(".body.bytes") {
-        BODY_BYTES_MAX
-    } else {
-        STRING_BYTES_MAX
-    }
-}
-
 /// Checks that no list and no string is absurdly long.
 pub(crate) fn limits(value: &Value, path: &str) -> Result<(), Invalid> {
+    beyond(value, ["", ""]).map_or(Ok(()), |excess| {
+        let place = excess.place.into_iter().rev();
+        let path = place.fold(path.to_owned(), |mut path, step| {
+            match step {
+                Step::Key(key) => dotted(&mut path, key),
+                Step::Index(index) => {
+                    let _ = write!(path, "[{index}]");
+                }
+            }
+            path
+        });
+        Err(invalid(clip(&path), excess.reason))
+    })
+}
+
+/// The first part of a value that is beyond a limit.
+struct Excess<'a> {
+    /// Where, innermost first.
+    place: Vec<Step<'a>>,
+    reason: Str,
+}
+
+enum Step<'a> {
+    Key(&'a str),
+    Index(usize),
+}
+
+/// `keys` are the last two on the way: a body of a direct response may be longer.
+fn beyond<'a>(value: &'a Value, keys: [&'a str; 2]) -> Option<Excess<'a>> {
+    let too_long = |reason| {
+        let place = Vec::new();
+        Some(Excess { place, reason })
+    };
+    let behind = |step, excess: Option<Excess<'a>>| {
+        excess.map(|mut excess| {
+            excess.place.push(step);
+            excess
+        })
+    };
     match value {
-        Value::String(text) if text.len() > string_bytes_max(path) => Err(invalid(
-            clip(path),
-            arcstr::format!("longer than {} bytes", string_bytes_max(path)),
-        )),
-        Value::Array(items) if items.len() > LIST_ITEMS_COUNT_MAX => Err(invalid(
-            clip(path),
-            arcstr::format!("more than {LIST_ITEMS_COUNT_MAX} items"),
-        )),
-        Value::Array(items) => items
-            .iter()
-            .enumerate()
-            .try_for_each(|(i, item)| limits(item, &format!("{path}[{i}]"))),
-        Value::Object(map) => map.iter().try_for_each(|(key, item)| {
-            let mut path = path.to_owned();
-            dotted(&mut path, key);
-            limits(item, &path)
-        }),
-        _ => Ok(()),
+        Value::String(text) => {
+            let max = match keys {
+                ["body", "string" | "bytes"] => BODY_BYTES_MAX,
+                _ => STRING_BYTES_MAX,
+            };
+            (text.len() > max)
+                .then(|| too_long(arcstr::format!("longer than {max} bytes")))
+                .flatten()
+        }
+        Value::Array(items) if items.len() > LIST_ITEMS_COUNT_MAX => {
+            too_long(arcstr::format!("more than {LIST_ITEMS_COUNT_MAX} items"))
+        }
+        Value::Array(items) => {
+            let [_, last] = keys;
+            let mut items = items.iter().enumerate();
+            items.find_map(|(i, item)| behind(Step::Index(i), beyond(item, [last, "[]"])))
+        }
+        Value::Object(map) => {
+            let [_, last] = keys;
+            let mut items = map.iter();
+            items.find_map(|(key, item)| behind(Step::Key(key), beyond(item, [last, key])))
+        }
+        _ => None,
     }
 }
 
@@ -344,9 +389,9 @@ pub(super) fn ip(text: &str) -> Option<IpAddr> {
 pub(super) fn labels<K: AsRef<str>, V: AsRef<str>>(
     map: impl IntoIterator<Item = (K, V)>,
 ) -> Labels {
-    map.into_iter()
-        .map(|(key, value)| (Str::from(key.as_ref()), Str::from(value.as_ref())))
-        .collect()
+    let texts = (map.into_iter())
+        .map(|(key, value)| (shared::text(key.as_ref()), shared::text(value.as_ref())));
+    shared::labels(texts.collect())
 }
 
 /// Strings as [`Str`].

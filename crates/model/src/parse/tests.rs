@@ -222,7 +222,12 @@ fn list_items_inherit_the_kind_of_the_list() {
         assert_eq!(take_items(list), Ok(expected));
     }
     // What is no list comes back as it was.
-    for other in [pod, full, json!({"kind": "List", "apiVersion": "v1", "items": {}}), json!(1)] {
+    for other in [
+        pod,
+        full,
+        json!({"kind": "List", "apiVersion": "v1", "items": {}}),
+        json!(1),
+    ] {
         assert_eq!(take_items(other.clone()), Err(other));
     }
 }

@@ -9,7 +9,6 @@ use ambient::status::policy::PolicyStatusView;
 use ambient::status::service::ServiceStatusView;
 use ambient::status::workload_entry::WorkloadEntryStatusView;
 use envoy::findings;
-use envoy::findings::captured::CapturedView;
 use envoy::findings::destination_rule::DestinationRuleFindingView;
 use envoy::findings::policy::PolicyFindingView;
 use envoy::findings::rejected::RejectedView;
@@ -30,10 +29,7 @@ use gateway::status::gateway::GatewayStatusView;
 use gateway::status::gateway_class::GatewayClassStatusView;
 use gateway::status::listener_set::ListenerSetStatusView;
 use model::status::{StatusKey, StatusRow};
-use model::{
-    DeploymentRow, Finding, Kind, NamespacedHostname, ObjectKey, ServiceRow, WorkloadRow,
-    WorkloadUid,
-};
+use model::{DeploymentRow, Finding, Kind, NamespacedHostname, ObjectKey, ServiceRow};
 
 use super::Stages;
 use crate::inputs::{InputChanges, Inputs};
@@ -45,7 +41,6 @@ impl Stages {
         inputs: &Inputs,
         changed: &InputChanges,
         services: &Changes<NamespacedHostname, ServiceRow>,
-        workloads: &Changes<WorkloadUid, WorkloadRow>,
         touched: &mut Touched,
     ) {
         let mesh = self.mesh.view();
@@ -170,15 +165,6 @@ impl Stages {
         );
         update!(
             touched,
-            self.captured,
-            workloads.keys().cloned(),
-            findings::captured::derive,
-            CapturedView {
-                workloads: self.workloads.view(),
-            }
-        );
-        update!(
-            touched,
             self.service_findings,
             services.keys().cloned(),
             findings::service::derive,
@@ -187,7 +173,7 @@ impl Stages {
                 workloads: self.workloads.view(),
                 policies: inputs.authorization_policies.view(),
                 mesh: self.mesh.view(),
-                captured: self.captured.view(),
+                census: self.census.view(),
             }
         );
         update!(
@@ -448,7 +434,6 @@ notes!(
     pod_links,
     workloads,
     census,
-    pod_facts,
     attachments,
     directs,
     chains,
@@ -474,7 +459,6 @@ notes!(
     destination_rule_findings,
     authentication_findings,
     rejected,
-    captured,
     service_findings,
     waypoint_findings,
     service_statuses,

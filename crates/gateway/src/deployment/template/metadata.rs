@@ -55,15 +55,11 @@ impl Metadata {
         annotations.retain(|key, _| !OWN_ANNOTATIONS.contains(&key.as_str()));
         if is_waypoint(subject.row.controller) {
             if !settings.network.is_empty() && meta.label(LABEL_NETWORK).is_none() {
-                labels
-                    .entry(LABEL_NETWORK.into())
-                    .or_insert_with(|| settings.network.clone());
+                labels.insert_missing(LABEL_NETWORK.into(), settings.network.clone());
             }
         } else if settings.is_ambient && meta.label(LABEL_DATAPLANE_MODE).is_none() {
             // Nobody captures the traffic of who speaks for the mesh.
-            labels
-                .entry(LABEL_DATAPLANE_MODE.into())
-                .or_insert_with(|| "none".into());
+            labels.insert_missing(LABEL_DATAPLANE_MODE.into(), "none".into());
         }
         Self {
             labels,
@@ -82,9 +78,7 @@ impl Metadata {
             return self.of_object(subject, name);
         }
         let mut annotations = self.annotations.clone();
-        annotations
-            .entry(ANNOTATION_TRAFFIC_DISTRIBUTION.into())
-            .or_insert_with(|| "PreferClose".into());
+        annotations.insert_missing(ANNOTATION_TRAFFIC_DISTRIBUTION.into(), "PreferClose".into());
         self.with(subject, name, &annotations)
     }
 

@@ -32,7 +32,7 @@ fn core_kinds_are_read_whole() {
             "10.0.0.1".parse().unwrap(),
             "fd00::1".parse().unwrap(),
         ]),
-        tcp_ports: BTreeMap::from([(s("http"), 8080), (s("side"), 15000)]),
+        tcp_ports: crate::FrozenMap::from([(s("http"), 8080), (s("side"), 15000)]),
     };
     assert_eq!(object(&pod), Object::Pod(row(expected)));
 
@@ -95,7 +95,7 @@ fn core_kinds_are_read_whole() {
         service: Some(s("svc")),
         endpoints: vec![
             SliceEndpoint {
-                addresses: strs(&["10.0.0.1"]),
+                addresses: Vec::new(),
                 ready: true,
                 pod: Some((s("ns"), s("p"), s("u"))),
             },
