@@ -19,6 +19,10 @@ mod child;
 mod clients;
 #[path = "load/csr.rs"]
 mod csr;
+#[path = "load/event_cost.rs"]
+mod event_cost;
+#[path = "load/memory.rs"]
+mod memory;
 #[path = "load/memory_server.rs"]
 mod memory_server;
 #[path = "load/route_push.rs"]
@@ -64,7 +68,7 @@ impl Options {
 }
 
 /// All scenarios, in the order in which they run.
-const SCENARIOS: &[&str] = &["wds-cold", "wds-reconnect", "wds-churn", "storm", "soak", "route-push", "waypoint-cold", "csr", "start", "targets"];
+const SCENARIOS: &[&str] = &["wds-cold", "wds-reconnect", "wds-churn", "storm", "soak", "event-cost", "memory", "route-push", "waypoint-cold", "csr", "start", "targets"];
 
 fn main() -> anyhow::Result<()> {
     // Cargo says so to every benchmark.
@@ -111,6 +115,8 @@ async fn scenario(name: &str, options: &Options, table: &mut Table) -> anyhow::R
         "wds-churn" => wds::churn(options, table).await,
         "storm" => wds::storm(options, table).await,
         "soak" => wds::soak(options, table).await,
+        "event-cost" => event_cost::run(options, table),
+        "memory" => memory::run(options, table).await,
         "route-push" => route_push::run(options, table).await,
         "waypoint-cold" => waypoint_cold::run(options, table).await,
         "csr" => csr::run(options, table).await,

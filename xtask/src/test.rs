@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::{cluster, conformance, deny, deps, envoy, orphans, steps};
+use crate::{bench, cluster, conformance, deny, deps, envoy, orphans, steps};
 
 /// Tells the tests which Envoy to run; without it they fail rather than skip.
 pub(crate) const ENVOY_VARIABLE: &str = "AMBIENTD_ENVOY";
@@ -62,6 +62,10 @@ const STEPS: &[Step] = &[
     Step {
         name: "cargo-test",
         run: cargo_test,
+    },
+    Step {
+        name: "bench-check",
+        run: || bench::check::run(false),
     },
 ];
 
