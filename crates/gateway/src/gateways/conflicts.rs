@@ -103,6 +103,8 @@ fn host<'a>(one: &'a Candidate<'_>) -> &'a str {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
     use model::input::Listener;
     use model::{Kind, ObjectKey};
 
@@ -137,7 +139,7 @@ mod tests {
             .map(|set| {
                 let one = |at: u16| {
                     // Every other one is in the way of that of the set before.
-                    let host = if at % 2 == 0 { 0 } else { set };
+                    let host = if at.is_multiple_of(2) { 0 } else { set };
                     let host = format!("{at}.{host}.example.com");
                     listener(at.to_string(), "HTTPS", 443, Some(host))
                 };
