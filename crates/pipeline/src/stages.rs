@@ -52,7 +52,7 @@ use model::{
 
 use crate::inputs::{InputChanges, Inputs};
 use credentials::CredentialChanges;
-use proxies::ProxyChanges;
+use proxies::{Origins, ProxyChanges};
 
 /// Updates one stage: its primaries plus whatever read something touched; what it changes
 /// is touched for the stages after it.
@@ -630,7 +630,12 @@ impl Stages {
         } = self.update_proxies(
             inputs,
             changed,
-            (&services, &workloads, &gateways, &parents),
+            &Origins {
+                services: &services,
+                workloads: &workloads,
+                gateways: &gateways,
+                parents: &parents,
+            },
             &mut touched,
         );
         let jwks_wanted = update!(

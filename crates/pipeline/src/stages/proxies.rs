@@ -29,6 +29,14 @@ use model::{
 use super::Stages;
 use crate::inputs::{InputChanges, Inputs};
 
+/// What changed of that from which it comes.
+pub(super) struct Origins<'c> {
+    pub(super) services: &'c Changes<NamespacedHostname, ServiceRow>,
+    pub(super) workloads: &'c Changes<WorkloadUid, WorkloadRow>,
+    pub(super) gateways: &'c Changes<ObjectKey, GatewayRow>,
+    pub(super) parents: &'c Changes<(Kind, ObjectKey), RouteParents>,
+}
+
 /// What of it changed.
 pub(super) struct ProxyChanges {
     pub(super) route_configs: Changes<WaypointResource, RoutesIr>,
@@ -46,14 +54,15 @@ impl Stages {
         &mut self,
         inputs: &Inputs,
         changed: &InputChanges,
-        (services, workloads, gateways, parents): (
-            &Changes<NamespacedHostname, ServiceRow>,
-            &Changes<WorkloadUid, WorkloadRow>,
-            &Changes<ObjectKey, GatewayRow>,
-            &Changes<(Kind, ObjectKey), RouteParents>,
-        ),
+        origins: &Origins<'_>,
         touched: &mut Touched,
     ) -> ProxyChanges {
+        let Origins {
+            services,
+            workloads,
+            gateways,
+            parents,
+        } = *origins;
         let mesh = self.mesh.view();
         let waypoints = self.waypoints.view();
         let proxies = inputs.proxies.view();
