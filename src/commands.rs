@@ -42,7 +42,7 @@ pub fn print(text: &str) -> anyhow::Result<()> {
 /// # Errors
 /// When settings are in a file that cannot be read.
 pub fn pipeline(mesh: &MeshArgs) -> anyhow::Result<Pipeline> {
-    let deployments = mesh.deployments(None)?;
+    let deployments = mesh.deployments()?;
     Ok(Pipeline::new(defaults(mesh)).with_deployments(deployments))
 }
 

@@ -25,6 +25,9 @@ const RETRY: Duration = Duration::from_secs(60);
 /// The serving certificate is renewed at half its life, but looked at this often.
 const CHECK_MAX: Duration = Duration::from_secs(24 * 3600);
 
+/// A DNS name.
+const HOST_BYTES_MAX: usize = 253;
+
 /// The configuration of new TLS connections, as of now.
 pub type TlsConfig = watch::Receiver<Arc<rustls::ServerConfig>>;
 
@@ -163,6 +166,38 @@ pub struct ServingNames {
     pub tls: TlsLimits,
 }
 
+impl ServingNames {
+    /// The same, and the host by which mesh config has proxies call; one that is no host adds
+    /// nothing, and costs no other name its certificate.
+    fn with_discovery(&self, host: &str) -> Self {
+        let mut all = self.clone();
+        let is_of_host = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+        match host.parse() {
+            Ok(ip) if !all.ips.contains(&ip) => all.ips.push(ip),
+            Ok(_) => {}
+            Err(_) if host.is_empty() || all.names.iter().any(|name| name == host) => {}
+            Err(_) if host.len() <= HOST_BYTES_MAX && host.chars().all(is_of_host) => {
+                all.names.push(host.to_owned());
+                all.names.sort_unstable();
+            }
+            Err(_) => {
+                tracing::warn!(
+                    host,
+                    "defaultConfig.discoveryAddress of mesh config names no host"
+                );
+            }
+        }
+        all
+    }
+}
+
+/// Host of `defaultConfig.discoveryAddress`, as of now.
+fn discovery_host(snapshots: &Snapshots) -> Str {
+    let snapshot = snapshots.borrow();
+    let mesh = snapshot.as_ref().map(|snapshot| &snapshot.mesh);
+    mesh.map_or_else(Str::new, |mesh| mesh.discovery_host.clone())
+}
+
 /// Issues the serving certificate of now.
 ///
 /// # Errors
@@ -182,15 +217,18 @@ pub fn serving(
     )?)
 }
 
-/// Issues the serving certificate anew whenever the authority changes, and at half of
-/// its life. Streams that are open are not touched.
+/// Issues the serving certificate anew whenever the authority changes, or the host by which mesh
+/// config has proxies call, and at half of its life. Streams that are open are not touched.
 pub async fn renew(
     authority: Arc<Authority>,
     names: ServingNames,
+    mut snapshots: Snapshots,
     tls: watch::Sender<Arc<rustls::ServerConfig>>,
 ) {
     let mut signers = authority.watch();
     signers.mark_unchanged();
+    snapshots.mark_changed();
+    let mut host = Str::new();
     let mut since = SystemTime::now();
     let mut has_failed = false;
     loop {
@@ -205,12 +243,16 @@ pub async fn renew(
         let is_due = due.is_zero();
         let changed = tokio::select! {
             changed = signers.changed() => changed.is_ok(),
+            Ok(()) = snapshots.changed() => {
+                discovery_host(&snapshots) != host
+            }
             () = tokio::time::sleep(due.clamp(RETRY, CHECK_MAX)) => is_due,
         };
         if !changed {
             continue;
         }
-        match serving(&authority, &names) {
+        host = discovery_host(&snapshots);
+        match serving(&authority, &names.with_discovery(&host)) {
             Ok(config) => {
                 tls.send_replace(config);
                 since = SystemTime::now();
@@ -281,6 +323,64 @@ mod tests {
         ] {
             assert_eq!(good(ns, sa, name, uid), expected, "{ns}/{sa} {name} {uid}");
         }
+    }
+
+    #[test]
+    fn the_host_of_the_discovery_address_is_a_name_beside_the_others() {
+        let own = ServingNames {
+            names: vec!["istiod.istio-system.svc".to_owned()],
+            ips: vec![[127, 0, 0, 1].into()],
+            ..ServingNames::default()
+        };
+        let counts = |host: &str| {
+            let all = own.with_discovery(host);
+            (all.names.len(), all.ips.len())
+        };
+        let long = "a".repeat(254);
+        for (host, expected) in [
+            ("", (1, 1)),
+            ("istiod.istio-system.svc", (1, 1)),
+            ("127.0.0.1", (1, 1)),
+            ("cp.example", (2, 1)),
+            ("192.0.2.1", (1, 2)),
+            ("fd00::1", (1, 2)),
+            ("no host", (1, 1)),
+            ("*", (1, 1)),
+            (long.as_str(), (1, 1)),
+        ] {
+            assert_eq!(counts(host), expected, "{host}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_edit_of_the_discovery_address_brings_another_certificate_and_no_other_edit_does() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let now = SystemTime::now();
+        let ca = ca::DevCa::load_or_create(dir.path(), "cluster.local", now).expect("a CA");
+        let authority = Arc::clone(ca.authority());
+        let names = ServingNames {
+            names: vec!["localhost".to_owned()],
+            ..ServingNames::default()
+        };
+        let first = serving(&authority, &names).expect("a certificate");
+        let (tls, mut config) = watch::channel(first);
+        let (sender, snapshots) = watch::channel(None);
+        let renewal = tokio::spawn(renew(authority, names, snapshots, tls));
+        let publish = |host: &str| {
+            let mut snapshot = Snapshot::default();
+            Arc::make_mut(&mut snapshot.mesh).discovery_host = Str::from(host);
+            sender.send_replace(Some(Arc::new(snapshot)));
+        };
+        publish("cp.example");
+        config.changed().await.expect("a certificate");
+        config.mark_unchanged();
+        publish("cp.example");
+        tokio::task::yield_now().await;
+        tokio::task::yield_now().await;
+        assert!(!config.has_changed().expect("renewal goes on"));
+        publish("other.example");
+        config.changed().await.expect("a certificate");
+        renewal.abort();
     }
 
     #[tokio::test]

@@ -233,11 +233,16 @@ async fn wire(
         is_alone: args.config_dir.is_some(),
         ..crate::commands::defaults(&args.mesh)
     });
-    let own_image = cluster::own_image(args).await;
-    let deployments = args.mesh.deployments(own_image.as_deref())?;
-    let pipeline = pipeline.with_deployments(deployments);
-    let owner = driver::spawn(pipeline, debounce(args), channels)?;
-    tasks.spawn(tasks::watch_owner(owner));
+    let mut deployments = args.mesh.deployments()?;
+    let (own_image, debounce) = (cluster::own_image(args), debounce(args));
+    tasks.spawn(async move {
+        // An API server that does not answer holds this up, but not readiness, which says so.
+        if let (Some(settings), Some(image)) = (&mut deployments, own_image.await) {
+            settings.stock_image.agent = Some(image.into());
+        }
+        let pipeline = pipeline.with_deployments(deployments);
+        tasks::watch_owner(driver::spawn(pipeline, debounce, channels)?).await
+    });
     let clients = Clients {
         connections,
         metrics,
@@ -295,7 +300,9 @@ async fn serve_xds(
     let snapshots = wires.snapshots.clone();
     let certificates =
         listen::certificates(args, authority, authenticator, snapshots, &wires.registry)?;
-    let (server, tls, renewal) = listen::listeners(args, authority, ads, certificates).await?;
+    let snapshots = wires.snapshots.clone();
+    let (server, tls, renewal) =
+        listen::listeners(args, authority, ads, certificates, snapshots).await?;
     tasks.spawn(async move {
         renewal.await;
         Ok(())

@@ -271,6 +271,10 @@ fn what_is_watched_may_be_watched_and_nothing_else() {
         )
         .collect();
     for (group, resource) in [
+        ("", "serviceaccounts"),
+        ("apps", "deployments"),
+        ("autoscaling", "horizontalpodautoscalers"),
+        ("policy", "poddisruptionbudgets"),
         ("apiextensions.k8s.io", "customresourcedefinitions"),
         (
             "admissionregistration.k8s.io",

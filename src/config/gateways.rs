@@ -70,12 +70,11 @@ const AGENT_IMAGE: &str = "ambientd:latest";
 const VALUES_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 impl MeshArgs {
-    /// What is said of the proxies that are deployed; `None` where none are. `own_image` is that
-    /// of the control plane's pod, if it runs in one.
+    /// What is said of the proxies that are deployed; `None` where none are.
     ///
     /// # Errors
     /// When the file with values cannot be read, or has a value that makes no sense.
-    pub fn deployments(&self, own_image: Option<&str>) -> anyhow::Result<Option<Settings>> {
+    pub fn deployments(&self) -> anyhow::Result<Option<Settings>> {
         let args = &self.gateways;
         if !args.deploy_gateways.is_on() {
             return Ok(None);
@@ -89,8 +88,7 @@ impl MeshArgs {
         }
         out.forms = args.gateway_proxy;
         out.stock_image.envoy = args.gateway_envoy_image.as_str().into();
-        let agent = args.gateway_agent_image.as_deref();
-        let agent = agent.or(own_image).unwrap_or(AGENT_IMAGE);
+        let agent = args.gateway_agent_image.as_deref().unwrap_or(AGENT_IMAGE);
         out.stock_image.agent = Some(agent)
             .filter(|image| !image.is_empty())
             .map(Into::into);
@@ -139,14 +137,14 @@ mod tests {
 
     fn settings(words: &[&str]) -> Option<Settings> {
         let args = Mesh::try_parse_from([&["x"], words].concat()).unwrap();
-        args.mesh.deployments(Some("own:1")).unwrap()
+        args.mesh.deployments().unwrap()
     }
 
     #[test]
-    fn pods_are_of_stock_envoy_and_our_own_image_unless_said_otherwise() {
+    fn pods_are_of_stock_envoy_unless_said_otherwise() {
         let usual = settings(&[]).unwrap();
         assert_eq!(usual.forms, PodForms::all(PodForm::Stock));
-        assert_eq!(usual.stock_image.agent.as_deref(), Some("own:1"));
+        assert_eq!(usual.stock_image.agent.as_deref(), Some(AGENT_IMAGE));
         let other = settings(&[
             "--gateway-proxy=istio,istio-waypoint=stock",
             "--gateway-agent-image=",
@@ -179,6 +177,6 @@ mod tests {
         assert_eq!((image.hub.as_str(), image.tag.as_str()), ("x", "1"));
         std::fs::write(&file, "global: {hub: [").unwrap();
         let args = Mesh::try_parse_from(["x", &flag]).unwrap();
-        assert!(args.mesh.deployments(None).is_err());
+        assert!(args.mesh.deployments().is_err());
     }
 }

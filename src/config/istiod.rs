@@ -86,7 +86,8 @@ const THAT_MATTER: [&str; 4] = [
 ];
 
 /// Variables with the values that say what is so anyway.
-const AS_IT_IS: [(&str, &[&str]); 22] = [
+const AS_IT_IS: [(&str, &[&str]); 23] = [
+    ("AMBIENT_ENABLE_MULTI_NETWORK_INGRESS", &["false"]),
     ("AMBIENT_SCOPED_ADDRESS_PUSHES", &["true"]),
     ("CA_PROVIDER", &["Citadel", ""]),
     ("ENABLE_DEBUG_ENDPOINT_AUTH", &["true"]),

@@ -312,18 +312,20 @@ fn options(args: &ServeArgs) -> ClientOptions {
 /// Image of the pod that this process runs in, where deployed proxies are to have it and it is
 /// not said; `None` where there is no such pod. Waits for the API server, without which there is
 /// nothing to deploy for.
-pub(super) async fn own_image(args: &ServeArgs) -> Option<String> {
+pub(super) fn own_image(args: &ServeArgs) -> impl Future<Output = Option<String>> + use<> {
     let gateways = &args.mesh.gateways;
     let is_needed = args.config_dir.is_none()
         && gateways.deploy_gateways.is_on()
         && gateways.gateway_agent_image.is_none();
-    let pod = args.pod_name.as_deref().filter(|name| !name.is_empty());
-    let (true, Some(pod)) = (is_needed, pod) else {
-        return None;
-    };
-    // What is wrong with the configuration is told by who reads the cluster with it.
-    let client = client::connect(&options(args)).await.ok()?;
-    deployments::image_of_pod(&client, &args.mesh.system_namespace, pod).await
+    let pod = args.pod_name.clone().filter(|name| !name.is_empty());
+    let asked = pod.filter(|_| is_needed);
+    let (options, ns) = (options(args), args.mesh.system_namespace.clone());
+    async move {
+        let pod = asked?;
+        // What is wrong with the configuration is told by who reads the cluster with it.
+        let client = client::connect(&options).await.ok()?;
+        deployments::image_of_pod(&client, &ns, &pod).await
+    }
 }
 
 /// The kubeconfig of the flag, or that of the environment if it exists.

@@ -68,6 +68,7 @@ pub(super) async fn listeners(
     authority: &Arc<Authority>,
     ads: AdsService,
     certificates: ca::CertificateService,
+    snapshots: identity::Snapshots,
 ) -> anyhow::Result<(
     ServerConfig,
     watch::Receiver<Arc<rustls::ServerConfig>>,
@@ -89,7 +90,7 @@ pub(super) async fn listeners(
     let (tls, _) = TlsLimits::read(version, &args.tls_cipher_suites);
     let names = ServingNames { names, ips, tls };
     let (tls, config) = watch::channel(identity::serving(authority, &names)?);
-    let renewal = identity::renew(Arc::clone(authority), names, tls);
+    let renewal = identity::renew(Arc::clone(authority), names, snapshots, tls);
     // What is decoded before the caller is known must be small.
     let certificates = certificates
         .into_server()

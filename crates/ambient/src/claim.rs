@@ -59,7 +59,7 @@ pub struct ClaimRow {
     pub created_s: Option<i64>,
     /// What came of its reference to a waypoint.
     pub attachment: Attachment,
-    /// Ingress gateways go through that waypoint too.
+    /// Ingress gateways go through that waypoint too, or nowhere while it is to fail closed.
     pub ingress_use_waypoint: bool,
     /// Who sees it.
     pub visibility: Visibility,
@@ -281,10 +281,12 @@ fn claim(
         .namespace_bindings
         .get(reads, &ObjectKey::cluster(meta.key.ns.clone()))
         .and_then(|binding| binding.ingress_use_waypoint);
+    // One that cannot be used and is to fail closed refuses what comes from gateways, too.
+    let is_asked = is_bound || attachment.blocked.is_some();
     ClaimRow {
         created_s: meta.created_s,
         attachment,
-        ingress_use_waypoint: is_bound && own.or(inherited).unwrap_or(false),
+        ingress_use_waypoint: is_asked && own.or(inherited).unwrap_or(false),
         visibility,
         distribution,
         is_global: is_global(source, meta, view, reads),

@@ -114,7 +114,23 @@ fn overlay(row: &mut MeshRow, config: &MeshConfig) {
     row.discovery_selectors
         .clone_from(&config.discovery_selectors);
     row.service_scopes.clone_from(&config.service_scopes);
+    let discovery = config.default_config.get("discoveryAddress");
+    let discovery = discovery.and_then(|address| address.as_str());
+    row.discovery_host = discovery.map(host).unwrap_or_default();
     traffic(&mut row.traffic, config);
+}
+
+/// The host of an address with or without a port.
+fn host(address: &str) -> Str {
+    let bare = address
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once(']'));
+    let is_v6 = address.matches(':').count() > 1;
+    Str::from(match (bare, address.rsplit_once(':')) {
+        (Some((ip, _)), _) => ip,
+        (None, Some((host, _))) if !is_v6 => host,
+        (None, _) => address,
+    })
 }
 
 fn traffic(row: &mut MeshTraffic, config: &MeshConfig) {

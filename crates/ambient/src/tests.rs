@@ -20,6 +20,21 @@ mod world;
 use model::MeshRow;
 
 #[test]
+fn the_host_of_the_discovery_address_is_known() {
+    for (address, host) in [
+        ("cp.example:15012", "cp.example"),
+        ("cp.example", "cp.example"),
+        ("192.0.2.1:15012", "192.0.2.1"),
+        ("\"[fd00::1]:15012\"", "fd00::1"),
+        ("\"fd00::1\"", "fd00::1"),
+        ("[x]", ""),
+    ] {
+        let config = format!("kind: MeshConfig\ndefaultConfig: {{discoveryAddress: {address}}}\n");
+        assert_eq!(world::world(&config).mesh.discovery_host, host, "{address}");
+    }
+}
+
+#[test]
 fn the_mesh_is_its_defaults_overlaid_by_what_is_written() {
     let network = "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: istio-system, labels: {topology.istio.io/network: n1}}\n";
     let config =

@@ -52,8 +52,9 @@ pub(crate) fn filter(
             let table = tables.authentications;
             let all = table.by::<UntargetedAuthenticationByNamespace>(reads, ns);
             let rows = all.map(|(_, row)| row).filter(|row| {
+                // Whom one that cannot be read was to select is not known.
                 let spec = row.ok();
-                spec.is_some_and(|spec| selected.meets(spec.selector.as_ref()))
+                spec.is_none_or(|spec| selected.meets(spec.selector.as_ref()))
             });
             found.extend(rows);
         }

@@ -21,10 +21,10 @@ use crate::authn;
 use crate::index::{PolicyByTarget, Target, TargetKind, UntargetedPolicyByNamespace};
 use crate::ir::{ChainFilter, Expr, Outbound, RbacAction, RbacIr, RbacRuleIr};
 
-pub(crate) use conditions::{Destination, Layer, Scope};
+pub(crate) use conditions::{Destination, Layer, Place, Scope};
 pub(crate) use custom::{Asked, authorizer, is_header_name};
 pub(crate) use identity::bundle;
-pub(crate) use usage::{http_fields, token_fields, usage};
+pub(crate) use usage::{http_fields, peer_fields, token_fields, usage};
 
 /// The table of services.
 pub(crate) type Services<'t> = View<'t, NamespacedHostname, ServiceRow>;
@@ -108,9 +108,12 @@ pub(crate) fn attached_to_ingress<'t>(
 
 /// An ingress gateway as selectors see it.
 pub(crate) struct Selected<'a> {
-    gateway: &'a ObjectKey,
-    root: &'a Str,
-    instances: &'a [Labels],
+    /// Its key.
+    pub(crate) gateway: &'a ObjectKey,
+    /// Namespace whose policies are for all.
+    pub(crate) root: &'a Str,
+    /// Labels of its instances.
+    pub(crate) instances: &'a [Labels],
 }
 
 impl Selected<'_> {
@@ -149,8 +152,9 @@ fn collect<'t>(
         for ns in selected.namespaces() {
             let all = tables.policies.by::<UntargetedPolicyByNamespace>(reads, ns);
             found.extend(all.filter(|(_, parsed)| {
+                // Whom one that cannot be read was to select is not known.
                 let policy = parsed.ok();
-                policy.is_some_and(|policy| selected.meets(policy.selector.as_ref()))
+                policy.is_none_or(|policy| selected.meets(policy.selector.as_ref()))
             }));
         }
     }
@@ -181,21 +185,20 @@ fn provider_of(policy: &AuthorizationPolicy) -> Str {
 
 impl Attached<'_> {
     /// The filters of a chain, in order: CUSTOM, tokens, AUDIT, DENY, ALLOW; and what the chain
-    /// itself needs clusters for. With `to`, that is where its connections lead, as they need
-    /// not say it by address.
+    /// itself needs clusters for.
     pub(crate) fn filters(
         &self,
         mesh: &MeshRow,
-        layer: Layer,
-        to: Option<&Destination>,
+        at: Place<'_>,
     ) -> (Vec<ChainFilter>, BTreeSet<Outbound>) {
+        let layer = at.layer;
         let (mut out, mut outbound) = (Vec::new(), BTreeSet::new());
         let many = self.authorizers.len() > 1 && !mesh.features.many_authorizers;
         for (name, asked) in &self.authorizers {
             let usable = asked.as_ref().ok().filter(|_| !many);
             // What speaks HTTP cannot be asked about connections.
             let usable = usable.filter(|asked| layer == Layer::Http || asked.filter.http.is_none());
-            let rules = Some(self.asks(name, usable.is_some(), mesh, (layer, to)));
+            let rules = Some(self.asks(name, usable.is_some(), mesh, at));
             let Some(asked) = usable else {
                 out.push(ChainFilter::Rbac(RbacIr {
                     action: RbacAction::Deny,
@@ -215,7 +218,7 @@ impl Attached<'_> {
         if layer == Layer::Http {
             out.extend(self.tokens.clone());
         }
-        let bucket = |action| self.bucket(mesh, (layer, to), action);
+        let bucket = |action| self.bucket(mesh, at, action);
         let buckets = [Action::Audit, Action::Deny, Action::Allow].into_iter();
         out.extend(buckets.filter_map(bucket).map(ChainFilter::Rbac));
         (out, outbound)
@@ -227,7 +230,7 @@ impl Attached<'_> {
         provider: &Str,
         usable: bool,
         mesh: &MeshRow,
-        at: (Layer, Option<&Destination>),
+        at: Place<'_>,
     ) -> BTreeMap<Str, RbacRuleIr> {
         let mut rules = BTreeMap::new();
         for parsed in &self.policies {
@@ -254,26 +257,20 @@ impl Attached<'_> {
         &self,
         mesh: &'a MeshRow,
         key: &'a ObjectKey,
-        (layer, to): (Layer, Option<&'a Destination>),
+        at: Place<'a>,
         action: Action,
     ) -> Scope<'a> {
         Scope {
             mesh,
             ns: &key.ns,
-            layer,
-            to,
+            at,
             allow: action == Action::Allow,
             is_ingress: self.is_ingress,
         }
     }
 
     /// The filter of one action; `None` when no policy has it.
-    fn bucket(
-        &self,
-        mesh: &MeshRow,
-        at: (Layer, Option<&Destination>),
-        action: Action,
-    ) -> Option<RbacIr> {
+    fn bucket(&self, mesh: &MeshRow, at: Place<'_>, action: Action) -> Option<RbacIr> {
         let mut rules: Option<BTreeMap<Str, RbacRuleIr>> = None;
         let mut shadow: Option<BTreeMap<Str, RbacRuleIr>> = None;
         for parsed in &self.policies {

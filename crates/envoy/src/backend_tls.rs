@@ -2,7 +2,8 @@
 //! targets and how connections to them are opened.
 //!
 //! Clusters and the status of the policy come from the same row. A policy that cannot be applied
-//! as written refuses connections to its targets: nothing is ever sent there in plain text.
+//! as written refuses connections to its targets: nothing is sent there in plain text because of
+//! it. `tls` of a DestinationRule comes before policies of either kind, and may say plain text.
 //! Source: spec/gateway-api.md §4.7; spec/envoy-config.md §3.8.
 
 mod judge;

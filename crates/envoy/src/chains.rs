@@ -14,7 +14,7 @@ use model::{
 
 use crate::attachment::mesh_row;
 use crate::attachment::{chains_of, dynamic_host, inbound_name, networks_of, served_by};
-use crate::authz::{self, Destination, Layer};
+use crate::authz::{self, Destination, Layer, Place};
 use crate::east_west::{self, crossings::Crossings};
 use crate::ir::{ChainBody, ChainFilter, ChainIr, Outbound, RouteSource, TcpIr, WaypointResource};
 use crate::routes::{self, Site};
@@ -83,7 +83,11 @@ fn crossing(p: &P, view: &ChainView<'_>, reads: &mut Reads) -> Vec<(WaypointReso
         let attached = authz::attached(&view.policies, reads, mesh, gateway, None);
         for port in &crossing.ports {
             let to = Destination::of(*port, &crossing.vips);
-            let (filters, outbound) = attached.filters(mesh, Layer::Tcp, Some(&to));
+            let place = Place {
+                to: Some(&to),
+                ..Place::of(Layer::Tcp)
+            };
+            let (filters, outbound) = attached.filters(mesh, place);
             let chain = ChainIr {
                 filters,
                 outbound,
@@ -110,7 +114,11 @@ fn at_waypoint(
     let vips = networks_of(service);
     let filters = |port: u16, layer| {
         let to = is_named.then(|| Destination::of(port, &vips));
-        attached.filters(mesh, layer, to.as_ref())
+        let place = Place {
+            to: to.as_ref(),
+            ..Place::of(layer)
+        };
+        attached.filters(mesh, place)
     };
     let site = Site {
         service,

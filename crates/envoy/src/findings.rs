@@ -8,6 +8,7 @@ pub mod policy;
 pub mod rejected;
 pub mod request_authentication;
 pub mod route;
+mod selected;
 pub mod service;
 pub mod virtual_service;
 pub mod waypoint;

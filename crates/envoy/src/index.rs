@@ -266,13 +266,14 @@ impl Index<ObjectKey, Parsed<AuthorizationPolicy>> for PolicyByTarget {
     }
 }
 
-/// Policies without targets by namespace. For the table of AuthorizationPolicies.
+/// Policies without targets by namespace, those among them that cannot be read too. For the table
+/// of AuthorizationPolicies.
 pub struct UntargetedPolicyByNamespace;
 
 impl Index<ObjectKey, Parsed<AuthorizationPolicy>> for UntargetedPolicyByNamespace {
     type At = str;
     fn keys(key: &ObjectKey, row: &Parsed<AuthorizationPolicy>, emit: &mut dyn FnMut(&str)) {
-        if row.ok().is_some_and(|policy| policy.targets.is_empty()) {
+        if targets_of(row, |policy| &policy.targets).is_empty() {
             emit(&key.ns);
         }
     }
@@ -292,13 +293,14 @@ impl Index<ObjectKey, Parsed<RequestAuthentication>> for RequestAuthenticationBy
     }
 }
 
-/// RequestAuthentications without targets by namespace. For the table of RequestAuthentications.
+/// RequestAuthentications without targets by namespace, those among them that cannot be read too.
+/// For the table of RequestAuthentications.
 pub struct UntargetedAuthenticationByNamespace;
 
 impl Index<ObjectKey, Parsed<RequestAuthentication>> for UntargetedAuthenticationByNamespace {
     type At = str;
     fn keys(key: &ObjectKey, row: &Parsed<RequestAuthentication>, emit: &mut dyn FnMut(&str)) {
-        if row.ok().is_some_and(|spec| spec.targets.is_empty()) {
+        if targets_of(row, |spec| &spec.targets).is_empty() {
             emit(&key.ns);
         }
     }

@@ -16,7 +16,7 @@ use model::{
 
 use crate::attachment::inbound_name;
 use crate::attachment::mesh_row;
-use crate::authz::{self, Layer, PolicyTables};
+use crate::authz::{self, Layer, Place, PolicyTables};
 use crate::east_west::{self, crossings::Crossings};
 use crate::index::{AttachmentByWaypoint, DirectByWaypoint, EncodedByWaypoint};
 use crate::ingress::{self, IngressTables};
@@ -95,7 +95,7 @@ fn waypoint(
     };
     let attached = authz::attached(&view.policies, reads, mesh, waypoint, None);
     let direct = |name, layer| {
-        let filters = attached.filters(mesh, layer, None);
+        let filters = attached.filters(mesh, Place::of(layer));
         direct_chain(name, mesh, waypoint.forwards_identity, filters)
     };
     let direct = DirectChains {

@@ -1,8 +1,8 @@
 //! What a managed Gateway consists of: a ServiceAccount, a Deployment, a Service and, where an
 //! overlay asks for them, a HorizontalPodAutoscaler and a PodDisruptionBudget.
 //!
-//! [`decide`] says whether they are ours to make, [`render`] makes them: the template of the
-//! Gateway's class ([`template`]), then the patches of the class's and the Gateway's own
+//! [`decide()`] says whether they are ours to make, [`render`] makes them: the template of the
+//! Gateway's class (`template`), then the patches of the class's and the Gateway's own
 //! ConfigMap ([`overlay`], [`patch`]), then the label that says whose they are.
 //!
 //! Equal input gives equal bytes. Source: spec/gateway-api.md §2.

@@ -123,34 +123,13 @@ struct Term<'a> {
 /// Writes deployments while this replica leads, until it is told to stop.
 pub async fn run(config: DeploymentWriter, stop: CancellationToken) {
     let mut leadership = config.leadership.clone();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            goes_on = leadership.changed() => {
-                if !goes_on {
-                    return;
-                }
-            }
+    while leadership.begins(&stop).await {
+        if !leadership.during(&stop, || lead(&config)).await {
+            return;
         }
-        let mut has_led = false;
-        // Ends with the loss of leadership, which drops watches and writes.
-        while leadership.term().is_some() {
-            has_led = true;
-            tokio::select! {
-                () = stop.cancelled() => return,
-                goes_on = leadership.changed() => {
-                    if !goes_on {
-                        return;
-                    }
-                }
-                () = lead(&config) => return,
-            }
-        }
-        if has_led {
-            // Whoever leads now says what is so.
-            let none = vec![Input::SourceFindings(SOURCE, Vec::new())];
-            let _ = config.findings.send(none).await;
-        }
+        // Whoever leads now says what is so.
+        let none = vec![Input::SourceFindings(SOURCE, Vec::new())];
+        let _ = config.findings.send(none).await;
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// A time for which this replica holds a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +57,40 @@ impl Leadership {
                 return false;
             }
         }
+    }
+
+    /// Waits until this replica leads; `false` when it is to stop.
+    pub(crate) async fn begins(&mut self, stop: &CancellationToken) -> bool {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return false,
+                goes_on = self.changed() => if !goes_on {
+                    return false;
+                }
+            }
+            if self.term().is_some() {
+                return true;
+            }
+        }
+    }
+
+    /// Does something while this replica leads, anew in each term; with the term it is dropped.
+    /// `false` when the replica is to stop, or nothing is left to do.
+    pub(crate) async fn during<F: Future<Output = ()>>(
+        &mut self,
+        stop: &CancellationToken,
+        lead: impl Fn() -> F,
+    ) -> bool {
+        while self.term().is_some() {
+            tokio::select! {
+                () = stop.cancelled() => return false,
+                goes_on = self.changed() => if !goes_on {
+                    return false;
+                },
+                () = lead() => return false,
+            }
+        }
+        true
     }
 }
 

@@ -130,26 +130,9 @@ struct Term<'a> {
 /// Writes roots while this replica leads, until it is told to stop.
 pub async fn run(config: RootWriter, stop: CancellationToken) {
     let mut leadership = config.leadership.clone();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            goes_on = leadership.changed() => {
-                if !goes_on {
-                    return;
-                }
-            }
-        }
-        // Ends with the loss of leadership, which drops watches and writes.
-        while leadership.term().is_some() {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                goes_on = leadership.changed() => {
-                    if !goes_on {
-                        return;
-                    }
-                }
-                () = lead(&config) => return,
-            }
+    while leadership.begins(&stop).await {
+        if !leadership.during(&stop, || lead(&config)).await {
+            return;
         }
     }
 }

@@ -40,6 +40,9 @@ pub struct MeshRow {
     pub traffic: MeshTraffic,
     /// Switches of the installation.
     pub features: Features,
+    /// Host of `defaultConfig.discoveryAddress`, by which proxies call the control plane; empty
+    /// when it is not configured.
+    pub discovery_host: Str,
     /// See [`crate::jwks::Jwks::nobody`]: stands in while a source has no row at all. Empty when
     /// the installation has none; then what needs it refuses everything.
     pub nobody_jwks: Str,
@@ -197,6 +200,7 @@ impl Default for MeshRow {
             service_scopes: None,
             traffic: MeshTraffic::default(),
             features: Features::default(),
+            discovery_host: Str::new(),
             nobody_jwks: Str::new(),
         }
     }

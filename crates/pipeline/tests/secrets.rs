@@ -30,6 +30,11 @@ fn object(version: &str, kind: &str, at: &str, rest: Value) -> Value {
     out
 }
 
+/// What the proxies of a Gateway run as.
+fn account(gateway: &str) -> String {
+    format!("{gateway}-istio")
+}
+
 /// Two Gateways of `gw`, each with its instance; `web` names a Secret at home and one of `certs`.
 fn world() -> Vec<Value> {
     let pod = |name: &str| {
@@ -37,7 +42,7 @@ fn world() -> Vec<Value> {
             "v1",
             "Pod",
             &format!("gw/{name}"),
-            json!({"spec": {"serviceAccountName": name}}),
+            json!({"spec": {"serviceAccountName": account(name)}}),
         );
         pod["metadata"]["labels"] = json!({"gateway.networking.k8s.io/gateway-name": name});
         pod
@@ -109,7 +114,11 @@ impl Plane {
 
     /// The private key or the authorities that a proxy of a Gateway of `gw` is given.
     fn given(&self, gateway: &str, name: &str) -> Option<Value> {
-        let caller = SpiffeId::new("cluster.local", "gw", gateway);
+        self.given_to(&account(gateway), gateway, name)
+    }
+
+    fn given_to(&self, account: &str, gateway: &str, name: &str) -> Option<Value> {
+        let caller = SpiffeId::new("cluster.local", "gw", account);
         let gateway = ObjectKey::new("gw", gateway);
         let access = GatewayAccounts(&self.snapshot);
         let found = self
@@ -194,8 +203,13 @@ fn an_instance_of_another_account_and_a_lost_reference_end_access() {
     let mut plane = Plane::new(&documents);
     assert!(is_given(plane.given("web", OWN)));
     assert!(is_given(plane.given("web", "kubernetes://own")));
+    let mut stranger = world().pop().unwrap();
+    stranger["metadata"]["name"] = json!("stranger");
+    stranger["metadata"]["labels"] = json!({"gateway.networking.k8s.io/gateway-name": "web"});
+    stranger["spec"]["serviceAccountName"] = json!("stranger");
+    plane.apply(upsert(&stranger));
+    assert_eq!(plane.given_to("stranger", "web", OWN), None);
     plane.apply(Input::Delete(Kind::Pod, ObjectKey::new("gw", "web")));
-    assert_eq!(plane.given("web", OWN), None);
     assert_eq!(plane.given("web", "kubernetes://own"), None);
     let mut plane = Plane::new(&documents);
     plane.apply(Input::Delete(Kind::Gateway, ObjectKey::new("gw", "web")));

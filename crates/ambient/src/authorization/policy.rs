@@ -87,15 +87,15 @@ fn deny_namespace(
     invalid: &Invalid,
     is_root: bool,
 ) -> Output<ObjectKey, AuthorizationRow, Finding> {
-    let elsewhere = if is_root {
-        "; in other namespaces nothing stands in for it"
-    } else {
-        ""
-    };
-    let at_waypoints = if invalid.targets.is_empty() {
-        ""
-    } else {
-        "; waypoints refuse everything at its targets"
+    let elsewhere = match (invalid.targets.is_empty(), is_root) {
+        (false, false) => "; proxies refuse everything at its targets",
+        (false, true) => {
+            "; in other namespaces nothing stands in for it, and proxies refuse everything at its targets"
+        }
+        (true, false) => "; the ingress gateways there refuse everything",
+        (true, true) => {
+            "; in other namespaces nothing stands in for it, save that every ingress gateway refuses everything"
+        }
     };
     let row = AuthorizationRow {
         key: key.clone(),
@@ -108,7 +108,7 @@ fn deny_namespace(
         "authz-invalid-denies",
         reference(key),
         format!(
-            "The policy cannot be read ({}); until it is corrected, it allows nothing to ambient workloads of namespace {}{elsewhere}{at_waypoints}",
+            "The policy cannot be read ({}); until it is corrected, it allows nothing to ambient workloads of namespace {}{elsewhere}",
             invalid.reason, key.ns
         ),
         "Correct the policy or delete it",

@@ -55,16 +55,37 @@ fn known(holds: bool) -> Expr {
     if holds { Expr::always() } else { Expr::never() }
 }
 
+/// A chain as policies see it.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    /// What it sees.
+    pub(crate) layer: Layer,
+    /// Where it leads, where connections need not say it by address.
+    pub(crate) to: Option<&'a Destination>,
+    /// Certificates of clients that nobody vouches for are let in: what they say of who a client
+    /// is says nothing.
+    pub(crate) accepts_untrusted: bool,
+}
+
+impl Place<'_> {
+    /// A chain that lets in no certificate that it has not verified.
+    pub(crate) fn of(layer: Layer) -> Self {
+        Self {
+            layer,
+            to: None,
+            accepts_untrusted: false,
+        }
+    }
+}
+
 /// What the compilation of a rule depends on.
 pub(crate) struct Scope<'a> {
     /// Mesh settings.
     pub(crate) mesh: &'a MeshRow,
     /// Namespace of the policy.
     pub(crate) ns: &'a Str,
-    /// Layer of the chain.
-    pub(crate) layer: Layer,
-    /// Where the chain leads, where connections need not say it by address.
-    pub(crate) to: Option<&'a Destination>,
+    /// The chain.
+    pub(crate) at: Place<'a>,
     /// The action is ALLOW.
     pub(crate) allow: bool,
     /// The chain is of an ingress gateway, where forwarded addresses count as far as proxies
@@ -309,7 +330,7 @@ impl Scope<'_> {
             return None;
         }
         match key {
-            "destination.ip" => match self.to {
+            "destination.ip" => match self.at.to {
                 Some(to) => values(list, |value| Some(vec![to.is_in(value)?])),
                 None => facts(list, |v| network(v).map(Fact::DestinationIp)),
             },
@@ -345,7 +366,7 @@ impl Scope<'_> {
     }
 
     fn port(&self, list: &Values) -> Condition {
-        match self.to {
+        match self.at.to {
             Some(to) => values(list, |value| Some(vec![to.has_port(value)?])),
             None => facts(list, port),
         }
@@ -359,17 +380,17 @@ impl Scope<'_> {
     }
 
     fn http(&self, condition: impl FnOnce() -> Condition) -> Condition {
-        (self.layer == Layer::Http).then(condition)?
+        (self.at.layer == Layer::Http).then(condition)?
     }
 
     fn principals(&self, list: &Values) -> Condition {
-        values(list, |value| {
+        self.peer(list, |value| {
             Some(identities(identity::principal(value, self.mesh)))
         })
     }
 
     fn service_accounts(&self, list: &Values) -> Condition {
-        values(list, |value| {
+        self.peer(list, |value| {
             Some(identities(identity::service_account(
                 value, self.ns, self.mesh,
             )))
@@ -377,13 +398,21 @@ impl Scope<'_> {
     }
 
     fn trust_domains(&self, list: &Values) -> Condition {
-        values(list, |value| {
+        self.peer(list, |value| {
             Some(identities(identity::trust_domain(value, self.mesh)))
         })
     }
 
     fn namespaces(&self, list: &Values) -> Condition {
-        values(list, |value| identity::namespace(value, self.mesh))
+        self.peer(list, |value| identity::namespace(value, self.mesh))
+    }
+
+    /// What a certificate says of the client, unavailable where it need not be true.
+    fn peer(&self, list: &Values, one: impl Fn(&str) -> Option<Vec<Expr>>) -> Condition {
+        if self.at.accepts_untrusted {
+            return None;
+        }
+        values(list, one)
     }
 }
 

@@ -140,7 +140,7 @@ fn compile(
         tokens: None,
         is_ingress: false,
     };
-    attached.filters(mesh, layer, None).0
+    attached.filters(mesh, Place::of(layer)).0
 }
 
 /// The rules of the only filter: key, permissions, principals.

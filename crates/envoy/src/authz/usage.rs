@@ -66,6 +66,38 @@ pub(crate) fn token_fields(rule: &AuthzRule) -> Vec<String> {
     fields
 }
 
+/// Paths below a rule of the fields that need to know who the client is.
+pub(crate) fn peer_fields(rule: &AuthzRule) -> Vec<String> {
+    let mut fields = Vec::new();
+    for (index, from) in rule.from.iter().enumerate() {
+        let lists = [
+            ("principals", &from.principals.values),
+            ("notPrincipals", &from.principals.not_values),
+            ("namespaces", &from.namespaces.values),
+            ("notNamespaces", &from.namespaces.not_values),
+            ("serviceAccounts", &from.service_accounts.values),
+            ("notServiceAccounts", &from.service_accounts.not_values),
+            ("trustDomains", &from.trust_domains.values),
+            ("notTrustDomains", &from.trust_domains.not_values),
+        ];
+        let used = lists.iter().filter(|(_, values)| !values.is_empty());
+        fields.extend(used.map(|(name, _)| format!("from[{index}].source.{name}")));
+    }
+    let is_peer = |key: &str| {
+        matches!(
+            key,
+            "source.namespace"
+                | "source.principal"
+                | "source.serviceAccount"
+                | "source.trustDomain"
+        )
+    };
+    let keys = rule.when.iter().enumerate();
+    let keys = keys.filter(|(_, (key, _))| is_peer(key));
+    fields.extend(keys.map(|(index, _)| format!("when[{index}].key")));
+    fields
+}
+
 /// Paths below a rule of the fields that need requests (hosts, methods, paths, headers);
 /// with a port only those that concern it.
 pub(crate) fn http_fields(rule: &AuthzRule, port: Option<u16>) -> Vec<String> {

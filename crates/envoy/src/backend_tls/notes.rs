@@ -81,7 +81,7 @@ fn refused(key: &ObjectKey, row: &BackendTlsRow, defect: &model::gateway::Defect
             "btls-invalid",
             Severity::Error,
             arcstr::format!(
-                "{why}. Connections to the target are refused, never opened in plain text"
+                "{why}. Connections to the target are refused, save where a DestinationRule has tls for it"
             ),
             "Correct spec.validation",
         ),

@@ -13,6 +13,7 @@ use crate::index::{ServiceBySource, Target, TargetKind};
 use crate::routes::{Backend, Grants, Referrer, l4_defect, resolve, sni_fits};
 
 mod shadow;
+mod twice;
 
 /// Primary: a TCPRoute, or a TLSRoute.
 pub type P = ObjectKey;
@@ -236,6 +237,10 @@ impl Report<'_, '_> {
                 self.push("route-backend-no-grant", Severity::Error, &at, what, &fix);
                 continue;
             }
+            let at = format!("spec.rules[0].backendRefs[{i}]");
+            let route = (self.kind, self.key);
+            self.out
+                .extend(twice::of(route, (&at, &found), self.view, reads));
             let exists = match &found {
                 Backend::Service(key, port) => {
                     let row = self.view.tables.services.get(reads, key);
@@ -248,7 +253,6 @@ impl Report<'_, '_> {
                     "{} {}/{} does not exist or has no such port; its share of connections is closed",
                     target.kind, target.ns, target.name
                 );
-                let at = format!("spec.rules[0].backendRefs[{i}]");
                 self.push(
                     "route-backend-missing",
                     Severity::Error,

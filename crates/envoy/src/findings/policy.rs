@@ -8,6 +8,7 @@ mod numbers;
 mod ports;
 mod tokens;
 mod untargeted;
+mod unverified;
 
 use std::sync::Arc;
 
@@ -17,8 +18,8 @@ use model::input::{
     Action, AuthorizationPolicy, HttpRoute, L4Route, RequestAuthentication, Service, TargetRef,
 };
 use model::{
-    Finding, Kind, MeshRow, NamespacedHostname, ObjectKey, ObjectRef, Parsed, ServiceRow, Severity,
-    Str, WaypointRow, WorkloadRow, WorkloadUid,
+    Finding, GatewayRow, Kind, MeshRow, NamespacedHostname, ObjectKey, ObjectRef, Parsed,
+    ServiceRow, Severity, Str, WaypointRow, WorkloadRow, WorkloadUid,
 };
 
 use crate::attachment::mesh_row;
@@ -47,6 +48,8 @@ pub struct PolicyFindingView<'t> {
     /// Waypoints; indexes [`WaypointByClass`], [`WaypointByName`] and
     /// [`crate::index::WaypointByNamespace`].
     pub waypoints: View<'t, ObjectKey, WaypointRow>,
+    /// Gateways of ours.
+    pub gateways: View<'t, ObjectKey, GatewayRow>,
     /// The census; index [`crate::index::ServedByNamespace`].
     pub census: View<'t, CensusKey, ()>,
     /// Routes; indexes [`crate::index::RouteByBackend`] and
@@ -100,6 +103,7 @@ pub fn derive(p: &P, view: &PolicyFindingView<'_>, reads: &mut Reads) -> Output<
         report.bypass(reads, &reached);
         report.ingress(reads, &reached);
     }
+    report.unverified(reads);
     report.out.sort();
     report.out.dedup();
     Output::new(Vec::new(), report.out)

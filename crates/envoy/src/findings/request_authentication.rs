@@ -10,13 +10,14 @@ use flow::{Output, Reads, View};
 use model::input::{AuthorizationPolicy, RequestAuthentication, TargetRef};
 use model::jwks::Jwks;
 use model::{
-    Finding, Kind, MeshRow, NamespacedHostname, ObjectKey, ObjectRef, Parsed, ServiceRow, Severity,
-    Str, WaypointRow,
+    Finding, GatewayRow, Kind, MeshRow, NamespacedHostname, ObjectKey, ObjectRef, Parsed,
+    ServiceRow, Severity, Str, WaypointRow, WorkloadRow, WorkloadUid,
 };
 
 use crate::attachment::{mesh_row, port_chains};
 use crate::authn;
 use crate::authz::{self, WAYPOINT_CLASS, token_fields};
+use crate::findings::selected::IngressTables;
 use crate::index::{
     PolicyByTarget, ServiceByName, ServiceBySource, ServiceByWaypoint, Target, TargetKind,
     WaypointByClass, WaypointByName,
@@ -34,8 +35,14 @@ pub struct RequestAuthenticationFindingView<'t> {
     pub policies: View<'t, ObjectKey, Parsed<AuthorizationPolicy>>,
     /// Services; indexes [`ServiceByName`], [`ServiceBySource`] and [`ServiceByWaypoint`].
     pub services: View<'t, NamespacedHostname, ServiceRow>,
-    /// Waypoints; indexes [`WaypointByClass`] and [`WaypointByName`].
+    /// Waypoints; indexes [`WaypointByClass`], [`WaypointByName`] and
+    /// [`crate::index::WaypointByNamespace`].
     pub waypoints: View<'t, ObjectKey, WaypointRow>,
+    /// Gateways of ours.
+    pub gateways: View<'t, ObjectKey, GatewayRow>,
+    /// Workloads; indexes [`crate::index::InstanceByNamespace`] and
+    /// [`crate::index::WorkloadByService`].
+    pub workloads: View<'t, WorkloadUid, WorkloadRow>,
     /// Key sets, by [`model::jwks::JwksSource`].
     pub jwks: View<'t, Str, Jwks>,
     /// Mesh settings.
@@ -60,10 +67,15 @@ pub fn derive(
     };
     match &parsed.body {
         Err(invalid) => {
-            let effect = if invalid.targets.is_empty() {
-                "and it is attached to nothing"
-            } else {
-                "so every token is refused where it is attached"
+            let is_root = p.ns == report.mesh.root_namespace;
+            let effect = match (invalid.targets.is_empty(), is_root) {
+                (false, _) => "so every token is refused where it is attached",
+                (true, false) => {
+                    "so every token is refused at the ingress gateways of its namespace; nobody else applies it"
+                }
+                (true, true) => {
+                    "so every token is refused at every ingress gateway; nobody else applies it"
+                }
             };
             let what = format!(
                 "The RequestAuthentication cannot be read ({}), {effect}",
@@ -102,9 +114,7 @@ impl<'t> Report<'_, 't> {
             } else {
                 "spec"
             };
-            let what = "Only waypoints verify tokens, and they apply only what has targetRefs; nobody applies this".to_owned();
-            let fix = "Use targetRefs with the Gateway, a Service or the GatewayClass";
-            self.push("ra-selector-ambient", Severity::Error, at, what, fix);
+            self.untargeted(spec, at, reads);
             return;
         }
         let mut reached = Vec::new();
@@ -123,6 +133,33 @@ impl<'t> Report<'_, 't> {
             }
         }
         self.chains(spec, reads, &reached);
+    }
+
+    /// What has no targets is for the ingress gateways that it selects.
+    fn untargeted(&mut self, spec: &RequestAuthentication, at: &str, reads: &mut Reads) {
+        let tables = IngressTables {
+            gateways: self.view.gateways,
+            waypoints: self.view.waypoints,
+            workloads: self.view.workloads,
+        };
+        let of = (&self.key.ns, spec.selector.as_ref());
+        let gateways = tables.selected(reads, self.mesh, of, |_| true);
+        if spec.selector.is_some() && !gateways.is_empty() {
+            return;
+        }
+        let (severity, who) = match gateways.first() {
+            Some(gateway) => (
+                Severity::Warning,
+                format!(
+                    "ingress gateways such as {} apply this, no waypoint does",
+                    gateway.key
+                ),
+            ),
+            None => (Severity::Error, "nobody applies this".to_owned()),
+        };
+        let what = format!("Waypoints apply only what has targetRefs; {who}");
+        let fix = "Use targetRefs with the Gateway, a Service or the GatewayClass";
+        self.push("ra-selector-ambient", severity, at, what, fix);
     }
 
     /// The services that a target reaches, as far as they are looked at one by one.

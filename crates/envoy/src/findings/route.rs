@@ -4,12 +4,13 @@ use flow::{Output, Reads, View};
 use model::gateway::RouteParents;
 use model::input::{HttpRoute, RouteFilter, RouteRef};
 use model::{
-    Finding, GatewayController, Kind, MeshRow, ObjectKey, ObjectRef, Parsed, ServiceRow, Severity,
-    WaypointRow,
+    Finding, GatewayController, GatewayRow, Kind, MeshRow, ObjectKey, ObjectRef, Parsed,
+    ServiceRow, Severity, WaypointRow,
 };
 
 use crate::attachment::mesh_row;
 use crate::attachment::port_chains;
+use crate::backend_tls::BackendTlsRow;
 use crate::index::{ServiceBySource, ServiceByWaypoint, Target, TargetKind};
 use crate::routes::{
     self, Backend, Grants, Referrer, RouteTables, Site, bad_matches, defect, host_rank,
@@ -30,6 +31,10 @@ pub struct RouteFindingView<'t> {
     pub route_parents: View<'t, (Kind, ObjectKey), RouteParents>,
     /// Waypoints.
     pub waypoints: View<'t, ObjectKey, WaypointRow>,
+    /// Gateways of ours.
+    pub gateways: View<'t, ObjectKey, GatewayRow>,
+    /// BackendTLSPolicies; index [`crate::backend_tls::BackendTlsByService`].
+    pub backend_tls: View<'t, ObjectKey, BackendTlsRow>,
     /// Mesh settings.
     pub mesh: View<'t, (), MeshRow>,
 }

@@ -17,6 +17,7 @@ use model::{
 use crate::attachment::{chains_of, dynamic_host, is_dynamic, mesh_row};
 use crate::endpoints::members::is_reached;
 use crate::index::{PolicyByTarget, Target, WorkloadByService};
+use crate::ingress::waypoint::vip;
 
 /// Primary: a service.
 pub type P = NamespacedHostname;
@@ -43,6 +44,8 @@ pub fn derive(p: &P, view: &ServiceFindingView<'_>, reads: &mut Reads) -> Output
     };
     let mut notes = Vec::from_iter(selects_nothing(p, service, view, reads));
     notes.extend(elsewhere(service, view, reads));
+    notes.extend(refused_at_ingress(service));
+    notes.extend(canary_unseen(service));
     let Some(bound) = &service.waypoint else {
         notes.extend(unmatched(service, view, reads));
         return Output::none().with_notes(notes);
@@ -82,6 +85,42 @@ pub fn derive(p: &P, view: &ServiceFindingView<'_>, reads: &mut Reads) -> Output
     );
     notes.push(note);
     Output::none().with_notes(notes)
+}
+
+/// A canary that traffic of other networks does not see.
+fn canary_unseen(service: &ServiceRow) -> Option<Finding> {
+    let [primary, canary] = service.weighted_waypoints.as_slice() else {
+        return None;
+    };
+    service.is_global.then(|| {
+        Finding::new(
+            "wp-canary-east-west",
+            Severity::Warning,
+            service.source.clone(),
+            format!(
+                "What comes for {} from other networks goes to waypoint {} alone: gateways between networks give canary {} no share",
+                service.key.hostname, primary.bound.key, canary.bound.key
+            ),
+            "Judge the canary by traffic of this network, or make it the waypoint when it is known to be good",
+        )
+    })
+}
+
+/// What ingress gateways are to send through a waypoint that cannot be used and is to fail closed.
+fn refused_at_ingress(service: &ServiceRow) -> Option<Finding> {
+    let is_refused = service.ingress_use_waypoint && service.blocked.is_some();
+    (is_refused && vip(service).is_some()).then(|| {
+        Finding::new(
+            "wp-ingress-refused",
+            Severity::Error,
+            service.source.clone(),
+            format!(
+                "Ingress gateways are to reach {} through its waypoint, which cannot be used: they answer 503 (waypoint-missing is fail-closed) until it can",
+                service.key.hostname
+            ),
+            "Mend what is said of istio.io/use-waypoint, or take istio.io/ingress-use-waypoint away",
+        )
+    })
 }
 
 /// Endpoints that waypoints and ingress gateways leave out.

@@ -11,14 +11,14 @@ use model::{
     ServiceRow, Severity, Str, WorkloadRow, WorkloadUid,
 };
 
-use super::servers::{self, Ports, Served};
+use super::servers::{self, Hosts, Ports, Served};
 use super::{Gateways, ingress};
 use crate::attachment::mesh_row;
-use crate::authz::{self, Attached, Layer};
+use crate::authz::{self, Attached, Layer, Place};
 use crate::index::{InstanceByNamespace, WorkloadByService};
 use crate::ir::{
     ChainFilter, ClassResource, GatewayBody, GatewayChainIr, GatewayListenerIr, ListenerIr,
-    RouteAt, RouteAtIr, RouteBody, ServerTlsIr,
+    Outbound, RouteAt, RouteAtIr, RouteBody, ServerTlsIr,
 };
 use crate::listeners::{CONNECT_ORIGINATE, ListenerView, bind, tls};
 use gateway::index::RouteByListener;
@@ -56,7 +56,7 @@ pub(crate) fn derive(
         return Output::none();
     };
     let mesh = &*mesh_row(view.mesh, reads);
-    let instances = instances(gateway, tables, reads);
+    let instances = instances(gateway, tables.workloads, reads);
     let policies = &view.policies;
     let attached = authz::attached_to_ingress(policies, reads, mesh, &gateway.key, &instances);
     let key = |name: Str| ClassResource::new(class.clone(), name);
@@ -131,6 +131,9 @@ pub(crate) fn opened(
         mesh,
         attached,
         tables,
+        alike: Hosts::grouped(&gateway.listeners, |one| {
+            (one.is_built && one.protocol.has_tls()).then_some(one.port)
+        }),
     };
     let mut out = Vec::new();
     for (port, listeners) in open {
@@ -151,12 +154,14 @@ pub(crate) fn opened(
 }
 
 /// Labels of the Gateway's pods; while none is known, those that they will have.
-fn instances(gateway: &GatewayRow, tables: &IngressTables<'_>, reads: &mut Reads) -> Vec<Labels> {
+pub(crate) fn instances(
+    gateway: &GatewayRow,
+    workloads: View<'_, WorkloadUid, WorkloadRow>,
+    reads: &mut Reads,
+) -> Vec<Labels> {
     let mut found: BTreeSet<Labels> = BTreeSet::new();
     if gateway.is_managed {
-        let pods = tables
-            .workloads
-            .by::<InstanceByNamespace>(reads, &gateway.key.ns);
+        let pods = workloads.by::<InstanceByNamespace>(reads, &gateway.key.ns);
         let own = pods.filter(|(_, row)| {
             let name = row.labels.get(LABEL_GATEWAY_NAME);
             row.ns == gateway.key.ns && name.is_some_and(|name| *name == gateway.key.name)
@@ -164,7 +169,7 @@ fn instances(gateway: &GatewayRow, tables: &IngressTables<'_>, reads: &mut Reads
         found.extend(own.map(|(_, row)| row.labels.clone()));
     } else {
         for host in &gateway.targets {
-            let pods = tables.workloads.by::<WorkloadByService>(reads, host);
+            let pods = workloads.by::<WorkloadByService>(reads, host);
             found.extend(pods.map(|(_, row)| row.labels.clone()));
         }
     }
@@ -194,6 +199,9 @@ struct Site<'a, 't> {
     mesh: &'a MeshRow,
     attached: &'a Attached<'t>,
     tables: &'a IngressTables<'t>,
+    /// Hosts of the listeners that begin with TLS, by port. As for requests, one with defects
+    /// keeps its hosts.
+    alike: BTreeMap<u16, Hosts>,
 }
 
 impl Site<'_, '_> {
@@ -206,6 +214,9 @@ impl Site<'_, '_> {
         reads: &mut Reads,
     ) -> Vec<GatewayChainIr> {
         let mut out: Vec<GatewayChainIr> = Vec::new();
+        let mut named: BTreeSet<Str> = BTreeSet::new();
+        // Without names: in the clear and with TLS.
+        let mut nameless: BTreeSet<bool> = BTreeSet::new();
         for listener in listeners {
             let candidates = match &listener.protocol {
                 ListenerProtocol::Http => vec![self.requests(listener, port, None)],
@@ -218,20 +229,13 @@ impl Site<'_, '_> {
                 ListenerProtocol::Hbone | ListenerProtocol::Other(_) => Vec::new(),
             };
             for mut chain in candidates {
-                let is_named = !chain.server_names.is_empty();
-                chain.server_names.retain(|name| {
-                    let mut others = out.iter().flat_map(|other| &other.server_names);
-                    !others.any(|other| other == name)
-                });
-                let is_taken = if is_named {
-                    chain.server_names.is_empty()
+                let is_new = if chain.server_names.is_empty() {
+                    nameless.insert(chain.is_tls)
                 } else {
-                    let alike = |other: &GatewayChainIr| {
-                        other.server_names.is_empty() && other.is_tls == chain.is_tls
-                    };
-                    out.iter().any(alike)
+                    chain.server_names.retain(|name| named.insert(name.clone()));
+                    !chain.server_names.is_empty()
                 };
-                if !is_taken {
+                if is_new {
                     out.push(chain);
                 }
             }
@@ -241,7 +245,7 @@ impl Site<'_, '_> {
 
     /// The chain of HTTP or HTTPS.
     fn requests(&self, listener: &ListenerRow, port: u16, row: Option<&TlsRow>) -> GatewayChainIr {
-        let (filters, outbound) = self.attached.filters(self.mesh, Layer::Http, None);
+        let (filters, outbound) = self.policies(Layer::Http, row);
         let normalization =
             ChainFilter::normalization(&filters, self.mesh.traffic.path_normalization);
         let name = servers::config_name(Served { listener, port });
@@ -265,17 +269,13 @@ impl Site<'_, '_> {
             return Vec::new();
         }
         let tls = tls.filter(|tls| tls.mode.terminates());
-        // As for requests, one with defects keeps its hosts.
-        let has_hosts = |one: &&ListenerRow| {
-            one.is_built && one.port == listener.port && one.protocol.has_tls()
-        };
-        let alike = || self.gateway.listeners.iter().filter(has_hosts);
+        let alike = self.alike.get(&listener.port);
         let mut out = Vec::new();
         for (kind, hosts, row) in self.routes_of(listener, reads) {
             let mut server_names = Vec::new();
             if kind == Kind::TlsRoute {
                 let own = hosts.iter();
-                let own = own.filter(|host| servers::is_most_specific(listener, host, alike()));
+                let own = own.filter(|host| alike.is_none_or(|all| all.give(listener, host)));
                 server_names.extend(own.filter_map(server_name));
                 let any = hosts.iter().any(|host| host == "*");
                 if server_names.is_empty() && !any {
@@ -305,7 +305,7 @@ impl Site<'_, '_> {
         (is_tls, tls): (bool, Option<&TlsRow>),
         row: &RouteAtIr,
     ) -> GatewayChainIr {
-        let (filters, mut outbound) = self.attached.filters(self.mesh, Layer::Tcp, None);
+        let (filters, mut outbound) = self.policies(Layer::Tcp, tls);
         outbound.extend(row.outbound.iter().cloned());
         let body = match &row.body {
             RouteBody::Connections(to) => to.clone(),
@@ -354,6 +354,19 @@ impl Site<'_, '_> {
             (order(a.0), &a.2.age).cmp(&(order(b.0), &b.2.age))
         });
         out
+    }
+
+    /// Filters of policies of a chain that ends this TLS, if any.
+    fn policies(
+        &self,
+        layer: Layer,
+        tls: Option<&TlsRow>,
+    ) -> (Vec<ChainFilter>, BTreeSet<Outbound>) {
+        let place = Place {
+            accepts_untrusted: tls.is_some_and(|tls| tls.accepts_untrusted),
+            ..Place::of(layer)
+        };
+        self.attached.filters(self.mesh, place)
     }
 
     fn server_tls(&self, row: &TlsRow) -> ServerTlsIr {

@@ -14,7 +14,7 @@ use model::{
 
 use super::hosts::domain;
 use super::index::HostByListener;
-use super::servers::{self, Ports, Served};
+use super::servers::{self, Hosts, Ports, Served};
 use super::{Gateways, wanted};
 use crate::emit;
 use crate::ir::{EncodedRoutes, HostAt, HostIr, WaypointResource};
@@ -57,8 +57,13 @@ pub fn derive(
             configs.entry(name).or_default().push(served);
         }
     }
+    // One that cannot be served for its defects has its hosts all the same: another must not serve
+    // them without what it asks for, such as a certificate of the client.
+    let all = Hosts::grouped(&gateway.listeners, |one| {
+        (one.is_built && is_of_requests(one)).then(|| group(one))
+    });
     let rows = configs.into_iter().map(|(name, servers)| {
-        let bytes = config(&name, &servers, &gateway.listeners, view, reads);
+        let bytes = config(&name, &servers, &all, view, reads);
         let key = WaypointResource::new(p.clone(), name.clone());
         (key, EncodedRoutes { name, bytes })
     });
@@ -77,17 +82,16 @@ fn is_of_requests(listener: &ListenerRow) -> bool {
 fn config(
     name: &Str,
     servers: &[Served<'_>],
-    all: &[ListenerRow],
+    all: &BTreeMap<Group, Hosts>,
     view: &IngressConfigView<'_>,
     reads: &mut Reads,
 ) -> Bytes {
     let mut hosts: BTreeMap<Str, Bytes> = BTreeMap::new();
     for Served { listener, .. } in servers {
         let id = (listener.owner.clone(), listener.name.clone());
+        let alike = all.get(&group(listener));
         for (at, row) in view.hosts.by::<HostByListener>(reads, &id) {
-            if !is_domain(&at.host)
-                || !servers::is_most_specific(listener, &at.host, siblings(listener, all))
-            {
+            if !is_domain(&at.host) || alike.is_some_and(|all| !all.give(listener, &at.host)) {
                 continue;
             }
             if let Entry::Vacant(entry) = hosts.entry(domain(&at.host)) {
@@ -96,17 +100,12 @@ fn config(
         }
     }
     for Served { listener, .. } in servers {
-        let own = listener.hostname.as_deref().unwrap_or(hostnames::ANY);
-        for sibling in siblings(listener, all) {
-            let host = sibling.hostname.as_ref().filter(|host| is_domain(host));
-            let Some(host) =
-                host.filter(|host| hostnames::covers(&own.to_ascii_lowercase(), &domain(host)))
-            else {
-                continue;
-            };
-            let domain = domain(host);
+        let alike = all.get(&group(listener));
+        let own = listener.hostname.as_deref();
+        let within = alike.map_or_else(Vec::new, |all| all.within(own));
+        for domain in within.into_iter().filter(|host| is_domain(host)) {
             let empty = || {
-                let name = format!("{domain}:{}", sibling.port);
+                let name = format!("{domain}:{}", listener.port);
                 emit::virtual_host(name, &domain, std::iter::empty())
             };
             hosts.entry(domain.clone()).or_insert_with(empty);
@@ -121,17 +120,11 @@ fn config(
     emit::route_configuration(name, hosts.values())
 }
 
-/// The listeners of the same port and protocol, itself among them. One that cannot be served for
-/// its defects has its hosts all the same: another must not serve them without what it asks for,
-/// such as a certificate of the client.
-fn siblings<'r>(
-    listener: &'r ListenerRow,
-    all: &'r [ListenerRow],
-) -> impl Iterator<Item = &'r ListenerRow> {
-    let alike = |one: &&ListenerRow| one.port == listener.port && one.protocol == listener.protocol;
-    all.iter()
-        .filter(|one| one.is_built)
-        .filter(move |one| alike(one))
+/// Port of a listener and whether it speaks HTTPS: those alike are told apart by hosts.
+type Group = (u16, bool);
+
+fn group(listener: &ListenerRow) -> Group {
+    (listener.port, listener.protocol == ListenerProtocol::Https)
 }
 
 /// Whether Envoy takes a text for a domain; one that it does not would cost all the others.

@@ -1,7 +1,7 @@
 //! What a Gateway opens: its served listeners at the ports of its pods.
 //! Source: spec/envoy-config.md §6.1, §6.2.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use flow::{Reads, View};
 use gateway::hostnames;
@@ -32,10 +32,14 @@ pub(super) fn of<'r>(
     reads: &mut Reads,
 ) -> Vec<Served<'r>> {
     let mut out = Vec::new();
+    let mut known: BTreeMap<u16, BTreeSet<u16>> = BTreeMap::new();
     for listener in gateway.listeners.iter().filter(|one| one.is_served) {
-        for port in targets(gateway, listener.port, tables, reads) {
-            out.push(Served { listener, port });
-        }
+        let ports = known.entry(listener.port);
+        let ports = ports.or_insert_with_key(|port| targets(gateway, *port, tables, reads));
+        out.extend(ports.iter().map(|port| Served {
+            listener,
+            port: *port,
+        }));
     }
     out
 }
@@ -96,21 +100,71 @@ pub(super) fn config_name(served: Served<'_>) -> Str {
     )
 }
 
-/// Whether of some listeners of one port this one is the most specific for a host, so that no
-/// other serves it.
-pub(super) fn is_most_specific<'r>(
-    listener: &ListenerRow,
-    host: &Str,
-    all: impl Iterator<Item = &'r ListenerRow>,
-) -> bool {
-    let own = specificity(listener);
-    let host = host.to_ascii_lowercase();
-    let covers = |one: &ListenerRow| {
-        let pattern = one.hostname.as_deref().unwrap_or(hostnames::ANY);
-        hostnames::covers(&pattern.to_ascii_lowercase(), &host)
-    };
-    !all.filter(|one| covers(one))
-        .any(|one| specificity(one) > own)
+/// The hosts of some listeners of one port, each of which is served by the most specific one.
+#[derive(Debug, Default)]
+pub(super) struct Hosts {
+    /// In lower case and backwards, so that those of one domain stand together.
+    backwards: BTreeSet<String>,
+}
+
+impl Hosts {
+    /// The hosts of listeners in groups.
+    pub(super) fn grouped<K: Ord>(
+        listeners: &[ListenerRow],
+        group: impl Fn(&ListenerRow) -> Option<K>,
+    ) -> BTreeMap<K, Self> {
+        let mut out: BTreeMap<K, Self> = BTreeMap::new();
+        for listener in listeners {
+            let Some(key) = group(listener) else {
+                continue;
+            };
+            let hosts = out.entry(key).or_default();
+            let host = listener.hostname.as_ref();
+            hosts.backwards.extend(host.map(|host| backwards(host)));
+        }
+        out
+    }
+
+    /// Whether a host that a listener takes is left to it: no other one is more specific.
+    pub(super) fn give(&self, listener: &ListenerRow, host: &str) -> bool {
+        specificity(listener) >= self.best(host)
+    }
+
+    /// How specific the most specific listener for a host is.
+    fn best(&self, host: &str) -> (u8, usize) {
+        let whole = backwards(host);
+        let (inner, is_wildcard) = match whole.strip_suffix('*') {
+            Some(inner) => (inner, true),
+            None => (whole.as_str(), false),
+        };
+        if !is_wildcard && self.backwards.contains(inner) {
+            return (2, inner.len());
+        }
+        // A wildcard stands for itself, and what is longer than what it ends with.
+        let own = Some(inner).filter(|_| is_wildcard);
+        let ends = inner.char_indices().rev().map(|(at, _)| inner.get(..at));
+        let mut ends = own.into_iter().chain(ends.flatten());
+        let found = ends.find(|end| self.backwards.contains(&format!("{end}*")));
+        found.map_or((0, 0), |end| (1, end.len() + 1))
+    }
+
+    /// The hosts that one of a listener, or every one, covers; in lower case.
+    pub(super) fn within(&self, own: Option<&str>) -> Vec<Str> {
+        let own = own.unwrap_or(hostnames::ANY).to_ascii_lowercase();
+        let start = backwards(own.strip_prefix('*').unwrap_or(&own));
+        let from = self.backwards.range(start.clone()..);
+        let near = from.take_while(|host| host.starts_with(&start));
+        near.map(|host| Str::from(backwards(host)))
+            .filter(|host| hostnames::covers(&own, host))
+            .collect()
+    }
+}
+
+fn backwards(host: &str) -> String {
+    host.chars()
+        .rev()
+        .map(|one| one.to_ascii_lowercase())
+        .collect()
 }
 
 /// Greater for hosts that are more specific: exact ones, longer wildcards, shorter ones, none.
@@ -119,5 +173,95 @@ fn specificity(listener: &ListenerRow) -> (u8, usize) {
         None => (0, 0),
         Some(host) if host.starts_with('*') => (1, host.len()),
         Some(host) => (2, host.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::gateway::Defects;
+    use model::input::AllowedNamespaces;
+    use model::{ObjectKey, ObjectRef};
+
+    use super::*;
+
+    fn listener(hostname: &str) -> ListenerRow {
+        let host = Some(Str::from(hostname));
+        ListenerRow {
+            owner: ObjectRef::new(Kind::Gateway, ObjectKey::new("shop", "door")),
+            index: 0,
+            name: hostname.into(),
+            port: 443,
+            protocol: ListenerProtocol::Https,
+            hostname: host.filter(|host| !host.is_empty()),
+            kinds: Vec::new(),
+            allowed: AllowedNamespaces::Same,
+            tls: None,
+            defects: Defects::default(),
+            conflict: None,
+            is_built: true,
+            is_valid: true,
+            is_served: true,
+        }
+    }
+
+    /// The same by comparing each with each.
+    fn is_most_specific(one: &ListenerRow, host: &str, all: &[ListenerRow]) -> bool {
+        let covers = |other: &&ListenerRow| {
+            let pattern = other.hostname.as_deref().unwrap_or(hostnames::ANY);
+            hostnames::covers(&pattern.to_ascii_lowercase(), &host.to_ascii_lowercase())
+        };
+        let mut others = all.iter().filter(covers);
+        !others.any(|other| specificity(other) > specificity(one))
+    }
+
+    #[test]
+    fn hosts_are_left_to_the_most_specific_listener_as_comparing_all_would_have_it() {
+        let names = [
+            "",
+            "*",
+            "*.com",
+            "*.example.com",
+            "*.Sub.example.com",
+            "one.example.com",
+            "*.xample.com",
+            "example.com",
+        ];
+        let hosts = [
+            "*",
+            "com",
+            "*.com",
+            "example.com",
+            "*.example.com",
+            "ONE.example.com",
+            "two.example.com",
+            "a.sub.example.com",
+            "*.sub.example.com",
+            "*.a.sub.example.com",
+            "other.org",
+        ];
+        for chosen in 0..1_u32 << names.len() {
+            let chosen = |at: usize| chosen & (1 << at) != 0;
+            let names = names.iter().enumerate().filter(|(at, _)| chosen(*at));
+            let all: Vec<ListenerRow> = names.map(|(_, name)| listener(name)).collect();
+            let found = Hosts::grouped(&all, |_| Some(()));
+            let Some(found) = found.get(&()) else {
+                continue;
+            };
+            for one in &all {
+                let own = one.hostname.as_deref().unwrap_or("*").to_ascii_lowercase();
+                for host in hosts {
+                    let expected = is_most_specific(one, host, &all);
+                    assert_eq!(found.give(one, host), expected, "{own} {host} {all:?}");
+                }
+                let hosts = all.iter().filter_map(|other| other.hostname.as_deref());
+                let hosts: BTreeSet<String> = hosts.map(str::to_ascii_lowercase).collect();
+                let hosts = hosts
+                    .into_iter()
+                    .filter(|host| hostnames::covers(&own, host));
+                let within = found.within(one.hostname.as_deref());
+                let within: BTreeSet<String> = within.iter().map(Str::to_string).collect();
+                assert_eq!(within, hosts.collect(), "{own}");
+            }
+        }
     }
 }

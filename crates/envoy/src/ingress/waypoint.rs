@@ -23,13 +23,18 @@ pub(crate) fn applies(
     gateway: &ObjectKey,
     service: &ServiceRow,
 ) -> bool {
+    let is_asked = match &service.waypoint {
+        Some(bound) => bound.key != *gateway,
+        None => service.blocked.is_some(),
+    };
     service.ingress_use_waypoint
-        && (service.waypoint.as_ref()).is_some_and(|bound| bound.key != *gateway)
+        && is_asked
         && vip(service).is_some()
         && ingress(gateways, reads, gateway).is_some()
 }
 
-fn vip(service: &ServiceRow) -> Option<IpAddr> {
+/// The address by which proxies ask a waypoint for a service.
+pub(crate) fn vip(service: &ServiceRow) -> Option<IpAddr> {
     let full = |ip: IpAddr| if ip.is_ipv4() { 32 } else { 128 };
     let mut hosts = service.vips.iter();
     let vip = hosts.find(|vip| vip.prefix.is_none_or(|prefix| prefix == full(vip.ip)))?;
@@ -37,14 +42,15 @@ fn vip(service: &ServiceRow) -> Option<IpAddr> {
 }
 
 /// The pods of the waypoint as endpoints that lead to the address of the service. There is no
-/// way past them: a waypoint without pods serves nobody.
+/// way past them: a waypoint without pods serves nobody, nor does one that cannot be used where
+/// that is to fail closed.
 pub(crate) fn endpoints(
     service: &ServiceRow,
     cluster: &ClusterIr,
     workloads: View<'_, WorkloadUid, WorkloadRow>,
     reads: &mut Reads,
 ) -> Vec<EndpointGroup> {
-    let Some(ip) = vip(service) else {
+    let Some(ip) = vip(service).filter(|_| service.blocked.is_none()) else {
         return Vec::new();
     };
     let shares = service.weighted_waypoints.iter();

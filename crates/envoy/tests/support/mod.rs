@@ -403,6 +403,8 @@ impl World {
             tables,
             route_parents: route_parents.view(),
             waypoints: waypoints.view(),
+            gateways: gateways.view(),
+            backend_tls: backend_tls.view(),
             mesh: mesh.view(),
         };
         let route_findings = stage!(
@@ -439,6 +441,7 @@ impl World {
                 services: services.view(),
                 workloads: workloads.view(),
                 waypoints: waypoints.view(),
+                gateways: gateways.view(),
                 census: census.view(),
                 http_routes: http_routes.view(),
                 grpc_routes: grpc_routes.view(),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::labels::LABEL_GATEWAY_NAME;
+use model::labels::{LABEL_GATEWAY_MANAGED, LABEL_GATEWAY_NAME};
 use model::object::Input;
 use model::{Finding, ManagedObject, ObjectKey, ObjectRef, Severity, Str};
 use serde_json::Value;
@@ -26,6 +26,8 @@ const MESSAGE_MAX: usize = 500;
 /// Stands for the Gateway itself among the objects of its deployment.
 const GATEWAY: &str = "Gateway";
 
+const SERVICE_ACCOUNT: &str = "ServiceAccount";
+
 /// What is to be done about an object.
 enum Step {
     Nothing,
@@ -46,6 +48,28 @@ fn became(wanted: &ManagedObject, object: &Value) -> Option<u64> {
     let mut wanted = wanted.clone();
     live::adapt(&mut wanted, Some(object));
     (!held::holds(&wanted.body, object)).then(|| fingerprint(object))
+}
+
+/// The Gateway that a managed object says it is of: the one that controls it, else the one of its
+/// label. One of the same name that is gone since is no other: its successor takes over.
+pub(super) fn named_by(live: &Value) -> Option<&str> {
+    let labels = live.pointer("/metadata/labels")?;
+    labels.get(LABEL_GATEWAY_MANAGED)?;
+    let owners = live.pointer("/metadata/ownerReferences");
+    let mut owners = owners.and_then(Value::as_array).into_iter().flatten();
+    let owner = owners.find(|owner| {
+        let text = |field: &str| owner.get(field).and_then(Value::as_str);
+        let group = text("apiVersion").and_then(|version| version.split('/').next());
+        let is_controller = owner.get("controller").and_then(Value::as_bool);
+        is_controller == Some(true)
+            && text("kind") == Some(GATEWAY)
+            && group == Some("gateway.networking.k8s.io")
+    });
+    let name = match owner {
+        Some(owner) => owner.get("name")?,
+        None => labels.get(LABEL_GATEWAY_NAME)?,
+    };
+    name.as_str()
 }
 
 fn hash(body: &Value) -> u64 {
@@ -145,22 +169,17 @@ impl Term<'_> {
         }
     }
 
-    /// The other Gateway that runs as this object, if two want to: the one that it says it is of,
-    /// else the first.
+    /// The other Gateway that runs as this object: the one that it says it is of, whether that
+    /// still wants it or not, else the first of those that do.
     fn holder(
         &self,
         gateway: &ObjectKey,
         key: &ChildKey,
         live: Option<&Value>,
     ) -> Option<ObjectKey> {
-        let wanting = self.wanting.get(key)?;
-        let named = live.and_then(|live| {
-            let labels = live.pointer("/metadata/labels")?;
-            let name = labels.get(LABEL_GATEWAY_NAME)?.as_str()?;
-            let named = ObjectKey::new(gateway.ns.clone(), name);
-            wanting.contains(&named).then_some(named)
-        });
-        let holder = named.or_else(|| wanting.first().cloned())?;
+        let named = live.and_then(named_by);
+        let named = named.map(|name| ObjectKey::new(gateway.ns.clone(), name));
+        let holder = named.or_else(|| self.wanting.get(key)?.first().cloned())?;
         (holder != *gateway).then_some(holder)
     }
 
@@ -343,6 +362,15 @@ fn finding(gateway: &ObjectKey, (kind, key): &ChildKey, trouble: &Trouble) -> Fi
                 "{kind} {key} exists and has no label gateway.istio.io/managed: it is left as it is, and the Gateway uses it"
             ),
             "Delete it if it is to be made for the Gateway",
+        ),
+        // Accounts may well be shared.
+        Trouble::Taken(other) if *kind == SERVICE_ACCOUNT => (
+            "gw-deployment-taken",
+            Severity::Info,
+            format!(
+                "{kind} {key} is that of Gateway {other} too: it is left as it is, the pods of this Gateway use it, and it goes with the other one"
+            ),
+            "Give this Gateway an account of its own if it is to outlive the other one",
         ),
         Trouble::Taken(other) => (
             "gw-deployment-taken",

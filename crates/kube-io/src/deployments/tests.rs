@@ -81,3 +81,41 @@ fn requests_are_called_as_rules_of_roles_call_them() {
         "watch horizontalpodautoscalers.autoscaling"
     );
 }
+
+/// A managed object: its label, and the name and group of its controller.
+fn managed(label: Option<&str>, owner: Option<(&str, &str)>) -> Value {
+    let mut labels = json!({"gateway.istio.io/managed": "istio.io-gateway-controller"});
+    if let Some(name) = label {
+        labels["gateway.networking.k8s.io/gateway-name"] = json!(name);
+    }
+    let owners: Vec<Value> = owner
+        .into_iter()
+        .map(|(version, name)| {
+            json!({"apiVersion": version, "kind": "Gateway", "name": name, "uid": "u-1", "controller": true})
+        })
+        .collect();
+    json!({"metadata": {"labels": labels, "ownerReferences": owners}})
+}
+
+#[test]
+fn a_managed_object_is_of_the_gateway_that_it_names() {
+    const API: &str = "gateway.networking.k8s.io/v1";
+    for (label, owner, expected) in [
+        (None, None, None),
+        (Some("a"), None, Some("a")),
+        (None, Some((API, "b")), Some("b")),
+        // A label that somebody changed makes no other Gateway of it.
+        (Some("a"), Some((API, "b")), Some("b")),
+        (Some("a"), Some(("networking.istio.io/v1", "b")), Some("a")),
+    ] {
+        let live = managed(label, owner);
+        let found = judge::named_by(&live);
+        assert_eq!(found, expected, "{live}");
+    }
+    let mut other = managed(Some("a"), Some((API, "b")));
+    other["metadata"]["ownerReferences"][0]["controller"] = json!(false);
+    assert_eq!(judge::named_by(&other), Some("a"));
+    // What nobody manages is nobody's: it is left as it is for that.
+    other["metadata"]["labels"] = json!({"gateway.networking.k8s.io/gateway-name": "a"});
+    assert_eq!(judge::named_by(&other), None);
+}

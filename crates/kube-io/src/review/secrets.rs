@@ -26,6 +26,8 @@ use crate::write::account;
 const YES: Duration = Duration::from_secs(5 * 60);
 /// How long a no counts.
 const NO: Duration = Duration::from_secs(60);
+/// How long it counts as a no that nobody answered.
+const UNANSWERED: Duration = Duration::from_secs(10);
 /// Accounts that are remembered at once.
 const ACCOUNTS_MAX: usize = 10_000;
 /// Request, as reports call it.
@@ -33,8 +35,9 @@ const WHAT: &str = "create subjectaccessreviews";
 
 /// Asks the API server whether accounts may list the Secrets of their own namespaces.
 ///
-/// A yes counts for five minutes, a no for one. What could not be asked is a no that is not
-/// remembered. Bounded like [`super::ApiReviewer`].
+/// A yes counts for five minutes, a no for one. What could not be asked is a no for ten seconds,
+/// so that an API server in trouble is not asked for every secret. Bounded like
+/// [`super::ApiReviewer`].
 pub struct ApiSecretReviewer(Arc<Reviewer>);
 
 struct Reviewer {
@@ -107,6 +110,10 @@ impl Reviewer {
     }
 
     fn keep(&self, account: &ObjectKey, may: bool) {
+        self.keep_for(account, may, if may { YES } else { NO });
+    }
+
+    fn keep_for(&self, account: &ObjectKey, may: bool, time: Duration) {
         let now = Instant::now();
         let mut known = self.known.lock();
         if known.len() >= ACCOUNTS_MAX {
@@ -115,8 +122,14 @@ impl Reviewer {
         if known.len() >= ACCOUNTS_MAX {
             known.clear();
         }
-        let until = now + if may { YES } else { NO };
-        known.insert(account.clone(), (may, until));
+        known.insert(account.clone(), (may, now + time));
+    }
+
+    /// Keeps that nobody answered, unless what was answered before still counts.
+    fn keep_unanswered(&self, account: &ObjectKey) {
+        if self.known(account).is_none() {
+            self.keep_for(account, false, UNANSWERED);
+        }
     }
 
     /// Asks, remembers the answer, and tells whether asking works; `None` when it does not.
@@ -135,6 +148,7 @@ impl Reviewer {
                 Some(may)
             }
             Err(problem) => {
+                self.keep_unanswered(account);
                 let reason: String = problem.reason.chars().take(REASON_CHARS_MAX).collect();
                 warn!(ns = %account.ns, account = %account.name, reason, "no access review");
                 if let Some(reports) = &self.reports {
@@ -289,7 +303,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_cannot_be_asked_is_a_no_that_is_not_remembered() {
+    async fn what_cannot_be_asked_is_a_no_for_seconds() {
         let refusal = json!({"reason": "Forbidden", "message": "no"});
         for answer in [
             (403, refusal),
@@ -298,9 +312,13 @@ mod tests {
             (201, json!({"status": {"allowed": "yes"}})),
         ] {
             let (answers, receiver) = tokio::sync::watch::channel(answer.clone());
-            let (reviewer, _) = answering(receiver, None);
-            assert!(!may(&reviewer).await, "{answer:?}");
+            let (reviewer, asked) = answering(receiver, None);
+            for _ in 0..100 {
+                assert!(!may(&reviewer).await, "{answer:?}");
+            }
+            assert_eq!(asked.load(Ordering::Relaxed), 1, "{answer:?}");
             answers.send_replace(says(json!({"allowed": true})));
+            tokio::time::advance(UNANSWERED).await;
             assert!(may(&reviewer).await, "{answer:?}");
         }
         // What counted once does not outlive its time because nobody answers.

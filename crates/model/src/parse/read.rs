@@ -70,7 +70,7 @@ impl<'a> Doc<'a> {
                 arcstr::format!("This field of the {kind} cannot be read and is ignored: {reason}")
             } else if kind == Kind::BackendTlsPolicy {
                 arcstr::format!(
-                    "This {kind} cannot be read, so connections to its targets are refused, never opened in plain text: {reason}"
+                    "This {kind} cannot be read, so connections to its targets are refused, save where a DestinationRule has tls for them: {reason}"
                 )
             } else {
                 arcstr::format!("This {kind} cannot be read, so it has no effect: {reason}")

@@ -60,6 +60,8 @@ impl Stages {
             tables,
             route_parents: self.route_parents.view(),
             waypoints,
+            gateways: self.gateways.view(),
+            backend_tls: self.backend_tls.view(),
             mesh,
         };
         update!(
@@ -113,6 +115,7 @@ impl Stages {
                 services: self.services.view(),
                 workloads: self.workloads.view(),
                 waypoints,
+                gateways: self.gateways.view(),
                 census: self.census.view(),
                 http_routes: inputs.http_routes.view(),
                 grpc_routes: inputs.grpc_routes.view(),
@@ -143,6 +146,8 @@ impl Stages {
                 policies: inputs.authorization_policies.view(),
                 services: self.services.view(),
                 waypoints,
+                gateways: self.gateways.view(),
+                workloads: self.workloads.view(),
                 jwks: inputs.jwks.view(),
                 mesh,
             }

@@ -170,6 +170,10 @@ impl Model {
         watch.in_flight = Some(decoded.nonce);
         watch.sent = decoded.resources.iter().map(|r| r.name.clone()).collect();
         let is_first = !std::mem::replace(&mut watch.answered, true);
+        let mut resources = decoded.resources.iter();
+        let is_asked = is_first
+            || resources
+                .all(|r| watch.owed.contains(&r.name) || watch.may_repeat.contains(&r.name));
         let held = self.held.entry(ty).or_default();
         for resource in &decoded.resources {
             let name = &resource.name;
@@ -204,12 +208,14 @@ impl Model {
                 .may_repeat
                 .extend(decoded.resources.into_iter().map(|r| r.name));
         }
-        self.check_order(ty, is_first, removes);
+        self.check_order(ty, is_asked, is_first, removes);
     }
 
-    fn check_order(&self, ty: ResourceType, is_first: bool, removes: bool) {
+    fn check_order(&self, ty: ResourceType, is_asked: bool, is_first: bool, removes: bool) {
         let before: &[ResourceType] = match ty {
             Address => &[Authorization],
+            // A cluster in flight may wait for them.
+            Endpoint if is_asked => &[],
             Endpoint => &[Cluster],
             Listener => &[Cluster, Endpoint],
             Route => &[Cluster, Endpoint, Listener],
@@ -265,6 +271,22 @@ impl Model {
                 assert!(!effects.iter().any(|e| matches!(e, Effect::Send(_))));
             }
             Op::Reconnect => self.reconnect(),
+        }
+        self.check_warming();
+    }
+
+    /// Envoy acknowledges a cluster when it has its endpoints: they wait for nothing else.
+    fn check_warming(&self) {
+        let class = self.session.client().class.as_ref().unwrap();
+        if let Some(endpoints) = self.watches.get(&Endpoint)
+            && endpoints.in_flight.is_none()
+            && self.snapshot.proxies.contains_key(class)
+        {
+            assert_eq!(
+                endpoints.owed,
+                BTreeSet::new(),
+                "clusters wait for endpoints"
+            );
         }
     }
 

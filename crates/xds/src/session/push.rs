@@ -44,6 +44,10 @@ const PROXY: [(ResourceType, Part); 8] = [
     (ResourceType::Endpoint, Part::Removals),
 ];
 
+/// What Envoy needs before a cluster is ready. It acknowledges a cluster only then, so what it asks
+/// for of these must not wait for that acknowledgement.
+const WARMING: [ResourceType; 2] = [ResourceType::Endpoint, ResourceType::Secret];
+
 /// Whether resources of a type are configuration of Envoy.
 pub(super) fn is_of_proxies(ty: ResourceType) -> bool {
     PROXY.iter().any(|(proxy, _)| *proxy == ty)
@@ -73,6 +77,8 @@ pub(super) struct Context<'a> {
     /// The client's node, empty when unknown.
     pub(super) node: &'a str,
     limits: Limits,
+    /// Only what the client waits for by name, although what comes before it is not yet taken.
+    only_asked: bool,
 }
 
 impl Context<'_> {
@@ -96,23 +102,52 @@ impl Session {
         effects: &mut Effects,
     ) {
         self.hold_until_ms = self.hold_until_ms.filter(|until| now_ms < *until);
-        for chain in [MESH.as_slice(), PROXY.as_slice()] {
-            for (ty, part) in chain {
-                let Ok(next) = self.step(now_ms, *ty, *part, snapshot) else {
-                    break;
-                };
-                let Some(next) = next else { continue };
-                let is_whole = next.is_whole;
-                let response = self.commit(now_ms, *ty, next, requested);
+        self.push_chain(now_ms, &MESH, (snapshot, requested), effects);
+        let is_whole = self.push_chain(now_ms, &PROXY, (snapshot, requested), effects);
+        if !is_whole {
+            self.warm(now_ms, snapshot, requested, effects);
+        }
+    }
+
+    /// Whether it came to the end of the chain; if not, something waits for an acknowledgement.
+    fn push_chain(
+        &mut self,
+        now_ms: u64,
+        chain: &[(ResourceType, Part)],
+        (snapshot, requested): (&Snapshot, bool),
+        effects: &mut Effects,
+    ) -> bool {
+        for (ty, part) in chain {
+            let Ok(next) = self.step(now_ms, *ty, *part, (snapshot, false)) else {
+                return false;
+            };
+            let Some(next) = next else { continue };
+            let is_whole = next.is_whole;
+            let response = self.commit(now_ms, *ty, next, requested);
+            effects.push(Effect::Send(response));
+            // What was told apart after a rejection may have been the last of it.
+            let was_suspect = self
+                .subscriptions
+                .get(ty)
+                .is_some_and(|sub| !sub.verdicts.is_clean());
+            let again = (snapshot, false);
+            if !is_whole && (!was_suspect || self.step(now_ms, *ty, *part, again).is_err()) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Sends what clusters in flight wait for.
+    fn warm(&mut self, now_ms: u64, snapshot: &Snapshot, requested: bool, effects: &mut Effects) {
+        for ty in WARMING {
+            let owes_answer = |sub: &Subscription| sub.reply || !sub.asked.is_empty();
+            if !self.subscriptions.get(&ty).is_some_and(owes_answer) {
+                continue;
+            }
+            if let Ok(Some(next)) = self.step(now_ms, ty, Part::All, (snapshot, true)) {
+                let response = self.commit(now_ms, ty, next, requested);
                 effects.push(Effect::Send(response));
-                // What was told apart after a rejection may have been the last of it.
-                let was_suspect = self
-                    .subscriptions
-                    .get(ty)
-                    .is_some_and(|sub| !sub.verdicts.is_clean());
-                if !is_whole && (!was_suspect || self.step(now_ms, *ty, *part, snapshot).is_err()) {
-                    break;
-                }
             }
         }
     }
@@ -123,7 +158,7 @@ impl Session {
         now_ms: u64,
         ty: ResourceType,
         part: Part,
-        snapshot: &Snapshot,
+        (snapshot, only_asked): (&Snapshot, bool),
     ) -> Result<Option<Next>, Waits> {
         // While an older connection's workloads are not yet replaced, the policies that
         // they name stay.
@@ -169,6 +204,7 @@ impl Session {
             cache: &self.cache,
             node: &self.client.node_name,
             limits: self.limits,
+            only_asked,
         };
         let names_addresses = matches!(ty, ResourceType::Address | ResourceType::Workload);
         let next = if let Some(next) = next_of_suspects(sub, &context) {
@@ -446,7 +482,8 @@ fn next_of_named(sub: &mut Subscription, context: &Context<'_>) -> Option<Next> 
     let (held, _) = held(sub, context);
     let mut changed = Vec::new();
     let mut removed = Vec::new();
-    for name in sub.names() {
+    let is_left_out = |name: &Str| context.only_asked && !sub.reply && !sub.asked.contains(name);
+    for name in sub.names().iter().filter(|name| !is_left_out(name)) {
         match (held.get(name), target.get(name)) {
             (Some(old), Some(new)) if old == new => {}
             (_, Some(new)) => changed.push(Arc::clone(new)),

@@ -332,6 +332,26 @@ fn reconnect_sends_only_what_differs() {
     );
 }
 
+/// Envoy acknowledges clusters once they are warm, and they are warm once their endpoints are there.
+#[test]
+fn endpoints_that_are_asked_for_do_not_wait_for_clusters_in_flight() {
+    let client = envoy("app", "wp");
+    let mut stream = Stream::delta(client.clone(), proxies(&client, "a", "a b", "", ""));
+    stream.send(ask(Cluster));
+    assert_eq!(
+        stream.publish(proxies(&client, "a b", "a b", "", "")),
+        NOTHING
+    );
+    assert_eq!(stream.send(subscribe(Endpoint, "a", "")), ["eds +a"]);
+    // What else has changed of them follows what it may belong to.
+    let next = proxies(&client, "a b", "a=2 b=2", "", "");
+    assert_eq!(stream.ack(Endpoint), NOTHING);
+    assert_eq!(stream.publish(next), NOTHING);
+    assert_eq!(stream.send(subscribe(Endpoint, "b", "")), ["eds +b"]);
+    assert_eq!(stream.ack(Endpoint), NOTHING);
+    assert_eq!(stream.ack(Cluster), ["cds +b", "eds +a +b"]);
+}
+
 #[test]
 fn one_response_in_flight_and_changes_merge_until_the_acknowledgement() {
     // §10.45.

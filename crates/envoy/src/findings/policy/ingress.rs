@@ -7,6 +7,7 @@ use model::{GatewayController, ObjectKey, ServiceRow, Severity};
 
 use super::{Reached, Report};
 use crate::index::{RouteByBackend, RouteByBackendHost, Target, TargetKind};
+use crate::ingress::waypoint::vip;
 
 impl Report<'_, '_> {
     /// One finding per target, naming the first service and gateway.
@@ -19,7 +20,9 @@ impl Report<'_, '_> {
             let Some(bound) = service.waypoint.as_ref() else {
                 continue;
             };
-            if service.ingress_use_waypoint || told.contains(&at.as_str()) {
+            // Without an address the waypoint cannot be asked for it.
+            let is_headless = vip(service).is_none();
+            if (service.ingress_use_waypoint && !is_headless) || told.contains(&at.as_str()) {
                 continue;
             }
             let Some(target) = Target::of_service(service) else {
@@ -34,7 +37,11 @@ impl Report<'_, '_> {
                 "Requests that gateway {gateway} routes to {} go to the pods and not through waypoint {}; this policy does not see them",
                 service.key.hostname, bound.key
             );
-            let fix = "Label the Service istio.io/ingress-use-waypoint: \"true\"";
+            let fix = if is_headless {
+                "Give the Service an address and label it istio.io/ingress-use-waypoint: \"true\", or have a policy of the gateway say the same"
+            } else {
+                "Label the Service istio.io/ingress-use-waypoint: \"true\""
+            };
             self.push("authz-ingress-bypass", Severity::Warning, at, what, fix);
         }
     }

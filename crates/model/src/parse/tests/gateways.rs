@@ -89,7 +89,6 @@ fn gateways_say_who_may_add_listeners_and_how_what_is_made_of_them_looks() {
     assert_eq!(
         notes(&found),
         [
-            ("field-not-applied", "spec.tls.backend.clientCertificateRef"),
             (
                 "gw-namespaces-none",
                 "spec.listeners[0].allowedRoutes.namespaces.from"
