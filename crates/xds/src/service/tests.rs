@@ -30,6 +30,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 use tonic::service::Routes;
 use tonic::transport::{Channel, Endpoint};
@@ -38,6 +39,7 @@ use super::*;
 use crate::client::{Client, NodeError};
 use crate::connections::SyncState;
 use crate::server::{Limits, ServerConfig, ServerError, serve, tls_config};
+use crate::wire::ENCODE_BYTES_MAX;
 use crate::session::tests::{envoy, mesh, ztunnel};
 
 mod attacks;
