@@ -10,6 +10,7 @@ use hashbrown::hash_map::Entry;
 enum Posting<T> {
     One(T),
     /// In a box, for most keys have one value, and a set would make those larger too.
+    #[allow(clippy::box_collection)]
     Many(Box<BTreeSet<T>>),
 }
 

@@ -85,16 +85,15 @@ impl<P: Clone + Hash + Eq, K: Ord, V> Primaries<P, K, V> {
             deps: Deps::default(),
             rows: Box::default(),
         });
-        match self.entries.get_mut(slot as usize) {
-            Some(vacant) => *vacant = entry,
-            None => {
-                if self.entries.len() == self.entries.capacity() {
-                    // An eighth: twice as many would be 64 bytes more for each that there is.
-                    let more = (self.entries.len() / 8).max(16);
-                    self.entries.reserve_exact(more);
-                }
-                self.entries.push(entry);
+        if let Some(vacant) = self.entries.get_mut(slot as usize) {
+            *vacant = entry;
+        } else {
+            if self.entries.len() == self.entries.capacity() {
+                // An eighth: twice as many would be 64 bytes more for each that there is.
+                let more = (self.entries.len() / 8).max(16);
+                self.entries.reserve_exact(more);
             }
+            self.entries.push(entry);
         }
         let (entries, hasher) = (&self.entries, &self.hasher);
         self.slots.insert_unique(hash, slot, |slot| {

@@ -10,7 +10,7 @@ use crate::multimap::MultiMap;
 /// From things that were read to the slots that read them.
 #[derive(Default)]
 pub(super) struct Readers {
-    readers: MultiMap<DepId, Reader>,
+    by_dep: MultiMap<DepId, Reader>,
     groups: Vec<Option<Group>>,
     free: Vec<u32>,
     /// Groups by their reads.
@@ -57,7 +57,7 @@ impl Reader {
 impl Readers {
     /// The slots that have read this; one that did so by itself and in a group comes twice.
     pub(super) fn of(&self, dep: DepId) -> impl Iterator<Item = u32> {
-        self.readers.at(dep).flat_map(|reader| {
+        self.by_dep.at(dep).flat_map(|reader| {
             let group =
                 GroupId::new(reader.0 & !Reader::GROUP).filter(|_| reader.0 & Reader::GROUP != 0);
             let slots = group
@@ -70,7 +70,7 @@ impl Readers {
 
     /// Number of distinct things that were read.
     pub(super) fn len(&self) -> usize {
-        self.readers.len()
+        self.by_dep.len()
     }
 
     /// Puts what a slot has read now into the place of what it read before.
@@ -82,13 +82,13 @@ impl Readers {
             .iter()
             .filter(|dep| new.binary_search(dep).is_err())
         {
-            self.readers.remove(*dep, &reader);
+            self.by_dep.remove(*dep, &reader);
         }
         for dep in new
             .iter()
             .filter(|dep| deps.own.binary_search(dep).is_err())
         {
-            self.readers.insert(*dep, reader);
+            self.by_dep.insert(*dep, reader);
         }
         if *deps.own != *new {
             deps.own = new.into_boxed_slice();
@@ -103,7 +103,7 @@ impl Readers {
     /// Forgets what a slot has read.
     pub(super) fn forget(&mut self, slot: u32, deps: Deps) {
         for dep in deps.own {
-            self.readers.remove(dep, &Reader::slot(slot));
+            self.by_dep.remove(dep, &Reader::slot(slot));
         }
         self.leave(slot, deps.group);
     }
@@ -128,7 +128,7 @@ impl Readers {
             }
         }
         let grouped = self.groups.iter().flatten().map(|group| group.slots.len());
-        self.readers.same_content(&readers) && slots == grouped.sum::<usize>()
+        self.by_dep.same_content(&readers) && slots == grouped.sum::<usize>()
     }
 
     /// The group with these reads, of which the slot is one from now on.
@@ -155,7 +155,7 @@ impl Readers {
         let at = self.free.pop().unwrap_or(self.groups.len() as u32);
         for (dep, id) in deps.iter().zip(std::iter::repeat(GroupId::new(at + 1))) {
             if let Some(id) = id {
-                self.readers.insert(*dep, Reader::group(id));
+                self.by_dep.insert(*dep, Reader::group(id));
             }
         }
         let group = Some(Group {
@@ -190,7 +190,7 @@ impl Readers {
             return;
         };
         for dep in &group.deps {
-            self.readers.remove(*dep, &Reader::group(id));
+            self.by_dep.remove(*dep, &Reader::group(id));
         }
         let hash = hash_of(&group.deps);
         if let Ok(found) = self.ids.find_entry(hash, |other| *other == at) {

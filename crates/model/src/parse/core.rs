@@ -57,7 +57,8 @@ struct Container<'a> {
 #[serde(rename_all = "camelCase")]
 struct ContainerPort<'a> {
     name: Option<&'a str>,
-    container_port: Option<i32>,
+    #[serde(rename = "containerPort")]
+    number: Option<i32>,
     protocol: Option<&'a str>,
 }
 
@@ -150,7 +151,7 @@ fn tcp_ports(spec: &PodSpec<'_>) -> Result<FrozenMap<Str, u16>, Invalid> {
     let mut out = BTreeMap::new();
     for (list, i, container) in main.chain(init) {
         for (j, wire) in container.ports.iter().flatten().enumerate() {
-            let number = port(wire.container_port.unwrap_or_default(), || {
+            let number = port(wire.number.unwrap_or_default(), || {
                 format!("spec.{list}[{i}].ports[{j}].containerPort")
             })?;
             let tcp = matches!(wire.protocol, None | Some("" | "TCP"));
