@@ -191,12 +191,11 @@ impl FileSet {
         let before = |it: &Placed| (&it.path, it.index) < (&placed.path, placed.index);
         let at = slot.placed.partition_point(before);
         slot.placed.insert(at, placed);
-        match slot.placed.len() {
-            1 => self.tally(&key, true),
-            _ => {
-                self.duplicated.insert(key.clone());
-                self.findings_touched = true;
-            }
+        if slot.placed.len() == 1 {
+            self.tally(&key, true);
+        } else {
+            self.duplicated.insert(key.clone());
+            self.findings_touched = true;
         }
         self.touched.insert(key);
     }

@@ -19,8 +19,8 @@ use crate::steps;
 /// How much more than the baseline is taken for noise.
 const MARGIN: f64 = 1.25;
 /// Repetitions of the two runs.
-const FEW: u64 = 2;
-const MORE: u64 = 12;
+const FEW: u32 = 2;
+const MORE: u32 = 12;
 /// A cost below this many is not compared: a hash table that grows is a multiple of it.
 const COMPARED_MIN: f64 = 500.0;
 
@@ -90,13 +90,13 @@ fn build() -> Result<PathBuf> {
         "json-render-diagnostics",
     ];
     let said = said(&mut steps::cargo(&args), "building what is counted")?;
-    let is_it = |message: &Value| message["target"]["name"] == "cost";
+    let is_it = |message: &Value| message.pointer("/target/name") == Some(&Value::from("cost"));
     let messages = said
         .lines()
         .filter_map(|line| serde_json::from_str(line).ok());
     let path = messages
         .filter(is_it)
-        .find_map(|message: Value| Some(PathBuf::from(message["executable"].as_str()?)));
+        .find_map(|message: Value| Some(PathBuf::from(message.get("executable")?.as_str()?)));
     path.context("cargo built no benchmark `cost`")
 }
 
@@ -123,7 +123,7 @@ fn count(program: &Path, name: &str) -> Result<Cost> {
         *run = (instructions, bytes);
     }
     let [few, more] = of;
-    let each = |more: f64, few: f64| (more - few).max(0.0) / (MORE - FEW) as f64;
+    let each = |more: f64, few: f64| (more - few).max(0.0) / f64::from(MORE - FEW);
     let cost = Cost {
         instructions: each(more.0, few.0),
         bytes: each(more.1, few.1),
@@ -139,7 +139,7 @@ fn count(program: &Path, name: &str) -> Result<Cost> {
 fn told(
     program: &Path,
     tool: &[&str],
-    (name, repetitions): (&str, u64),
+    (name, repetitions): (&str, u32),
     word: &str,
 ) -> Result<f64> {
     let mut run = Command::new("valgrind");
