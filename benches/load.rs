@@ -68,11 +68,27 @@ impl Options {
 }
 
 /// All scenarios, in the order in which they run.
-const SCENARIOS: &[&str] = &["wds-cold", "wds-reconnect", "wds-churn", "storm", "soak", "event-cost", "memory", "route-push", "waypoint-cold", "csr", "start", "targets"];
+const SCENARIOS: &[&str] = &[
+    "wds-cold",
+    "wds-reconnect",
+    "wds-churn",
+    "storm",
+    "soak",
+    "event-cost",
+    "memory",
+    "route-push",
+    "waypoint-cold",
+    "csr",
+    "start",
+    "targets",
+];
 
 fn main() -> anyhow::Result<()> {
     // Cargo says so to every benchmark.
-    let args: Vec<String> = std::env::args().skip(1).filter(|it| it != "--bench").collect();
+    let args: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|it| it != "--bench")
+        .collect();
     if let Some(role) = args.first()
         && let Some(outcome) = role_of(role, &args[1..])
     {
@@ -117,7 +133,7 @@ async fn scenario(name: &str, options: &Options, table: &mut Table) -> anyhow::R
         "soak" => wds::soak(options, table).await,
         "event-cost" => event_cost::run(options, table),
         "memory" => memory::run(options, table).await,
-        "route-push" => route_push::run(options, table).await,
+        "route-push" => Box::pin(route_push::run(options, table)).await,
         "waypoint-cold" => waypoint_cold::run(options, table).await,
         "csr" => csr::run(options, table).await,
         "start" => start::run(options, table).await,
@@ -152,12 +168,17 @@ fn read(args: &[String]) -> anyhow::Result<(Vec<String>, Options)> {
             }
             flag if flag.starts_with("--target-") => {
                 let target = options.targets.last_mut();
-                target.context("--target comes first")?.set(flag, value()?)?;
+                target
+                    .context("--target comes first")?
+                    .set(flag, value()?)?;
             }
             "--json" => options.json = Some(value()?.into()),
             "--quick" => options.quick = true,
             name if SCENARIOS.contains(&name) => names.push(name.to_owned()),
-            other => bail!("{other} is neither a flag nor one of {}", SCENARIOS.join(", ")),
+            other => bail!(
+                "{other} is neither a flag nor one of {}",
+                SCENARIOS.join(", ")
+            ),
         }
     }
     Ok((names, options))

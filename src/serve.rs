@@ -366,7 +366,10 @@ fn debounce(args: &ServeArgs) -> Debounce {
 
 async fn forward(mut feed: Feed, inputs: mpsc::Sender<Vec<Input>>) -> anyhow::Result<()> {
     while let Some(batch) = feed.recv().await {
-        inputs.send(batch).await.context("the pipeline thread ended")?;
+        inputs
+            .send(batch)
+            .await
+            .context("the pipeline thread ended")?;
     }
     // Whoever feeds no more has said all that there is.
     std::future::pending().await

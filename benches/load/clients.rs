@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context as _, bail};
 use ca::DevCa;
-use model::{SpiffeId, Str};
+use model::SpiffeId;
 use testkit::daemon::SERVER_NAME;
 use testkit::hbone::Identity;
 use testkit::load::floor::{Readers, Writer};
@@ -52,7 +52,6 @@ pub(crate) struct Ztunnels(pub(crate) Child);
 pub(crate) struct Count {
     pub(crate) open: u64,
     pub(crate) lost: u64,
-    pub(crate) responses: u64,
     pub(crate) resources: u64,
     pub(crate) bytes: u64,
     pub(crate) held: u64,
@@ -116,13 +115,12 @@ impl Ztunnels {
     pub(crate) fn count(&mut self) -> anyhow::Result<Count> {
         let line = self.0.ask("count")?;
         let counts = line.strip_prefix("count ").with_context(|| line.clone())?;
-        let [open, lost, responses, resources, bytes, held] = numbers(counts)?[..] else {
+        let [open, lost, _, resources, bytes, held] = numbers(counts)?[..] else {
             bail!("{line}");
         };
         Ok(Count {
             open,
             lost,
-            responses,
             resources,
             bytes,
             held,

@@ -17,7 +17,7 @@ use super::memory_server::{Server, spec};
 /// 10,000 services and 1,000 policies.
 const PODS: usize = 100_000;
 const QUICK_PODS: usize = 5_000;
-const READY_LIMIT: Duration = Duration::from_mins(10);
+const READY_LIMIT: Duration = Duration::from_secs(600);
 /// After a start, what was needed for it is given back.
 const SETTLED_AFTER: Duration = Duration::from_secs(5);
 

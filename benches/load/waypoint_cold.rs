@@ -104,7 +104,7 @@ fn encode(resources: &[Resource]) -> anyhow::Result<f64> {
                 messages.push(Box::new(ClusterLoadAssignment::decode(bytes)?));
             }
             Some(ResourceType::Route) => {
-                messages.push(Box::new(RouteConfiguration::decode(bytes)?))
+                messages.push(Box::new(RouteConfiguration::decode(bytes)?));
             }
             Some(ResourceType::Listener) => {
                 let listener = Listener::decode(bytes)?;

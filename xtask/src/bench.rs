@@ -86,7 +86,7 @@ fn micro(filters: &[String]) -> Result<()> {
 fn load(bench: &Bench) -> Result<()> {
     let mut run = steps::cargo(&["bench", "-p", "ambientd", "--bench", "load", "--"]);
     let is_wanted = |name: &&str| bench.names.is_empty() || bench.names.iter().any(|it| it == name);
-    if WITH_ENVOY.iter().any(|name| is_wanted(name)) {
+    if WITH_ENVOY.iter().any(is_wanted) {
         run.env(test::ENVOY_VARIABLE, envoy::ensure()?);
     }
     run.args(&bench.names);

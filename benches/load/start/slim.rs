@@ -65,6 +65,7 @@ struct Container {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[allow(clippy::struct_field_names)]
 struct Port {
     name: Option<String>,
     container_port: Option<u16>,

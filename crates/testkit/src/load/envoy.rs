@@ -137,14 +137,11 @@ fn named(response: &DeltaDiscoveryResponse, ty: ResourceType) -> Vec<String> {
     for resource in &response.resources {
         let any = resource.resource.as_ref();
         let json = any.and_then(|any| proto::json::to_json(&any.type_url, &any.value).ok());
-        match json {
-            Some(json) if ty == ResourceType::Cluster => {
-                if json.get("edsClusterConfig").is_some() {
-                    out.push(resource.name.clone());
-                }
-            }
-            Some(json) => route_names(&json, &mut out),
-            None => {}
+        let Some(json) = json else { continue };
+        if ty != ResourceType::Cluster {
+            route_names(&json, &mut out);
+        } else if json.get("edsClusterConfig").is_some() {
+            out.push(resource.name.clone());
         }
     }
     out.sort_unstable();

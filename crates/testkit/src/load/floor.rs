@@ -18,7 +18,7 @@ const WAKE: Token = Token(usize::MAX);
 const LISTEN: Token = Token(usize::MAX - 1);
 const EVENTS: usize = 1024;
 /// What is written over and over, from one place in memory. A multiple of TLS records.
-const SOURCE: [u8; 64 << 10] = [0x5a; 64 << 10];
+static SOURCE: [u8; 64 << 10] = [0x5a; 64 << 10];
 /// As long as an acknowledgement of a ztunnel, with its frame.
 const ANSWER: [u8; 96] = [0; 96];
 

@@ -183,6 +183,8 @@ pub fn permille(values: &mut [f64], permille: usize) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::float_cmp, clippy::unwrap_used, clippy::indexing_slicing)]
+
     use super::*;
 
     #[test]

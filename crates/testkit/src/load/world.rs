@@ -232,15 +232,14 @@ impl World {
                     written += end(full)?;
                     file = None;
                 }
-                let (out, bytes) = match &mut file {
-                    Some(open) => open,
-                    None => {
-                        let name = format!("{}-{files}.json", format!("{kind:?}").to_lowercase());
-                        files += 1;
-                        let mut out = BufWriter::new(File::create(dir.join(name))?);
-                        out.write_all(br#"{"apiVersion":"v1","kind":"List","items":["#)?;
-                        file.insert((out, 0))
-                    }
+                let (out, bytes) = if let Some(open) = &mut file {
+                    open
+                } else {
+                    let name = format!("{}-{files}.json", format!("{kind:?}").to_lowercase());
+                    files += 1;
+                    let mut out = BufWriter::new(File::create(dir.join(name))?);
+                    out.write_all(br#"{"apiVersion":"v1","kind":"List","items":["#)?;
+                    file.insert((out, 0))
                 };
                 if *bytes > 0 {
                     out.write_all(b",\n")?;

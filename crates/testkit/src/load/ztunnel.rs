@@ -148,9 +148,10 @@ impl Fleet {
         let versions: [Arc<[u8]>; 2] = [0, 1].map(|ty| {
             let request = DeltaDiscoveryRequest {
                 type_url: TYPES[ty].to_owned(),
-                initial_resource_versions: match resume {
-                    true => self.held[ty].clone().into_iter().collect(),
-                    false => Default::default(),
+                initial_resource_versions: if resume {
+                    self.held[ty].clone().into_iter().collect()
+                } else {
+                    BTreeMap::default()
                 },
                 ..DeltaDiscoveryRequest::default()
             };

@@ -39,8 +39,8 @@ use super::*;
 use crate::client::{Client, NodeError};
 use crate::connections::SyncState;
 use crate::server::{Limits, ServerConfig, ServerError, serve, tls_config};
-use crate::wire::ENCODE_BYTES_MAX;
 use crate::session::tests::{envoy, mesh, ztunnel};
+use crate::wire::ENCODE_BYTES_MAX;
 
 mod attacks;
 mod bounds;

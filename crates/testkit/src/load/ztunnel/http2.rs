@@ -74,8 +74,8 @@ pub(super) struct Stream {
     /// Frames that are ready to be written.
     out: Vec<u8>,
     outgoing: VecDeque<Outgoing>,
-    stream_window: i64,
-    connection_window: i64,
+    own_window: i64,
+    whole_window: i64,
     peer_initial: i64,
     /// Received and not yet granted anew, of the stream and of the connection.
     taken: (u32, u32),
@@ -139,8 +139,8 @@ impl Stream {
             scanner: Scanner::default(),
             out,
             outgoing: VecDeque::new(),
-            stream_window: WINDOW,
-            connection_window: WINDOW,
+            own_window: WINDOW,
+            whole_window: WINDOW,
             peer_initial: WINDOW,
             taken: (0, 0),
         }
@@ -175,18 +175,22 @@ impl Stream {
 
     /// Frames one piece of what waits.
     fn fill(&mut self) {
-        let room = self.stream_window.min(self.connection_window).max(0);
+        let room = self.own_window.min(self.whole_window).max(0);
         let Some(next) = self.outgoing.front_mut().filter(|_| room > 0) else {
             return;
         };
-        let bytes = next.len().min(FRAME_BYTES_MAX).min(room as usize);
+        let bytes = next
+            .len()
+            .min(FRAME_BYTES_MAX)
+            .min(usize::try_from(room).unwrap_or(0));
         frame(bytes, DATA, 0, STREAM, &mut self.out);
         next.take(bytes, &mut self.out);
         if next.len() == 0 {
             self.outgoing.pop_front();
         }
-        self.stream_window -= bytes as i64;
-        self.connection_window -= bytes as i64;
+        let sent = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.own_window -= sent;
+        self.whole_window -= sent;
     }
 
     /// Takes what has come; acknowledges responses.
@@ -279,7 +283,7 @@ impl Stream {
                 for setting in control.chunks_exact(6) {
                     if setting[..2] == [0, INITIAL_WINDOW_SIZE as u8] {
                         let value = u32::from_be_bytes(setting[2..].try_into().expect("four"));
-                        self.stream_window += i64::from(value) - self.peer_initial;
+                        self.own_window += i64::from(value) - self.peer_initial;
                         self.peer_initial = i64::from(value);
                     }
                 }
@@ -293,8 +297,8 @@ impl Stream {
                 let more = i64::from(number(0).unwrap_or_default());
                 let [.., s1, s2, s3, s4] = self.header;
                 match u32::from_be_bytes([s1, s2, s3, s4]) {
-                    0 => self.connection_window += more,
-                    _ => self.stream_window += more,
+                    0 => self.whole_window += more,
+                    _ => self.own_window += more,
                 }
             }
             _ => {}

@@ -141,12 +141,11 @@ impl Scanner {
 
     /// Adds to the field that was begun; returns what is not of it.
     fn complete<'a>(&mut self, part: &'a [u8], looks: Looks) -> &'a [u8] {
-        let need = match head(&self.partial) {
-            Some((_, at, len)) => at + len - self.partial.len(),
-            None => {
-                assert!(self.partial.len() < HEAD_BYTES_MAX, "not a message");
-                1
-            }
+        let need = if let Some((_, at, len)) = head(&self.partial) {
+            at + len - self.partial.len()
+        } else {
+            assert!(self.partial.len() < HEAD_BYTES_MAX, "not a message");
+            1
         };
         let (mine, rest) = part.split_at(need.min(part.len()));
         self.partial.extend_from_slice(mine);
