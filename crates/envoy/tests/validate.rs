@@ -128,10 +128,10 @@ fn full_world() -> World {
         ..pod("app", "v2-1", "10.0.0.3", Some(&v2))
     });
     world.workload(WorkloadRow {
-        waypoint: Some(BoundWaypoint {
+        waypoint: Some(Box::new(BoundWaypoint {
             key: waypoint_key(),
             address: None,
-        }),
+        })),
         ..pod("other", "api-1", "10.0.0.4", Some(&other))
     });
     world.service(web).service(v2).service(twin).service(other);

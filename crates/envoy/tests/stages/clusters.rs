@@ -56,10 +56,10 @@ fn the_older_service_wins_a_shared_address_and_workloads_keep_the_inspector_on()
     );
 
     world.workload(WorkloadRow {
-        waypoint: Some(BoundWaypoint {
+        waypoint: Some(Box::new(BoundWaypoint {
             key: waypoint_key(),
             address: None,
-        }),
+        })),
         ..pod("app", "p", "10.0.0.1", None)
     });
     world
@@ -95,7 +95,7 @@ fn endpoints_are_tunnelled_grouped_and_never_terminating() {
     });
     world.workload(WorkloadRow {
         healthy: false,
-        locality: zone.clone(),
+        locality: zone.clone().into(),
         ..pod("app", "d", "fd00::4", Some(&web))
     });
     let derived = world.derive();

@@ -340,7 +340,7 @@ fn a_waypoint_that_nothing_uses_names_what_idles_on_it() {
         world.waypoints.get_mut(&waypoint_key()).unwrap().ready = ready;
         if workload {
             world.workload(WorkloadRow {
-                waypoint: bound.clone(),
+                waypoint: bound.clone().map(Box::new),
                 ..pod("app", "a", "10.0.0.1", None)
             });
         }

@@ -19,7 +19,7 @@ use envoy::{
 use flow::{Derived, Key, Row, Table};
 use model::census::{CensusKey, Served};
 use model::derived::{
-    AppProtocol, BoundWaypoint, Locality, PortMap, PortRow, Vip, WaypointFor, WdsProtocol,
+    AppProtocol, BoundWaypoint, PortMap, PortRow, Vip, WaypointFor, WdsProtocol,
 };
 use model::gateway::RouteParents;
 use model::input::{
@@ -28,7 +28,7 @@ use model::input::{
     RouteRef, Service, TargetPort, TargetRef, TcpRoute, TlsRoute, Transport, VirtualService,
 };
 use model::{
-    Finding, GatewayRow, Kind, MeshRow, Meta, NamespacedHostname, ObjectKey, ObjectRef, Parsed,
+    Finding, FrozenMap, GatewayRow, Kind, MeshRow, Meta, NamespacedHostname, ObjectKey, ObjectRef, Parsed,
     ProxyClass, ServiceRow, Str, WaypointRow, WorkloadRow, WorkloadUid,
 };
 
@@ -181,14 +181,16 @@ impl World {
         let served = self.workloads.values().filter(|row| row.hbone).map(|row| {
             let served = Served {
                 ns: row.ns.clone(),
-                labels: Arc::new(row.labels.clone()),
+                labels: row.labels.clone(),
                 waypoints: Vec::new(),
             };
             (CensusKey::Served(served), ())
         });
+        let captured = self.workloads.values();
+        let captured = captured.map(|row| (CensusKey::Captured(row.hbone), ()));
         let census = fill(
             Table::new("census").with_index::<i::ServedByNamespace>(),
-            &served.collect(),
+            &served.chain(captured).collect(),
         );
         let policies = fill(
             Table::new("policies")
@@ -451,14 +453,6 @@ impl World {
                 mesh: mesh.view(),
             }
         );
-        let captured = stage!(
-            Derived::<_, bool, (), _>::new("captured"),
-            workloads,
-            findings::captured::derive,
-            findings::captured::CapturedView {
-                workloads: workloads.view(),
-            }
-        );
         let service_findings = stage!(
             Derived::<_, (), (), _>::new("service-findings"),
             services,
@@ -468,7 +462,7 @@ impl World {
                 workloads: workloads.view(),
                 policies: policies.view(),
                 mesh: mesh.view(),
-                captured: captured.view(),
+                census: census.view(),
             }
         );
         let waypoint_findings = stage!(
@@ -683,14 +677,14 @@ pub fn pod(ns: &str, name: &str, ip: &str, service: Option<&ServiceRow>) -> Work
         terminating: false,
         host_network: false,
         is_slice_endpoint: false,
-        locality: Locality::default(),
+        locality: Arc::default(),
         capacity: 0,
         cluster_id: "Kubernetes".into(),
         services: service
             .map(|row| (row.key.clone(), row.ports.iter().map(map).collect()))
             .into_iter()
             .collect(),
-        labels: BTreeMap::new(),
+        labels: FrozenMap::new(),
     }
 }
 
