@@ -42,6 +42,10 @@ use anyhow::{Context as _, bail};
 use target::Target;
 use testkit::load::table::Table;
 
+/// That of the server in memory is the program's; clients and floor have it too.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Sizes; a scenario has its own where none is given.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {

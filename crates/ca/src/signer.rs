@@ -229,6 +229,11 @@ impl Signer {
             && self.bundle == other.bundle
     }
 
+    /// Whether signing takes less than handing it to another thread.
+    pub(crate) fn is_quick(&self) -> bool {
+        self.key.is_quick()
+    }
+
     /// The intermediates in DER form, leaf to root.
     pub(crate) fn chain_der(&self) -> impl Iterator<Item = &CertificateDer<'static>> {
         self.chain.iter().map(|c| &c.der)

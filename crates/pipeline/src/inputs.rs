@@ -272,15 +272,18 @@ impl Inputs {
         self.notes.insert(at, notes.to_vec()).as_deref() != Some(notes)
     }
 
-    /// Findings of the sources, then every visible row's own notes, then what is hidden.
-    pub(crate) fn findings<'a>(
+    /// Findings of the sources, then every visible row's own notes.
+    pub(crate) fn findings(&self) -> impl Iterator<Item = &Finding> {
+        let told = self.source_findings.values().flatten();
+        told.chain(self.notes.values().flatten())
+    }
+
+    /// Findings of what is hidden.
+    pub(crate) fn hidden<'a>(
         &'a self,
         revisions: &'a Revisions,
     ) -> impl Iterator<Item = Finding> + 'a {
-        let told = self.source_findings.values().flatten();
-        told.chain(self.notes.values().flatten())
-            .cloned()
-            .chain(self.discovery.findings(revisions))
+        self.discovery.findings(revisions)
     }
 
     /// Kinds whose first complete list has not arrived.

@@ -104,14 +104,17 @@ impl Pipeline {
     /// Collects findings of source, parse and stages; says whether they differ.
     fn collect_findings(&mut self) -> bool {
         let revisions = self.stages.revisions();
-        let mut all: Vec<Finding> = self.inputs.findings(&revisions).collect();
+        let hidden: Vec<Finding> = self.inputs.hidden(&revisions).collect();
+        // Sorted as references: most are the same as before, and then none is copied.
+        let mut all: Vec<&Finding> = self.inputs.findings().chain(&hidden).collect();
         self.stages.collect_notes(&mut all);
         all.sort_unstable();
         all.dedup();
-        if *self.findings == *all {
+        if self.findings.iter().eq(all.iter().copied()) {
             return false;
         }
-        self.findings = Arc::from(all);
+        let all = all.into_iter().cloned().collect();
+        self.findings = all;
         true
     }
 }

@@ -1,15 +1,17 @@
 //! The streams that are open, for the debug pages.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use authn::{Caller, Peer};
 use dashmap::DashMap;
+use parking_lot::Mutex;
 
 use crate::client::Client;
-use crate::session::{Flavour, TypeStatus};
+use crate::session::{Flavour, Session, TypeStatus};
 
-/// An open stream as it was after its last event.
+/// An open stream as it is when it is looked at.
 #[derive(Clone, Debug)]
 pub struct Connection {
     /// `<pod>-<n>`, unique in the life of the process.
@@ -69,7 +71,8 @@ impl SyncState {
 /// All open streams.
 #[derive(Debug, Default)]
 pub struct Connections {
-    open: DashMap<u64, Connection>,
+    /// Without its subscriptions, which its session knows.
+    open: DashMap<u64, (Connection, Arc<Mutex<Session>>)>,
     next: AtomicU64,
 }
 
@@ -79,7 +82,18 @@ impl Connections {
         let mut all: Vec<(u64, Connection)> = self
             .open
             .iter()
-            .map(|entry| (*entry.key(), entry.value().clone()))
+            .map(|entry| {
+                let (connection, session) = entry.value();
+                let types = session.lock().status();
+                let connection = connection.clone();
+                (
+                    *entry.key(),
+                    Connection {
+                        types,
+                        ..connection
+                    },
+                )
+            })
             .collect();
         all.sort_unstable_by_key(|(number, _)| *number);
         all.into_iter().map(|(_, connection)| connection).collect()
@@ -95,15 +109,23 @@ impl Connections {
         self.open.is_empty()
     }
 
-    /// Adds a stream; its number is the handle for the other methods.
+    /// The number of the next stream.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Adds a stream by its number.
     pub(crate) fn open(
         &self,
-        client: Client,
+        number: u64,
         peer: Peer,
         caller: Option<Caller>,
-        flavour: Flavour,
-    ) -> u64 {
-        let number = self.next.fetch_add(1, Ordering::Relaxed) + 1;
+        session: Arc<Mutex<Session>>,
+    ) {
+        let (client, flavour) = {
+            let session = session.lock();
+            (session.client().clone(), session.flavour())
+        };
         let id = format!("{}-{number}", client.pod);
         let since = SystemTime::now();
         let connection = Connection {
@@ -115,14 +137,7 @@ impl Connections {
             flavour,
             types: Vec::new(),
         };
-        self.open.insert(number, connection);
-        number
-    }
-
-    pub(crate) fn update(&self, number: u64, types: Vec<TypeStatus>) {
-        if let Some(mut connection) = self.open.get_mut(&number) {
-            connection.types = types;
-        }
+        self.open.insert(number, (connection, session));
     }
 
     pub(crate) fn close(&self, number: u64) {

@@ -19,6 +19,7 @@ pub mod client;
 pub mod connections;
 pub mod identity;
 pub mod metrics;
+mod rarely;
 pub mod response;
 pub mod server;
 pub mod service;

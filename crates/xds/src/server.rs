@@ -208,35 +208,42 @@ impl Listener {
         let tls = self.tls.as_ref().map(|tls| Arc::clone(&tls.borrow()));
         let with = Arc::clone(&self.with);
         self.tasks.spawn(async move {
-            if let Some(config) = tls {
-                secure(config, stream, addr, guest, with).await;
-            } else {
-                // On this host: nothing to prove.
-                guest.prove();
-                let peer = Peer {
-                    addr,
-                    identity: None,
-                    secure: false,
-                };
-                connection::serve(stream, peer, guest, with).await;
-            }
+            // Both in boxes: what only the handshake needs is gone after it, and nobody keeps
+            // room for the other way. That is 12 KiB of each connection.
+            let serving = match tls {
+                Some(config) => match Box::pin(shake(config, stream, addr, &guest, &with)).await {
+                    Some((io, peer)) => connection::serve(io, peer, guest, with),
+                    None => return,
+                },
+                None => {
+                    // On this host: nothing to prove.
+                    guest.prove();
+                    let peer = Peer {
+                        addr,
+                        identity: None,
+                        secure: false,
+                    };
+                    connection::serve(stream, peer, guest, with)
+                }
+            };
+            serving.await;
             drop((place, permit));
         });
     }
 }
 
-/// Shakes hands, then serves.
-async fn secure(
+/// Shakes hands; who it is then, if it may come in.
+async fn shake(
     config: Arc<rustls::ServerConfig>,
     stream: TcpStream,
     addr: SocketAddr,
-    guest: guests::Guest,
-    with: Arc<Surroundings>,
-) {
+    guest: &guests::Guest,
+    with: &Surroundings,
+) -> Option<(TlsStream, Peer)> {
     let shaken = tokio::select! {
         biased;
         () = guest.evicted() => Err(("evicted", io::Error::other("others came"))),
-        () = with.shutdown.cancelled() => return,
+        () = with.shutdown.cancelled() => return None,
         shaken = tokio::time::timeout(with.limits.handshake, handshake(config, stream)) => {
             match shaken {
                 Ok(Ok(shaken)) => Ok(shaken),
@@ -255,12 +262,13 @@ async fn secure(
                 identity,
                 secure: true,
             };
-            connection::serve(io, peer, guest, with).await;
+            Some((io, peer))
         }
         Err((reason, error)) => {
             let closed = &with.metrics.connections_closed;
             closed.with_label_values(&[reason]).inc();
             debug!(peer = %addr, reason, %error, "TLS handshake failed");
+            None
         }
     }
 }

@@ -233,6 +233,11 @@ impl Session {
         &self.client
     }
 
+    /// The variant of the protocol that the client speaks.
+    pub fn flavour(&self) -> Flavour {
+        self.flavour
+    }
+
     /// The state of every subscription, by type.
     pub fn status(&self) -> Vec<TypeStatus> {
         self.subscriptions

@@ -412,8 +412,8 @@ macro_rules! notes {
             }
 
             /// Appends every stage's notes.
-            pub(crate) fn collect_notes(&self, out: &mut Vec<Finding>) {
-                $(for (_, notes) in self.$stage.notes() { out.extend_from_slice(notes); })+
+            pub(crate) fn collect_notes<'a>(&'a self, out: &mut Vec<&'a Finding>) {
+                $(for (_, notes) in self.$stage.notes() { out.extend(notes); })+
             }
         }
     };

@@ -119,7 +119,13 @@ fn a_reconnecting_client_is_sent_only_what_it_lacks() {
     let version = |payload: &[u8]| resource("", payload).version_str();
     let (a, b, old) = (version(b"1"), version(b"2"), version(b"0"));
 
-    let held = now.held_by_client([("a", &a[..]), ("b", &old), ("c", ""), ("gone", &b)]);
+    let stated = |pairs: &[(&str, &str)]| {
+        let owned = pairs
+            .iter()
+            .map(|(name, version)| ((*name).to_owned(), (*version).to_owned()));
+        owned.collect()
+    };
+    let held = now.held_by_client(&stated(&[("a", &a), ("b", &old), ("c", ""), ("gone", &b)]));
     let diff = held.diff(&now);
     let names: Vec<&str> = diff.changed.iter().map(|it| it.name().as_str()).collect();
     assert_eq!(
@@ -128,6 +134,15 @@ fn a_reconnecting_client_is_sent_only_what_it_lacks() {
     );
 
     let c = version(b"3");
-    let held = now.held_by_client([("a", &a[..]), ("b", &b), ("c", &c)]);
+    let held = now.held_by_client(&stated(&[("a", &a), ("b", &b), ("c", &c)]));
     assert!(held.is_same(&now));
+
+    for few in [&[("b", &b[..])][..], &[("b", &b), ("bb", &b)], &[]] {
+        let held = now.held_by_client(&stated(few));
+        let names: Vec<&str> = held.iter().map(|it| it.name().as_str()).collect();
+        let expected: Vec<&str> = few.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, expected);
+        let again: ResourceMap = held.iter().map(|it| EncodedResource::clone(it)).collect();
+        assert_eq!(held.content_id(), again.content_id());
+    }
 }

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use authn::Peer;
+use futures::future::BoxFuture;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
@@ -23,6 +24,7 @@ use super::Limits;
 use super::guests::Guest;
 use super::io_guard::Guarded;
 use crate::metrics::Metrics;
+use crate::rarely::Rarely;
 
 /// Streams of one connection; proxies use one or two, CSRs come eight at a time.
 const STREAMS_MAX: u32 = 100;
@@ -60,7 +62,12 @@ pub(crate) struct Going(pub(crate) CancellationToken);
 type Streams = watch::Sender<(usize, u64)>;
 
 /// Serves until the client leaves, is asked to go, or is cut off.
-pub(super) async fn serve<S>(io: S, peer: Peer, guest: Guest, with: Arc<Surroundings>)
+pub(super) fn serve<S>(
+    io: S,
+    peer: Peer,
+    guest: Guest,
+    with: Arc<Surroundings>,
+) -> BoxFuture<'static, ()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -78,7 +85,7 @@ where
         with.routes.clone(),
     );
     let io = TokioIo::new(Guarded::new(io, flooded.clone()));
-    let connection = http2::Builder::new(TokioExecutor::new())
+    let served = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
@@ -87,40 +94,85 @@ where
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
         .serve_connection(io, hyper::service::service_fn(service));
-    tokio::pin!(connection);
-    let (limits, brief) = (with.limits, (FLOOD_GRACE, END_GRACE));
-    let usual = (limits.grace, END_GRACE);
-    // Streams may live for the first of the times, and then end within the second.
-    let (reason, (grace, last)) = tokio::select! {
-        ended = connection.as_mut() => {
-            if let Err(error) = ended {
-                debug!(peer = %addr, %error, "connection ended");
+    let mut connection = Box::pin(served);
+    let limits = with.limits;
+    let surroundings = Arc::clone(&with);
+    let going_away = Rarely::new(async move {
+        tokio::select! {
+            () = guest.evicted() => Reason::Evicted,
+            () = flooded.cancelled() => Reason::Flood,
+            () = unknown.cancelled() => Reason::Unauthenticated,
+            () = idle(&mut watched, limits.idle) => Reason::Idle,
+            () = tokio::time::sleep(jittered(limits.age_max)) => Reason::Age,
+            () = leaving(&surroundings) => Reason::Shutdown,
+        }
+    });
+    Box::pin(async move {
+        let reason = tokio::select! {
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    debug!(peer = %addr, %error, "connection ended");
+                }
+                return;
             }
+            reason = going_away => reason,
+        };
+        let closed = &with.metrics.connections_closed;
+        closed.with_label_values(&[reason.as_str()]).inc();
+        let Some((grace, last)) = reason.times(&limits) else {
             return;
+        };
+        debug!(peer = %addr, reason = reason.as_str(), "connection is asked to go");
+        connection.as_mut().graceful_shutdown();
+        if tokio::time::timeout(grace, connection.as_mut())
+            .await
+            .is_err()
+        {
+            // A stream that ends with a status tells its client more than one that is cut.
+            going.0.cancel();
+            let _ = tokio::time::timeout(last, connection).await;
         }
-        () = guest.evicted() => {
-            // Whoever proved nothing has nothing to finish.
-            with.metrics.connections_closed.with_label_values(&["evicted"]).inc();
-            return;
+    })
+}
+
+/// Why the server ends a connection.
+enum Reason {
+    /// Others came, and it had proven nothing.
+    Evicted,
+    /// Too many frames that demand answers.
+    Flood,
+    /// Too many requests of nobody knows whom.
+    Unauthenticated,
+    /// No stream for long.
+    Idle,
+    /// Open for long.
+    Age,
+    /// The server ends.
+    Shutdown,
+}
+
+impl Reason {
+    const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Evicted => "evicted",
+            Self::Flood => "flood",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Idle => "idle",
+            Self::Age => "age",
+            Self::Shutdown => "shutdown",
         }
-        () = flooded.cancelled() => ("flood", brief),
-        () = unknown.cancelled() => ("unauthenticated", brief),
-        () = idle(&mut watched, limits.idle) => ("idle", usual),
-        () = tokio::time::sleep(jittered(limits.age_max)) => ("age", usual),
-        // Requests had no time yet to get their answers, streams all of it.
-        () = leaving(&with) => ("shutdown", (Duration::ZERO, limits.last_answers)),
-    };
-    debug!(peer = %addr, reason, "connection is asked to go");
-    let closed = &with.metrics.connections_closed;
-    closed.with_label_values(&[reason]).inc();
-    connection.as_mut().graceful_shutdown();
-    if tokio::time::timeout(grace, connection.as_mut())
-        .await
-        .is_err()
-    {
-        // A stream that ends with a status tells its client more than one that is cut.
-        going.0.cancel();
-        let _ = tokio::time::timeout(last, connection).await;
+    }
+
+    /// How long streams may live, and then take to end; none for whoever proved nothing and so
+    /// has nothing to finish.
+    fn times(&self, limits: &Limits) -> Option<(Duration, Duration)> {
+        match self {
+            Self::Evicted => None,
+            Self::Flood | Self::Unauthenticated => Some((FLOOD_GRACE, END_GRACE)),
+            Self::Idle | Self::Age => Some((limits.grace, END_GRACE)),
+            // Requests had no time yet to get their answers, streams all of it.
+            Self::Shutdown => Some((Duration::ZERO, limits.last_answers)),
+        }
     }
 }
 

@@ -5,16 +5,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use authn::{Caller, Peer};
-use model::SpiffeId;
 use model::rejection::Rejection;
+use model::{ProxyClass, SpiffeId};
+use parking_lot::Mutex;
+use prometheus::IntGauge;
 use snapshot::{SecretAccess, Snapshot};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use super::{AdsRequest, FIRST_REQUEST_TIMEOUT, FIRST_REQUEST_TIMEOUT_UNKNOWN, Shared};
 use crate::client::Client;
+use crate::rarely::Rarely;
 use crate::response::Response;
 use crate::session::{Effect, Effects, Flavour, Observation, Request, Session, bounded};
 use crate::wire::ENCODE_BYTES_MAX;
@@ -34,12 +38,17 @@ pub(super) struct Who {
     pub(super) going: CancellationToken,
 }
 
-/// Returns when all streams must end, or those of this connection.
-async fn ending(shared: &Shared, going: &CancellationToken) {
-    tokio::select! {
-        () = shared.deps.shutdown.cancelled() => {}
-        () = going.cancelled() => {}
-    }
+/// Ends when all streams must end, or those of this connection.
+type Ending = Rarely<()>;
+
+fn ending(shared: &Shared, going: CancellationToken) -> Ending {
+    let all = shared.deps.shutdown.clone();
+    Rarely::new(async move {
+        tokio::select! {
+            () = all.cancelled() => {}
+            () = going.cancelled() => {}
+        }
+    })
 }
 
 /// Why a stream ends.
@@ -67,9 +76,14 @@ pub(super) async fn run<R: AdsRequest>(
         Some(_) => FIRST_REQUEST_TIMEOUT,
         None => FIRST_REQUEST_TIMEOUT_UNKNOWN,
     };
-    let end = match first_request(&shared, &who, &mut requests, patience).await {
+    let mut ending = ending(&shared, who.going.clone());
+    let first = Box::pin(first_request(&shared, &mut ending, &mut requests, patience)).await;
+    let end = match first {
         Ok(first) => match identify(&shared, &who, &first) {
-            Ok(client) => serve(&shared, client, who, first, requests, &responses).await,
+            Ok(client) => {
+                let stream = (client, first, requests, responses.clone());
+                start(&shared, who, ending, stream).ended(&shared).await
+            }
             Err(status) => End::Status(status),
         },
         Err(end) => end,
@@ -84,7 +98,7 @@ pub(super) async fn run<R: AdsRequest>(
 /// The first request that is not a health report.
 async fn first_request<R: AdsRequest>(
     shared: &Shared,
-    who: &Who,
+    ending: &mut Ending,
     requests: &mut Streaming<R>,
     patience: Duration,
 ) -> Result<Request, End> {
@@ -93,7 +107,7 @@ async fn first_request<R: AdsRequest>(
     loop {
         let request = tokio::select! {
             biased;
-            () = ending(shared, &who.going) => return Err(shutting_down().into()),
+            () = &mut *ending => return Err(shutting_down().into()),
             request = receive(shared, requests) => request?,
             () = &mut deadline => {
                 // Not DEADLINE_EXCEEDED: ztunnel would come back in ten milliseconds.
@@ -174,18 +188,21 @@ fn identify(
     Ok(client)
 }
 
-async fn serve<R: AdsRequest>(
+/// A stream that is served, and what is counted of it until it ends.
+struct Served {
+    task: JoinHandle<End>,
+    number: u64,
+    class: Option<ProxyClass>,
+    connected: IntGauge,
+}
+
+/// Starts the task of a client. Not async: what only the start needs is not kept.
+fn start<R: AdsRequest>(
     shared: &Arc<Shared>,
-    client: Client,
-    Who {
-        peer,
-        caller,
-        going,
-    }: Who,
-    first: Request,
-    requests: Streaming<R>,
-    responses: &Responses,
-) -> End {
+    Who { peer, caller, .. }: Who,
+    ending: Ending,
+    (client, first, requests, responses): (Client, Request, Streaming<R>, Responses),
+) -> Served {
     let deps = &shared.deps;
     let flavour = match first {
         Request::Delta(_) => Flavour::Delta,
@@ -196,43 +213,59 @@ async fn serve<R: AdsRequest>(
         version => version,
     };
     let connected = deps.metrics.connected(version);
-    let number = deps
-        .connections
-        .open(client.clone(), peer.clone(), caller, flavour);
+    let number = deps.connections.next_number();
     let span = info_span!(
         "stream", conn = number, peer = %peer.addr, node = %client.pod, role = client.kind.as_str()
     );
     connected.inc();
+    let class = client.class.clone();
     let nonce_prefix = format!("{}-{number:x}-", shared.nonce_salt);
     let mut session = Session::new(client, flavour, Arc::clone(&deps.cache), nonce_prefix);
     let reviewed = Arc::new(Reviewed::default());
     if deps.secrets.is_some() {
         session = session.with_secret_access(Arc::clone(&reviewed) as _);
     }
+    let session = Arc::new(Mutex::new(session));
+    deps.connections
+        .open(number, peer, caller, Arc::clone(&session));
     let task = Task {
         shared: Arc::clone(shared),
-        going,
+        ending,
         number,
+        class: class.clone(),
         session,
         reviewed,
-        responses: responses.clone(),
+        responses,
         snapshots: deps.snapshots.clone(),
         rejections: Vec::new(),
     };
-    let class = task.session.client().class.clone();
-    // A task of its own, so that the bookkeeping below happens however it ends.
-    let served = tokio::spawn(task.serve(first, requests).instrument(span)).await;
-    if let Some(class) = class {
-        shared.interests.reject(&class, number, Vec::new()).await;
-        shared.interests.lower(class).await;
+    Served {
+        // A task of its own, so that the bookkeeping is done however it ends.
+        task: tokio::spawn(task.serve(first, requests).instrument(span)),
+        number,
+        class,
+        connected,
     }
-    deps.connections.close(number);
-    connected.dec();
-    served.unwrap_or_else(|error| {
-        error!(%error, "the task of a stream failed");
-        deps.metrics.internal_errors.inc();
-        End::Status(Status::internal("internal error"))
-    })
+}
+
+impl Served {
+    /// Waits for its end and counts it no longer.
+    async fn ended(self, shared: &Shared) -> End {
+        let deps = &shared.deps;
+        let ended = self.task.await;
+        if let Some(class) = self.class {
+            let interests = &shared.interests;
+            interests.reject(&class, self.number, Vec::new()).await;
+            interests.lower(class).await;
+        }
+        deps.connections.close(self.number);
+        self.connected.dec();
+        ended.unwrap_or_else(|error| {
+            error!(%error, "the task of a stream failed");
+            deps.metrics.internal_errors.inc();
+            End::Status(Status::internal("internal error"))
+        })
+    }
 }
 
 /// What the last review said of the client's account: whether it may read private keys.
@@ -247,9 +280,11 @@ impl SecretAccess for Reviewed {
 
 struct Task {
     shared: Arc<Shared>,
-    going: CancellationToken,
+    ending: Ending,
     number: u64,
-    session: Session,
+    class: Option<ProxyClass>,
+    /// Debug pages look at it too; nobody holds it while waiting.
+    session: Arc<Mutex<Session>>,
     reviewed: Arc<Reviewed>,
     responses: Responses,
     snapshots: watch::Receiver<Option<Arc<Snapshot>>>,
@@ -280,7 +315,7 @@ impl Task {
         requests: &mut Streaming<R>,
         request: &mut Option<Request>,
     ) -> Result<(), End> {
-        let deadline = self.session.deadline();
+        let deadline = self.session.lock().deadline();
         let tick = async {
             match deadline {
                 Some(ms) => {
@@ -292,7 +327,7 @@ impl Task {
         };
         tokio::select! {
             biased;
-            () = ending(&self.shared, &self.going) => Err(shutting_down().into()),
+            () = &mut self.ending => Err(shutting_down().into()),
             received = receive(&self.shared, requests) => {
                 *request = Some(received?);
                 Ok(())
@@ -307,19 +342,24 @@ impl Task {
 
     /// Has it reviewed whether the client may read private keys, if it asks for any. A session
     /// does no I/O, so this comes before each of its turns; the answer is mostly remembered.
-    async fn review(&self, request: Option<&Request>) -> Result<(), End> {
-        let is_asking = request.is_some_and(Request::asks_for_keys);
-        if !is_asking && !self.session.asks_for_keys() {
+    async fn review(&mut self, request: Option<&Request>) -> Result<(), End> {
+        let Some(reviewer) = &self.shared.deps.secrets else {
             return Ok(());
-        }
-        let account = self.session.client().identity.as_ref();
-        let (Some(reviewer), Some(account)) = (&self.shared.deps.secrets, account) else {
+        };
+        let account = {
+            let session = self.session.lock();
+            if !request.is_some_and(Request::asks_for_keys) && !session.asks_for_keys() {
+                return Ok(());
+            }
+            session.client().identity.clone()
+        };
+        let Some(account) = account else {
             return Ok(());
         };
         tokio::select! {
             biased;
-            () = ending(&self.shared, &self.going) => Err(shutting_down().into()),
-            may = reviewer.may_list(account) => {
+            () = &mut self.ending => Err(shutting_down().into()),
+            may = reviewer.may_list(&account) => {
                 self.reviewed.0.store(may, Ordering::Relaxed);
                 Ok(())
             }
@@ -333,7 +373,7 @@ impl Task {
         let Some(snapshot) = snapshot else {
             return Ok(());
         };
-        let effects = self.session.on_tick(self.now_ms(), &snapshot);
+        let effects = self.session.lock().on_tick(self.now_ms(), &snapshot);
         self.perform(effects, started).await
     }
 
@@ -344,7 +384,8 @@ impl Task {
         let Some(snapshot) = snapshot else {
             return Err(shutting_down().into());
         };
-        let effects = self.session.on_request(self.now_ms(), request, &snapshot);
+        let now_ms = self.now_ms();
+        let effects = self.session.lock().on_request(now_ms, request, &snapshot);
         self.perform(effects, started).await
     }
 
@@ -355,7 +396,7 @@ impl Task {
         let Some(snapshot) = snapshot else {
             return Ok(());
         };
-        let effects = self.session.on_snapshot(self.now_ms(), &snapshot);
+        let effects = self.session.lock().on_snapshot(self.now_ms(), &snapshot);
         self.perform(effects, started).await
     }
 
@@ -364,11 +405,6 @@ impl Task {
     }
 
     async fn perform(&mut self, effects: Effects, started: Instant) -> Result<(), End> {
-        // Before sending, so that the debug page shows what a slow client owes us.
-        self.shared
-            .deps
-            .connections
-            .update(self.number, self.session.status());
         let verdict = |effect: &Effect| {
             matches!(
                 effect,
@@ -395,18 +431,18 @@ impl Task {
     }
 
     async fn tell_rejections(&mut self) {
-        let list = self.session.rejections();
+        let list = self.session.lock().rejections();
         if list == self.rejections {
             return;
         }
         self.rejections.clone_from(&list);
-        if let Some(class) = self.session.client().class.clone() {
+        if let Some(class) = &self.class {
             let interests = &self.shared.interests;
-            interests.reject(&class, self.number, list).await;
+            interests.reject(class, self.number, list).await;
         }
     }
 
-    async fn send(&self, response: Response, started: Instant) -> Result<(), End> {
+    async fn send(&mut self, response: Response, started: Instant) -> Result<(), End> {
         let metrics = &self.shared.deps.metrics;
         let short = response.ty.map_or("unknown", |ty| ty.short());
         let bytes = response.encoded_bytes();
@@ -419,14 +455,7 @@ impl Task {
                 .inc();
             return Err(Status::resource_exhausted("the response is too large").into());
         }
-        info!(
-            type_url = %response.type_url,
-            nonce = response.nonce,
-            resources = response.resources_count(),
-            removed = response.removed_count(),
-            bytes,
-            "push"
-        );
+        log_push(&response, bytes);
         let trigger = if response.requested {
             "proxyrequest"
         } else {
@@ -443,7 +472,7 @@ impl Task {
                 metrics.pushes.with_label_values(&[&format!("{short}_senderr")]).inc();
                 return Err(End::Gone);
             },
-            () = ending(&self.shared, &self.going) => return Err(shutting_down().into()),
+            () = &mut self.ending => return Err(shutting_down().into()),
         }
         metrics
             .send_time
@@ -488,6 +517,28 @@ impl Task {
                 metrics.expired_nonce.with_label_values(&[ty.short()]).inc();
             }
         }
+    }
+}
+
+/// What clients ask for at the usual level. What changes is said once for everybody, where it is
+/// published: a line for each client was a tenth of what a push cost.
+fn log_push(response: &Response, bytes: usize) {
+    macro_rules! log {
+        ($level:ident) => {
+            $level!(
+                type_url = %response.type_url,
+                nonce = response.nonce,
+                resources = response.resources_count(),
+                removed = response.removed_count(),
+                bytes,
+                "push"
+            )
+        };
+    }
+    if response.requested {
+        log!(info);
+    } else {
+        log!(debug);
     }
 }
 

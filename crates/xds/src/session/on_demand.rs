@@ -167,10 +167,7 @@ pub(super) fn next_on_demand(
 /// On a new stream: what the client says it holds, and the workloads of its node.
 fn note_start(sub: &mut Subscription, context: &Context<'_>, world: &World<'_>) {
     if let Some(initial) = sub.initial.take() {
-        let pairs = initial
-            .iter()
-            .map(|(name, version)| (name.as_str(), version.as_str()));
-        sub.sent = context.target.held_by_client(pairs);
+        sub.sent = context.target.held_by_client(&initial);
     }
     if !context.node.is_empty() {
         let local = world.index.on_node(context.node).cloned();

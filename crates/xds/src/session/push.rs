@@ -299,10 +299,7 @@ fn secrets_of(
 fn held(sub: &Subscription, context: &Context<'_>) -> (ResourceMap, bool) {
     match &sub.initial {
         Some(initial) if !initial.is_empty() => {
-            let pairs = initial
-                .iter()
-                .map(|(name, version)| (name.as_str(), version.as_str()));
-            let held = context.target.held_by_client(pairs);
+            let held = context.target.held_by_client(initial);
             let shared = held.is_same(context.target);
             (held, shared)
         }
