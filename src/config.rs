@@ -66,7 +66,7 @@ pub enum Command {
     Render(RenderArgs),
     /// Print what of the configuration does not do what it says.
     Analyze(AnalyzeArgs),
-    /// Print an Envoy bootstrap with which stock Envoy joins as a waypoint.
+    /// Print an Envoy bootstrap with which stock Envoy joins as a waypoint or gateway.
     Bootstrap(BootstrapArgs),
     /// Run stock Envoy as a waypoint or gateway: certificate, bootstrap, readiness, drain.
     Agent(AgentArgs),
@@ -125,8 +125,8 @@ pub struct RenderArgs {
     /// Directory of Kubernetes YAML, read recursively.
     #[arg(long)]
     pub config_dir: PathBuf,
-    /// `ztunnel`, `waypoint/NAMESPACE/NAME`, `gateway/NAMESPACE/NAME`, `deployment/NAMESPACE/NAME`,
-    /// `findings` or `status`.
+    /// `ztunnel`, `waypoint/NAMESPACE/NAME`, `gateway/NAMESPACE/NAME`, `east-west/NAMESPACE/NAME`,
+    /// `deployment/NAMESPACE/NAME`, `findings` or `status`.
     #[arg(long = "for", value_name = "TARGET")]
     pub target: Target,
     /// Only resources of these types (`ADDRESS`, `AUTHORIZATION`, `LDS`, `RDS`, `CDS`, `EDS`).
@@ -189,14 +189,15 @@ pub struct AnalyzeArgs {
 /// Flags of `bootstrap`.
 #[derive(Clone, Debug, Args)]
 pub struct BootstrapArgs {
-    /// `waypoint/NAMESPACE/NAME` or `gateway/NAMESPACE/NAME`; without --config-dir, which has its
-    /// class, `east-west/NAMESPACE/NAME` for a gateway between networks.
+    /// `waypoint/NAMESPACE/NAME`, `gateway/NAMESPACE/NAME` of an ingress gateway, or
+    /// `east-west/NAMESPACE/NAME` of a gateway between networks; with --config-dir, which has its
+    /// class, `gateway/NAMESPACE/NAME` is either.
     #[arg(long = "for", value_name = "TARGET")]
     pub target: Target,
-    /// Directory of Kubernetes YAML: gives the waypoint's service account and address.
+    /// Directory of Kubernetes YAML: gives the proxy's service account and address.
     #[arg(long)]
     pub config_dir: Option<PathBuf>,
-    /// Directory of the development CA that signs the waypoint's certificate.
+    /// Directory of the development CA that signs the proxy's certificate.
     #[arg(long, env = "AMBIENTD_STATE_DIR", default_value = ".ambientd")]
     pub state_dir: PathBuf,
     /// Where the control plane serves ADS: HOST:PORT.
@@ -205,13 +206,15 @@ pub struct BootstrapArgs {
     /// Name in the control plane's certificate.
     #[arg(long, default_value = "istiod.istio-system.svc")]
     pub xds_name: String,
-    /// Address of the waypoint; by default that of its pod in --config-dir.
+    /// Address of the proxy; by default that of its pod in --config-dir.
     #[arg(long)]
     pub ip: Option<IpAddr>,
-    /// Service account; by default that of its pod in --config-dir, else the Gateway's name.
+    /// Service account; by default that of its pod in --config-dir, else that with which its
+    /// Gateway is deployed: NAME of a waypoint or a gateway between networks, NAME-CLASS of an
+    /// ingress gateway (NAME-istio without --config-dir).
     #[arg(long)]
     pub service_account: Option<String>,
-    /// Listen on --ip only instead of on every address (several waypoints on one host).
+    /// Listen on --ip only instead of on every address (several proxies on one host).
     #[arg(long)]
     pub bind_ip: bool,
     /// Port of Envoy's admin interface on loopback.

@@ -25,6 +25,19 @@ pub enum Target {
     Status,
 }
 
+impl Target {
+    /// The Gateway that it names.
+    pub fn gateway(&self) -> Option<&ObjectKey> {
+        match self {
+            Self::Waypoint(key)
+            | Self::Gateway(key)
+            | Self::EastWest(key)
+            | Self::Deployment(key) => Some(key),
+            Self::Ztunnel | Self::Findings | Self::Status => None,
+        }
+    }
+}
+
 impl FromStr for Target {
     type Err = String;
 

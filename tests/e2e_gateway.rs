@@ -10,94 +10,36 @@
 )]
 
 mod common;
+#[path = "common/door.rs"]
+mod door;
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use bytes::Bytes;
 use common::SOON;
+use door::{Certificate, Door, TlsServer};
 use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt as _, Full, StreamBody};
-use rcgen::CertifiedKey;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use tempfile::TempDir;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ServerConfig};
 use testkit::app::App;
 use testkit::daemon::Daemon;
-use testkit::envoy::{AgentRequest, Envoy};
 use testkit::hbone::{HboneServer, Verdict};
 use testkit::http_client::{self, HttpResponse, send_http1, send_http2};
 use testkit::wait;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 const WORLD: &str = include_str!("e2e_gateway/world.yaml");
 const GATEWAY: &str = "127.61.0.30";
 const IN_MESH: &str = "127.61.0.21";
 const OUTSIDE: &str = "127.61.0.22";
-
-/// A certificate for one name, its own authority.
-struct Certificate {
-    pem: String,
-    key: String,
-    der: CertificateDer<'static>,
-    key_der: PrivateKeyDer<'static>,
-}
-
-impl Certificate {
-    fn of(host: &str) -> Self {
-        let CertifiedKey { cert, signing_key } =
-            rcgen::generate_simple_self_signed([host.to_owned()]).unwrap();
-        Self {
-            pem: cert.pem(),
-            key: signing_key.serialize_pem(),
-            der: cert.der().clone(),
-            key_der: PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap(),
-        }
-    }
-
-    fn secret(&self, name: &str) -> String {
-        let secret = serde_json::json!({
-            "apiVersion": "v1",
-            "kind": "Secret",
-            "metadata": {"namespace": "shop", "name": name},
-            "type": "kubernetes.io/tls",
-            "stringData": {"tls.crt": self.pem, "tls.key": self.key},
-        });
-        format!("{secret}\n")
-    }
-
-    /// TLS to the gateway, accepting this certificate alone.
-    async fn connect(&self, port: u16, host: &str) -> anyhow::Result<TlsStream<TcpStream>> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.der.clone())?;
-        let config = ClientConfig::builder()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let stream = TcpStream::connect(at(port)).await?;
-        let name = ServerName::try_from(host.to_owned())?;
-        let connector = TlsConnector::from(Arc::new(config));
-        Ok(connector.connect(name, stream).await?)
-    }
-
-    async fn get(&self, port: u16, host: &str, path: &str) -> anyhow::Result<HttpResponse> {
-        let stream = self.connect(port, host).await?;
-        send_http1(stream, http_client::request(Method::GET, host, path)?).await
-    }
-}
-
-fn at(port: u16) -> SocketAddr {
-    SocketAddr::new(GATEWAY.parse().unwrap(), port)
-}
-
-async fn get(port: u16, host: &str, path: &str) -> anyhow::Result<HttpResponse> {
-    let stream = TcpStream::connect(at(port)).await?;
-    send_http1(stream, http_client::request(Method::GET, host, path)?).await
-}
+/// The file of the Secret that changes.
+const SECRET: &str = "secret.yaml";
 
 /// Everything that stands behind the gateway; stops with the test.
 struct Backends {
@@ -112,7 +54,11 @@ impl Backends {
         let hbone = HboneServer::start(pod, &daemon.identity("shop", "web")?, allow).await?;
         let web = App::start(SocketAddr::new(pod, 8000), "web-0", "v1").await?;
         let inside = App::start("127.0.0.1:0".parse()?, "through-0", "v1").await?;
-        tls_server(through, inside.addr()).await?;
+        let (chain, key) = through.chain();
+        let config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)?;
+        TlsServer::start((OUTSIDE, 8443), config, inside.addr()).await?;
         grpc_server().await?;
         echo_server().await?;
         Ok(Self {
@@ -120,29 +66,6 @@ impl Backends {
             hbone,
         })
     }
-}
-
-/// Ends TLS itself and hands what is inside to a server.
-async fn tls_server(certificate: &Certificate, to: SocketAddr) -> anyhow::Result<()> {
-    let config = ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![certificate.der.clone()],
-            certificate.key_der.clone_key(),
-        )?;
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind((OUTSIDE, 8443)).await?;
-    tokio::spawn(async move {
-        while let Ok((tcp, _)) = listener.accept().await {
-            let acceptor = acceptor.clone();
-            tokio::spawn(async move {
-                let mut inner = TcpStream::connect(to).await?;
-                let mut outer = acceptor.accept(tcp).await?;
-                tokio::io::copy_bidirectional(&mut outer, &mut inner).await
-            });
-        }
-    });
-    Ok(())
 }
 
 /// Answers every call with its path and a status in trailers.
@@ -198,10 +121,7 @@ where
 }
 
 struct Gateway {
-    _dir: TempDir,
-    config: std::path::PathBuf,
-    daemon: Daemon,
-    envoy: Envoy,
+    door: Door,
     backends: Backends,
     secure: Certificate,
     through: Certificate,
@@ -209,43 +129,53 @@ struct Gateway {
 
 impl Gateway {
     async fn start() -> anyhow::Result<Self> {
-        let dir = TempDir::with_prefix("ambientd-gateway-")?;
-        let config = dir.path().join("config");
-        std::fs::create_dir(&config)?;
         let secure = Certificate::of("secure.example.com");
         let through = Certificate::of("through.example.com");
-        std::fs::write(config.join("world.yaml"), WORLD)?;
-        write_secret(&config, &secure)?;
-        let daemon = Daemon::start(&config, &dir.path().join("state")).await?;
-        let backends = Backends::start(&daemon, &through).await?;
-        let request = AgentRequest {
-            ns: "shop".into(),
-            name: "door".into(),
-            service_account: "door-istio".into(),
-            ip: GATEWAY.into(),
-            sotw: false,
-            ttl_seconds: 3600,
-        };
-        let mut envoy = Box::pin(Envoy::start_gateway(&daemon, &request)).await?;
-        envoy.wait_ready(SOON).await?;
+        let files = [
+            ("world.yaml", WORLD.to_owned()),
+            (SECRET, secure.secret("secure").to_string()),
+        ];
+        let door = Box::pin(Door::start(GATEWAY, &files)).await?;
+        let backends = Backends::start(&door.daemon, &through).await?;
         Ok(Self {
-            _dir: dir,
-            config,
-            daemon,
-            envoy,
+            door,
             backends,
             secure,
             through,
         })
     }
 
-    fn logs(&self) -> String {
-        format!("{}\n{}", self.envoy.log_tail(), self.daemon.log_tail())
+    /// TLS to the gateway, accepting this certificate alone.
+    async fn connect(
+        &self,
+        certificate: &Certificate,
+        port: u16,
+        host: &str,
+    ) -> anyhow::Result<TlsStream<TcpStream>> {
+        let config = ClientConfig::builder()
+            .with_root_certificates(certificate.roots()?)
+            .with_no_client_auth();
+        let name = ServerName::try_from(host.to_owned())?;
+        let connector = TlsConnector::from(Arc::new(config));
+        Ok(connector
+            .connect(name, self.door.connect(port).await?)
+            .await?)
+    }
+
+    async fn get_tls(
+        &self,
+        certificate: &Certificate,
+        port: u16,
+        host: &str,
+        path: &str,
+    ) -> anyhow::Result<HttpResponse> {
+        let stream = self.connect(certificate, port, host).await?;
+        send_http1(stream, http_client::request(Method::GET, host, path)?).await
     }
 
     async fn serves_requests(&self) -> anyhow::Result<()> {
         let answer = wait::until("the route", SOON, || async {
-            let answer = get(80, "web.example.com", "/cart").await?;
+            let answer = self.door.get(80, "web.example.com", "/cart").await?;
             ensure!(answer.status == 200, "{}", answer.status);
             Ok(answer)
         })
@@ -264,10 +194,10 @@ impl Gateway {
             ("web.example.com:80", "/cart", 200),
             ("web.example.com", "/lost", 500),
         ] {
-            let answer = get(80, host, path).await?;
+            let answer = self.door.get(80, host, path).await?;
             ensure!(answer.status == status, "{host}{path}: {}", answer.status);
         }
-        let calls = TcpStream::connect(at(80)).await?;
+        let calls = self.door.connect(80).await?;
         let call = Request::post("http://calls.example.com/shop.Till/Ring")
             .header("content-type", "application/grpc")
             .header("te", "trailers")
@@ -280,55 +210,53 @@ impl Gateway {
 
     async fn serves_tls(&self) -> anyhow::Result<()> {
         let host = "secure.example.com";
-        let answer = wait::until("the Secret", SOON, || self.secure.get(443, host, "/")).await?;
+        let answer = wait::until("the Secret", SOON, || {
+            self.get_tls(&self.secure, 443, host, "/")
+        })
+        .await?;
         ensure!(answer.json()?["pod"] == "web-0", "{answer:?}");
         let body = answer.json()?;
         ensure!(body["headers"]["x-forwarded-proto"] == "https", "{body}");
-        let other = self.secure.connect(443, "other.example.com").await;
+        let other = self.connect(&self.secure, 443, "other.example.com").await;
         ensure!(other.is_err(), "there is no listener of this name");
         // Passed through: the certificate is that of the server itself.
         let host = "through.example.com";
-        let answer = self.through.get(8443, host, "/inside").await?;
+        let answer = self.get_tls(&self.through, 8443, host, "/inside").await?;
         ensure!(answer.json()?["pod"] == "through-0", "{answer:?}");
         // Ended, and what is inside are plain bytes.
-        let ended = self.secure.connect(9443, "secure.example.com").await?;
+        let ended = self
+            .connect(&self.secure, 9443, "secure.example.com")
+            .await?;
         ensure!(echoed(ended).await? == "hello");
-        ensure!(echoed(TcpStream::connect(at(9000)).await?).await? == "hello");
+        ensure!(echoed(self.door.connect(9000).await?).await? == "hello");
         Ok(())
     }
 
     /// The Secret changes, and nothing is restarted.
-    async fn follows_secrets(&mut self) -> anyhow::Result<()> {
+    async fn follows_secrets(&self) -> anyhow::Result<()> {
         let new = Certificate::of("secure.example.com");
-        write_secret(&self.config, &new)?;
+        self.door.write(SECRET, &new.secret("secure").to_string())?;
         let host = "secure.example.com";
-        wait::until("the new certificate", SOON, || new.get(443, host, "/")).await?;
-        let old = self.secure.connect(443, host).await;
+        wait::until("the new certificate", SOON, || {
+            self.get_tls(&new, 443, host, "/")
+        })
+        .await?;
+        let old = self.connect(&self.secure, 443, host).await;
         ensure!(old.is_err(), "the old certificate is still shown");
-        self.secure = new;
         Ok(())
     }
-}
-
-/// Replaces the file at once, as who mounts directories does.
-fn write_secret(config: &Path, certificate: &Certificate) -> anyhow::Result<()> {
-    let file = config.join("secret.yaml");
-    let new = config.with_extension("new");
-    std::fs::write(&new, certificate.secret("secure"))?;
-    std::fs::rename(&new, &file).context("replacing the Secret")
 }
 
 #[test]
 fn requests_and_connections_get_through_a_gateway() {
     common::runtime().block_on(Box::pin(async {
-        let mut gateway = Box::pin(Gateway::start()).await.unwrap();
+        let gateway = Box::pin(Gateway::start()).await.unwrap();
         let outcome = async {
             gateway.serves_requests().await?;
             gateway.serves_tls().await?;
-            gateway.follows_secrets().await?;
-            gateway.envoy.assert_no_nacks().await
+            gateway.follows_secrets().await
         };
         let outcome = Box::pin(outcome).await;
-        outcome.unwrap_or_else(|error| panic!("{error:#}\n{}", gateway.logs()));
+        gateway.door.conclude(outcome).await;
     }));
 }

@@ -134,10 +134,11 @@ fn what_a_gateway_of_files_would_run_as_is_printed() -> anyhow::Result<()> {
     let istio = render("scaled", &["--gateway-proxy=istio"])?;
     let pod = &istio["items"][1]["spec"]["template"]["spec"];
     ensure!(pod["initContainers"].is_null(), "{pod}");
-    for gateway in ["newer", "manual", "foreign", "nowhere"] {
+    for gateway in ["newer", "manual", "foreign"] {
         let none = render(gateway, &[])?;
         ensure!(none["items"] == json!([]), "{gateway} {none}");
     }
+    ensure!(render("nowhere", &[]).is_err());
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"cmp"
 	"flag"
 	"os"
 	"slices"
@@ -9,6 +10,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/sets"
 	upstream "sigs.k8s.io/gateway-api/conformance"
+	confv1 "sigs.k8s.io/gateway-api/conformance/apis/v1"
 	"sigs.k8s.io/gateway-api/conformance/tests"
 	"sigs.k8s.io/gateway-api/conformance/utils/suite"
 	"sigs.k8s.io/gateway-api/pkg/features"
@@ -83,6 +85,7 @@ func writeReport(t *testing.T, s *suite.ConformanceTestSuite, path string) {
 	}
 	// Two runs with the same results have the same report.
 	report.Date = ""
+	slices.SortFunc(report.ProfileReports, func(a, b confv1.ProfileReport) int { return cmp.Compare(a.Name, b.Name) })
 	for i := range report.ProfileReports {
 		p := &report.ProfileReports[i]
 		slices.Sort(p.Core.FailedTests)

@@ -22,7 +22,7 @@ fn offline_commands_say_what_is_wrong_by_their_exit_status() {
     let state = path(&dir.path().join("state"));
 
     // Arguments, exit status, part of standard output, part of standard error.
-    let cases: [(&[&str], i32, &str, &str); 17] = [
+    let cases: [(&[&str], i32, &str, &str); 21] = [
         (&["version"], 0, "-ambientd", ""),
         (&["analyze", "--config-dir", &good], 0, "[]", ""),
         (
@@ -64,6 +64,30 @@ fn offline_commands_say_what_is_wrong_by_their_exit_status() {
             "",
         ),
         (
+            &[
+                "render",
+                "--for",
+                "waypoint/shop/gone",
+                "--config-dir",
+                &good,
+            ],
+            2,
+            "",
+            "no Gateway shop/gone: name one that is there: shop/gate",
+        ),
+        (
+            &[
+                "render",
+                "--for",
+                "gateway/shop/gone",
+                "--config-dir",
+                &good,
+            ],
+            2,
+            "",
+            "no Gateway shop/gone: name one that is there: shop/gate",
+        ),
+        (
             &["render", "--for", "findings", "--config-dir", &bad],
             0,
             "invalid-object",
@@ -100,6 +124,34 @@ fn offline_commands_say_what_is_wrong_by_their_exit_status() {
             2,
             "",
             "--for ztunnel",
+        ),
+        (
+            &[
+                "bootstrap",
+                "--for",
+                "gateway/shop/door",
+                "--ip",
+                "1.1.1.1",
+                "--state-dir",
+                &state,
+            ],
+            0,
+            "/workloads/shop/door-istio/",
+            "",
+        ),
+        (
+            &[
+                "bootstrap",
+                "--for",
+                "east-west/shop/door",
+                "--ip",
+                "1.1.1.1",
+                "--state-dir",
+                &state,
+            ],
+            0,
+            "/workloads/shop/door/",
+            "",
         ),
         (
             &[

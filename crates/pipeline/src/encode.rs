@@ -20,7 +20,7 @@ use snapshot::{
     ProxyResources, ResourceMap, ResourceType, SecretStore, Snapshot,
 };
 
-use crate::stages::{DerivedChanges, Stages};
+use crate::stages::{DerivedChanges, ProxyChanges, Stages};
 
 /// Everything that is served, as of the last batch.
 #[derive(Default)]
@@ -215,10 +215,10 @@ impl Resources {
     }
 
     fn update_proxies(&mut self, changes: &DerivedChanges) -> bool {
-        let dirty_waypoints = self.update_shared(changes);
-        let mut dirty_classes = self.update_own(changes);
+        let dirty_waypoints = self.update_shared(&changes.proxies);
+        let mut dirty_classes = self.update_own(&changes.proxies);
         let mut differs = false;
-        for (class, connected) in &changes.proxies {
+        for (class, connected) in &changes.classes {
             if *connected {
                 dirty_classes.insert(class.clone());
             } else {
@@ -244,7 +244,7 @@ impl Resources {
     }
 
     /// Encodes what all proxies of a waypoint share; returns the waypoints that differ.
-    fn update_shared(&mut self, changes: &DerivedChanges) -> BTreeSet<ObjectKey> {
+    fn update_shared(&mut self, changes: &ProxyChanges) -> BTreeSet<ObjectKey> {
         let mut dirty = BTreeSet::new();
         let mut put = |key: &WaypointResource, ty, resource| {
             let shared = self.waypoints.entry(key.waypoint.clone()).or_default();
@@ -275,7 +275,7 @@ impl Resources {
     }
 
     /// Encodes what depends on the class; returns the classes that differ.
-    fn update_own(&mut self, changes: &DerivedChanges) -> BTreeSet<ProxyClass> {
+    fn update_own(&mut self, changes: &ProxyChanges) -> BTreeSet<ProxyClass> {
         let mut dirty = BTreeSet::new();
         let mut put = |key: &ClassResource, ty, resource| {
             let own = self.classes.entry(key.class.clone()).or_default();

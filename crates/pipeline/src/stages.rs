@@ -53,7 +53,9 @@ use model::{
 
 use crate::inputs::{InputChanges, Inputs};
 use credentials::CredentialChanges;
-use proxies::{Origins, ProxyChanges};
+use proxies::Origins;
+
+pub(crate) use proxies::ProxyChanges;
 
 /// Updates one stage: its primaries plus whatever read something touched; what it changes
 /// is touched for the stages after it.
@@ -147,15 +149,10 @@ pub(crate) struct DerivedChanges {
     pub(crate) services: Changes<NamespacedHostname, ServiceRow>,
     pub(crate) workloads: Changes<WorkloadUid, WorkloadRow>,
     pub(crate) authorizations: Changes<ObjectKey, AuthorizationRow>,
-    pub(crate) route_configs: Changes<WaypointResource, RoutesIr>,
-    pub(crate) ingress_configs: Changes<WaypointResource, EncodedRoutes>,
-    pub(crate) clusters: Changes<WaypointResource, ClusterIr>,
-    pub(crate) endpoints: Changes<WaypointResource, EndpointsIr>,
-    pub(crate) local_endpoints: Changes<ClassResource, EndpointsIr>,
-    pub(crate) listeners: Changes<ClassResource, ListenerIr>,
-    pub(crate) static_clusters: Changes<ClassResource, StaticClusterIr>,
+    pub(crate) proxies: ProxyChanges,
     pub(crate) credentials: CredentialChanges,
-    pub(crate) proxies: Vec<(ProxyClass, bool)>,
+    /// Classes of which proxies came, or of which the last one left.
+    pub(crate) classes: Vec<(ProxyClass, bool)>,
     pub(crate) statuses: Vec<Changes<StatusKey, StatusRow>>,
     pub(crate) deployments: Changes<ObjectKey, DeploymentRow>,
     pub(crate) jwks_wanted: Changes<Str, Wanted>,
@@ -616,15 +613,7 @@ impl Stages {
                 waypoints,
             }
         );
-        let ProxyChanges {
-            route_configs,
-            ingress_configs,
-            listeners,
-            clusters,
-            endpoints,
-            local_endpoints,
-            static_clusters,
-        } = self.update_proxies(
+        let proxies = self.update_proxies(
             inputs,
             changed,
             &Origins {
@@ -648,7 +637,7 @@ impl Stages {
         self.update_findings(inputs, changed, &services, &mut touched);
         let statuses = self.update_statuses(inputs, changed, &mut touched);
         let deployments = self.update_deployments(inputs, changed, &mut touched);
-        let proxies = changed
+        let classes = changed
             .proxies
             .rows()
             .iter()
@@ -659,15 +648,9 @@ impl Stages {
             services,
             workloads,
             authorizations,
-            route_configs,
-            ingress_configs,
-            clusters,
-            endpoints,
-            local_endpoints,
-            listeners,
-            static_clusters,
-            credentials,
             proxies,
+            credentials,
+            classes,
             statuses,
             deployments,
             jwks_wanted,

@@ -1,6 +1,7 @@
 //! Which attributes a rule uses, for findings. Source: spec/policy-and-traffic.md §1.5.
 
-use model::input::{AuthzOperation, AuthzRule};
+use model::Str;
+use model::input::{AuthzOperation, AuthzRule, AuthzSource};
 
 use super::conditions::{claim_of, header_of, is_about_destination, template};
 use super::identity;
@@ -38,7 +39,7 @@ pub(crate) fn usage(rule: &AuthzRule) -> Usage {
         .flat_map(|list| list.values.iter().chain(&list.not_values));
     out.unknown |= namespaces.any(|value| !identity::is_namespace(value));
     for (key, _) in &rule.when {
-        if claim_of(key).is_some() || key == "request.auth.principal" {
+        if is_about_token(key) {
             out.jwt = true;
         } else {
             out.unknown |= header_of(key).is_none() && !is_known(key);
@@ -49,28 +50,20 @@ pub(crate) fn usage(rule: &AuthzRule) -> Usage {
 
 /// Paths below a rule of the fields that need verified tokens.
 pub(crate) fn token_fields(rule: &AuthzRule) -> Vec<String> {
-    let mut fields = Vec::new();
-    for (index, from) in rule.from.iter().enumerate() {
+    fn lists(from: &AuthzSource) -> [List<'_>; 2] {
         let list = &from.request_principals;
-        let lists = [
+        [
             ("requestPrincipals", &list.values),
             ("notRequestPrincipals", &list.not_values),
-        ];
-        let used = lists.iter().filter(|(_, values)| !values.is_empty());
-        fields.extend(used.map(|(name, _)| format!("from[{index}].source.{name}")));
+        ]
     }
-    let keys = rule.when.iter().enumerate();
-    let keys =
-        keys.filter(|(_, (key, _))| claim_of(key).is_some() || key == "request.auth.principal");
-    fields.extend(keys.map(|(index, _)| format!("when[{index}].key")));
-    fields
+    client_fields(rule, lists, is_about_token)
 }
 
 /// Paths below a rule of the fields that need to know who the client is.
 pub(crate) fn peer_fields(rule: &AuthzRule) -> Vec<String> {
-    let mut fields = Vec::new();
-    for (index, from) in rule.from.iter().enumerate() {
-        let lists = [
+    fn lists(from: &AuthzSource) -> [List<'_>; 8] {
+        [
             ("principals", &from.principals.values),
             ("notPrincipals", &from.principals.not_values),
             ("namespaces", &from.namespaces.values),
@@ -79,23 +72,9 @@ pub(crate) fn peer_fields(rule: &AuthzRule) -> Vec<String> {
             ("notServiceAccounts", &from.service_accounts.not_values),
             ("trustDomains", &from.trust_domains.values),
             ("notTrustDomains", &from.trust_domains.not_values),
-        ];
-        let used = lists.iter().filter(|(_, values)| !values.is_empty());
-        fields.extend(used.map(|(name, _)| format!("from[{index}].source.{name}")));
+        ]
     }
-    let is_peer = |key: &str| {
-        matches!(
-            key,
-            "source.namespace"
-                | "source.principal"
-                | "source.serviceAccount"
-                | "source.trustDomain"
-        )
-    };
-    let keys = rule.when.iter().enumerate();
-    let keys = keys.filter(|(_, (key, _))| is_peer(key));
-    fields.extend(keys.map(|(index, _)| format!("when[{index}].key")));
-    fields
+    client_fields(rule, lists, is_about_peer)
 }
 
 /// Paths below a rule of the fields that need requests (hosts, methods, paths, headers);
@@ -112,32 +91,60 @@ pub(crate) fn http_fields(rule: &AuthzRule, port: Option<u16>) -> Vec<String> {
             ("paths", &to.paths.values),
             ("notPaths", &to.paths.not_values),
         ];
-        let used = lists.iter().filter(|(_, values)| !values.is_empty());
-        fields.extend(used.map(|(name, _)| format!("to[{index}].operation.{name}")));
+        fields.extend(used(&format!("to[{index}].operation"), lists));
     }
     if rule.to.is_empty() || rule.to.iter().any(concerns) {
-        let headers = rule.when.iter().enumerate();
-        let headers = headers.filter(|(_, (key, _))| header_of(key).is_some());
-        fields.extend(headers.map(|(index, _)| format!("when[{index}].key")));
+        fields.extend(keys(rule, |key| header_of(key).is_some()));
     }
     fields
 }
 
+/// A list of a rule, and the name of its field.
+type List<'r> = (&'static str, &'r Vec<Str>);
+
+/// Paths of these lists of every source, where they are not empty, and of conditions on keys.
+fn client_fields<const N: usize>(
+    rule: &AuthzRule,
+    lists: fn(&AuthzSource) -> [List<'_>; N],
+    is_key: fn(&str) -> bool,
+) -> Vec<String> {
+    let sources = rule.from.iter().enumerate();
+    sources
+        .flat_map(|(index, from)| used(&format!("from[{index}].source"), lists(from)))
+        .chain(keys(rule, is_key))
+        .collect()
+}
+
+/// Paths of the lists of a part that are not empty.
+fn used<const N: usize>(part: &str, lists: [List<'_>; N]) -> Vec<String> {
+    let used = lists.into_iter().filter(|(_, values)| !values.is_empty());
+    used.map(|(name, _)| format!("{part}.{name}")).collect()
+}
+
+/// Paths of conditions on keys.
+fn keys(rule: &AuthzRule, is_key: impl Fn(&str) -> bool) -> impl Iterator<Item = String> {
+    let keys = rule.when.iter().enumerate();
+    keys.filter(move |(_, (key, _))| is_key(key))
+        .map(|(index, _)| format!("when[{index}].key"))
+}
+
 /// Whether an operation can be about a port.
 fn covers(to: &AuthzOperation, port: u16) -> bool {
-    let lists = |values: &[model::Str]| values.iter().any(|value| value.parse() == Ok(port));
+    let lists = |values: &[Str]| values.iter().any(|value| value.parse() == Ok(port));
     (to.ports.values.is_empty() || lists(&to.ports.values)) && !lists(&to.ports.not_values)
 }
 
+fn is_about_token(key: &str) -> bool {
+    claim_of(key).is_some() || key == "request.auth.principal"
+}
+
+fn is_about_peer(key: &str) -> bool {
+    matches!(
+        key,
+        "source.namespace" | "source.principal" | "source.serviceAccount" | "source.trustDomain"
+    )
+}
+
 fn is_known(key: &str) -> bool {
-    is_about_destination(key)
-        || matches!(
-            key,
-            "source.ip"
-                | "remote.ip"
-                | "source.namespace"
-                | "source.principal"
-                | "source.serviceAccount"
-                | "source.trustDomain"
-        )
+    is_about_destination(key) || is_about_peer(key) || matches!(key, "source.ip" | "remote.ip")
 }

@@ -10,15 +10,13 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use model::Parsed;
-use model::gateway::{
-    Defect, Defects, GatewayController, ListenerProtocol, ListenerRow, ListenerSetRow,
-};
-use model::input::AllowedNamespaces;
+use model::gateway::{Defect, GatewayController};
 use model::object::Object;
 use model::parse::{Recognised, recognise};
-use model::secret::{ConfigMap, CredentialGrants};
+use model::secret::ConfigMap;
 
 use super::*;
+use crate::testworld;
 
 mod edge_cases;
 
@@ -80,8 +78,15 @@ impl World {
             panic!("{value}");
         };
         let controller = GatewayController::built_in(class).unwrap_or(GatewayController::Ingress);
+        let class = json!({
+            "apiVersion": "gateway.networking.k8s.io/v1",
+            "kind": "GatewayClass",
+            "metadata": {"name": class},
+            "spec": {"controllerName": controller.name()},
+        });
+        let derived = testworld::World::new(&format!("{value}\n---\n{class}"));
         Self {
-            row: row(&gateway, controller),
+            row: GatewayRow::clone(&derived.row()),
             gateway,
             settings: Settings::default(),
             proxy_configs: Vec::new(),
@@ -129,54 +134,6 @@ impl World {
 pub(super) fn find(rendered: &Rendered, kind: &str) -> Option<Value> {
     let found = rendered.objects.iter().find(|object| object.kind == kind);
     found.map(|object| object.body.clone())
-}
-
-fn row(gateway: &Parsed<Gateway>, controller: GatewayController) -> GatewayRow {
-    let body = gateway.body.as_ref().unwrap();
-    let key = gateway.key().clone();
-    let default = controller.resource_name(&key.name, &body.class);
-    let named = |annotation| {
-        gateway
-            .meta
-            .annotation(annotation)
-            .unwrap_or(&default)
-            .clone()
-    };
-    let listeners = body.listeners.iter().enumerate();
-    GatewayRow {
-        controller,
-        class: body.class.clone(),
-        is_managed: body.is_managed,
-        deployment: named(model::gateway::ANNOTATION_NAME_OVERRIDE),
-        service_account: named(model::gateway::ANNOTATION_SERVICE_ACCOUNT),
-        targets: Vec::new(),
-        listeners: listeners
-            .map(|(index, listener)| ListenerRow {
-                owner: ObjectRef::new(Kind::Gateway, key.clone()),
-                index,
-                name: listener.name.clone(),
-                port: listener.port,
-                protocol: ListenerProtocol::of(&listener.protocol),
-                hostname: listener.hostname.clone(),
-                kinds: Vec::new(),
-                allowed: AllowedNamespaces::default(),
-                tls: None,
-                defects: Defects::default(),
-                conflict: None,
-                is_built: true,
-                is_valid: true,
-                is_served: true,
-            })
-            .collect(),
-        listener_sets: Vec::<ListenerSetRow>::new(),
-        class_defect: None,
-        address_defect: None,
-        parameters_defect: None,
-        client_certificate: None,
-        client_certificate_defect: None,
-        grants: CredentialGrants::default(),
-        key,
-    }
 }
 
 #[test]

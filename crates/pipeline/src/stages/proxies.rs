@@ -28,7 +28,7 @@ use model::{
     GatewayRow, Kind, NamespacedHostname, ObjectKey, ServiceRow, WorkloadRow, WorkloadUid,
 };
 
-use super::Stages;
+use super::{Stage, Stages};
 use crate::inputs::{InputChanges, Inputs};
 
 /// What changed of that from which it comes.
@@ -40,14 +40,14 @@ pub(super) struct Origins<'c> {
 }
 
 /// What of it changed.
-pub(super) struct ProxyChanges {
-    pub(super) route_configs: Changes<WaypointResource, RoutesIr>,
-    pub(super) ingress_configs: Changes<WaypointResource, EncodedRoutes>,
-    pub(super) listeners: Changes<ClassResource, ListenerIr>,
-    pub(super) clusters: Changes<WaypointResource, ClusterIr>,
-    pub(super) endpoints: Changes<WaypointResource, EndpointsIr>,
-    pub(super) local_endpoints: Changes<ClassResource, EndpointsIr>,
-    pub(super) static_clusters: Changes<ClassResource, StaticClusterIr>,
+pub(crate) struct ProxyChanges {
+    pub(crate) route_configs: Changes<WaypointResource, RoutesIr>,
+    pub(crate) ingress_configs: Changes<WaypointResource, EncodedRoutes>,
+    pub(crate) listeners: Changes<ClassResource, ListenerIr>,
+    pub(crate) clusters: Changes<WaypointResource, ClusterIr>,
+    pub(crate) endpoints: Changes<WaypointResource, EndpointsIr>,
+    pub(crate) local_endpoints: Changes<ClassResource, EndpointsIr>,
+    pub(crate) static_clusters: Changes<ClassResource, StaticClusterIr>,
 }
 
 impl Stages {
@@ -106,17 +106,7 @@ impl Stages {
             jwks: inputs.jwks.view(),
             services: self.services.view(),
         };
-        let tables = RouteTables {
-            services: self.services.view(),
-            http_routes: inputs.http_routes.view(),
-            grpc_routes: inputs.grpc_routes.view(),
-            tcp_routes: inputs.tcp_routes.view(),
-            tls_routes: inputs.tls_routes.view(),
-            reference_grants: inputs.reference_grants.view(),
-            namespaces: inputs.namespaces.view(),
-            virtual_services: inputs.virtual_services.view(),
-            destination_rules: inputs.destination_rules.view(),
-        };
+        let tables = route_tables(&self.services, inputs);
         let chain_changes = update!(
             touched,
             self.chains,
@@ -298,6 +288,24 @@ impl Stages {
             local_endpoints,
             static_clusters,
         }
+    }
+}
+
+/// What routes are read from.
+pub(super) fn route_tables<'t>(
+    services: &'t Stage<NamespacedHostname, NamespacedHostname, ServiceRow>,
+    inputs: &'t Inputs,
+) -> RouteTables<'t> {
+    RouteTables {
+        services: services.view(),
+        http_routes: inputs.http_routes.view(),
+        grpc_routes: inputs.grpc_routes.view(),
+        tcp_routes: inputs.tcp_routes.view(),
+        tls_routes: inputs.tls_routes.view(),
+        reference_grants: inputs.reference_grants.view(),
+        namespaces: inputs.namespaces.view(),
+        virtual_services: inputs.virtual_services.view(),
+        destination_rules: inputs.destination_rules.view(),
     }
 }
 

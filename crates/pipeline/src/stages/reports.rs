@@ -17,7 +17,6 @@ use envoy::findings::route::RouteFindingView;
 use envoy::findings::service::ServiceFindingView;
 use envoy::findings::virtual_service::VirtualServiceFindingView;
 use envoy::findings::waypoint::WaypointFindingView;
-use envoy::route_configs::RouteTables;
 use envoy::status as envoy_status;
 use envoy::status::backend_tls::BackendTlsStatusView;
 use envoy::status::route::RouteStatusView;
@@ -32,6 +31,7 @@ use model::status::{StatusKey, StatusRow};
 use model::{DeploymentRow, Finding, Kind, NamespacedHostname, ObjectKey, ServiceRow};
 
 use super::Stages;
+use super::proxies::route_tables;
 use crate::inputs::{InputChanges, Inputs};
 
 impl Stages {
@@ -45,17 +45,7 @@ impl Stages {
     ) {
         let mesh = self.mesh.view();
         let waypoints = self.waypoints.view();
-        let tables = RouteTables {
-            services: self.services.view(),
-            http_routes: inputs.http_routes.view(),
-            grpc_routes: inputs.grpc_routes.view(),
-            tcp_routes: inputs.tcp_routes.view(),
-            tls_routes: inputs.tls_routes.view(),
-            reference_grants: inputs.reference_grants.view(),
-            namespaces: inputs.namespaces.view(),
-            virtual_services: inputs.virtual_services.view(),
-            destination_rules: inputs.destination_rules.view(),
-        };
+        let tables = route_tables(&self.services, inputs);
         let routes = RouteFindingView {
             tables,
             route_parents: self.route_parents.view(),
@@ -305,17 +295,7 @@ impl Stages {
     ) -> [Changes<StatusKey, StatusRow>; 5] {
         let mesh = self.mesh.view();
         let waypoints = self.waypoints.view();
-        let tables = RouteTables {
-            services: self.services.view(),
-            http_routes: inputs.http_routes.view(),
-            grpc_routes: inputs.grpc_routes.view(),
-            tcp_routes: inputs.tcp_routes.view(),
-            tls_routes: inputs.tls_routes.view(),
-            reference_grants: inputs.reference_grants.view(),
-            namespaces: inputs.namespaces.view(),
-            virtual_services: inputs.virtual_services.view(),
-            destination_rules: inputs.destination_rules.view(),
-        };
+        let tables = route_tables(&self.services, inputs);
         let of_routes = update!(
             touched,
             self.route_statuses,
