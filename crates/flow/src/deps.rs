@@ -36,6 +36,14 @@ impl IndexId {
 pub(crate) struct DepId(u64);
 
 impl DepId {
+    pub(crate) fn bits(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
     pub(crate) fn row<K: Hash>(table: TableId, key: &K) -> Self {
         Self::at(table, IndexId::PRIMARY, hash_of(key))
     }

@@ -12,6 +12,7 @@ use crate::table::{CHECKED_ROWS_MAX, Table, View};
 use crate::{Key, Row};
 
 mod claims;
+mod dep_map;
 mod dirty;
 mod output;
 mod primaries;

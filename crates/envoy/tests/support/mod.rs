@@ -18,9 +18,7 @@ use envoy::{
 };
 use flow::{Derived, Key, Row, Table};
 use model::census::{CensusKey, Served};
-use model::derived::{
-    AppProtocol, BoundWaypoint, PortMap, PortRow, Vip, WaypointFor, WdsProtocol,
-};
+use model::derived::{AppProtocol, BoundWaypoint, PortMap, PortRow, Vip, WaypointFor, WdsProtocol};
 use model::gateway::RouteParents;
 use model::input::{
     AllowedNamespaces, AuthorizationPolicy, BackendRef, DestinationRule, GrpcRoute, HttpMatch,
@@ -28,8 +26,8 @@ use model::input::{
     RouteRef, Service, TargetPort, TargetRef, TcpRoute, TlsRoute, Transport, VirtualService,
 };
 use model::{
-    Finding, FrozenMap, GatewayRow, Kind, MeshRow, Meta, NamespacedHostname, ObjectKey, ObjectRef, Parsed,
-    ProxyClass, ServiceRow, Str, WaypointRow, WorkloadRow, WorkloadUid,
+    Finding, FrozenMap, GatewayRow, Kind, MeshRow, Meta, NamespacedHostname, ObjectKey, ObjectRef,
+    Parsed, ProxyClass, ServiceRow, Str, WaypointRow, WorkloadRow, WorkloadUid,
 };
 
 /// Input tables.

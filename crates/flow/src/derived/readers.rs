@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use hashbrown::HashTable;
 
+use super::dep_map::DepMap;
 use crate::deps::{DepId, Recorded, hash_of};
-use crate::multimap::MultiMap;
 
 /// From things that were read to the slots that read them.
 #[derive(Default)]
 pub(super) struct Readers {
-    by_dep: MultiMap<DepId, Reader>,
+    by_dep: DepMap,
     groups: Vec<Option<Group>>,
     free: Vec<u32>,
     /// Groups by their reads.
@@ -36,12 +36,20 @@ struct Group {
     slots: BTreeSet<u32>,
 }
 
-/// A slot, or a group of them.
+/// A slot, or a group of them. There is memory for less than 2^30 of either, so that bit is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Reader(u32);
+pub(super) struct Reader(u32);
 
 impl Reader {
     const GROUP: u32 = 1 << 31;
+
+    pub(super) fn bits(self) -> u32 {
+        self.0
+    }
+
+    pub(super) fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
 
     fn slot(slot: u32) -> Self {
         Self(slot)
@@ -82,7 +90,7 @@ impl Readers {
             .iter()
             .filter(|dep| new.binary_search(dep).is_err())
         {
-            self.by_dep.remove(*dep, &reader);
+            self.by_dep.remove(*dep, reader);
         }
         for dep in new
             .iter()
@@ -103,14 +111,14 @@ impl Readers {
     /// Forgets what a slot has read.
     pub(super) fn forget(&mut self, slot: u32, deps: Deps) {
         for dep in deps.own {
-            self.by_dep.remove(dep, &Reader::slot(slot));
+            self.by_dep.remove(dep, Reader::slot(slot));
         }
         self.leave(slot, deps.group);
     }
 
     /// Whether exactly these reads are known.
     pub(super) fn agree_with<'d>(&self, all: impl Iterator<Item = (u32, &'d Deps)>) -> bool {
-        let mut readers = MultiMap::default();
+        let mut readers = DepMap::default();
         let mut slots = 0;
         for (slot, deps) in all {
             for dep in &deps.own {
@@ -190,7 +198,7 @@ impl Readers {
             return;
         };
         for dep in &group.deps {
-            self.by_dep.remove(*dep, &Reader::group(id));
+            self.by_dep.remove(*dep, Reader::group(id));
         }
         let hash = hash_of(&group.deps);
         if let Ok(found) = self.ids.find_entry(hash, |other| *other == at) {
