@@ -4,14 +4,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use envoy_types::pb::envoy::config::cluster::v3::Cluster;
-use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment;
-use envoy_types::pb::envoy::config::listener::v3::{Filter, Listener, filter::ConfigType};
-use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
-use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
-use prost::Message;
+use envoy::messages::messages;
 use proto::discovery::Resource;
-use snapshot::ResourceType;
 use testkit::ads::waypoint_node;
 use testkit::daemon::Daemon;
 use testkit::load::envoy::{Plan, Waypoint};
@@ -92,63 +86,24 @@ pub(crate) async fn run(options: &Options, table: &mut Table) -> anyhow::Result<
 /// messages of their own.
 fn encode(resources: &[Resource]) -> anyhow::Result<f64> {
     const TIMES: u32 = 20;
-    let mut messages: Vec<Box<dyn Encoded>> = Vec::new();
+    let mut all = Vec::new();
     for any in resources
         .iter()
         .filter_map(|resource| resource.resource.as_ref())
     {
-        let bytes = any.value.as_slice();
-        match ResourceType::from_type_url(&any.type_url) {
-            Some(ResourceType::Cluster) => messages.push(Box::new(Cluster::decode(bytes)?)),
-            Some(ResourceType::Endpoint) => {
-                messages.push(Box::new(ClusterLoadAssignment::decode(bytes)?));
-            }
-            Some(ResourceType::Route) => {
-                messages.push(Box::new(RouteConfiguration::decode(bytes)?));
-            }
-            Some(ResourceType::Listener) => {
-                let listener = Listener::decode(bytes)?;
-                managers(&listener, &mut messages)?;
-                messages.push(Box::new(listener));
-            }
-            other => anyhow::bail!("{other:?} is nothing that waypoints ask for"),
-        }
+        let of_one = messages(&any.type_url, &any.value)?;
+        anyhow::ensure!(
+            !of_one.is_empty(),
+            "{} is nothing that waypoints ask for",
+            any.type_url
+        );
+        all.extend(of_one);
     }
     let began = process::cpu_seconds(std::process::id())?;
     for _ in 0..TIMES {
-        for message in &messages {
-            std::hint::black_box(message.encoded());
+        for message in &all {
+            std::hint::black_box(message.encode());
         }
     }
     Ok((process::cpu_seconds(std::process::id())? - began) / f64::from(TIMES))
-}
-
-fn managers(listener: &Listener, out: &mut Vec<Box<dyn Encoded>>) -> anyhow::Result<()> {
-    let chains = listener
-        .filter_chains
-        .iter()
-        .chain(&listener.default_filter_chain);
-    for filter in chains.flat_map(|chain| &chain.filters) {
-        if let Filter {
-            config_type: Some(ConfigType::TypedConfig(any)),
-            ..
-        } = filter
-            && any.type_url.ends_with(".HttpConnectionManager")
-        {
-            out.push(Box::new(HttpConnectionManager::decode(
-                any.value.as_slice(),
-            )?));
-        }
-    }
-    Ok(())
-}
-
-trait Encoded {
-    fn encoded(&self) -> Vec<u8>;
-}
-
-impl<M: Message> Encoded for M {
-    fn encoded(&self) -> Vec<u8> {
-        self.encode_to_vec()
-    }
 }

@@ -37,6 +37,7 @@ pub mod ingress;
 pub mod ir;
 pub mod listeners;
 pub mod local_endpoints;
+pub mod messages;
 pub mod node;
 mod regex;
 pub mod route_configs;
