@@ -331,16 +331,18 @@ pub(crate) async fn churn(options: &Options, table: &mut Table) -> anyhow::Resul
             let floor = floor_churn(state.path(), clients, bytes, answer).await?;
             table.add(
                 format!("floor: {name}, CPU per event"),
-                Measure::Millis(floor.0),
+                Measure::Millis(floor.cpu),
             );
-            table.add(
-                format!("floor: {name}, begun to last read"),
-                Measure::Millis(floor.1),
-            );
+            for (event, took) in [("pod", floor.pod), ("namespace", floor.namespace)] {
+                table.add(
+                    format!("floor: {name}, {event}, begun to last read"),
+                    Measure::Millis(took),
+                );
+            }
             let goal = if answer { "" } else { " (goal: at most 2)" };
             table.add(
                 format!("server CPU against {name}{goal}"),
-                Measure::Ratio(cpu / floor.0),
+                Measure::Ratio(cpu / floor.cpu),
             );
         }
     }
@@ -378,13 +380,21 @@ fn times(table: &mut Table, took: &[(f64, bool)]) {
     }
 }
 
-/// CPU and time of an event, milliseconds, at the pace of the events.
+/// Milliseconds of an event, at the pace of the events.
+struct FloorOfChurn {
+    /// Of the processor.
+    cpu: f64,
+    /// Until the last client has it.
+    pod: f64,
+    namespace: f64,
+}
+
 async fn floor_churn(
     state: &Path,
     clients: usize,
     (pod, namespace, relabels): (u64, u64, f64),
     answer: bool,
-) -> anyhow::Result<(f64, f64)> {
+) -> anyhow::Result<FloorOfChurn> {
     let mut floor = Floor::start(state, clients)?;
     let mut cost = async |bytes: u64, count: usize| {
         let before = process::cpu_seconds(floor.writer_id())?;
@@ -400,8 +410,11 @@ async fn floor_churn(
     };
     let pod = cost(pod, FLOOR_EVENTS).await?;
     let namespace = cost(namespace, FLOOR_EVENTS / 10).await?;
-    let mixed = pod.0 * (1.0 - relabels) + namespace.0 * relabels;
-    Ok((mixed, pod.1))
+    Ok(FloorOfChurn {
+        cpu: pod.0 * (1.0 - relabels) + namespace.0 * relabels,
+        pod: pod.1,
+        namespace: namespace.1,
+    })
 }
 
 /// Everybody comes back at once while pods change.

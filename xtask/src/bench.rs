@@ -55,6 +55,9 @@ pub(crate) struct Bench {
     /// With --check: take what is counted as the new baseline
     #[arg(long, requires = "check")]
     bless: bool,
+    /// What else the targets are told, each behind its target (docs/performance.md)
+    #[arg(last = true, value_name = "TARGET FLAGS")]
+    rest: Vec<String>,
 }
 
 /// Runs what was asked for, optimised.
@@ -116,5 +119,6 @@ fn load(bench: &Bench) -> Result<()> {
     if bench.quick {
         run.arg("--quick");
     }
+    run.args(&bench.rest);
     steps::run(&mut run)
 }

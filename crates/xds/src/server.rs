@@ -210,21 +210,19 @@ impl Listener {
         self.tasks.spawn(async move {
             // Both in boxes: what only the handshake needs is gone after it, and nobody keeps
             // room for the other way. That is 12 KiB of each connection.
-            let serving = match tls {
-                Some(config) => match Box::pin(shake(config, stream, addr, &guest, &with)).await {
-                    Some((io, peer)) => connection::serve(io, peer, guest, with),
-                    None => return,
-                },
-                None => {
-                    // On this host: nothing to prove.
-                    guest.prove();
-                    let peer = Peer {
-                        addr,
-                        identity: None,
-                        secure: false,
-                    };
-                    connection::serve(stream, peer, guest, with)
-                }
+            let serving = if let Some(config) = tls {
+                let shaken = Box::pin(shake(config, stream, addr, &guest, &with)).await;
+                let Some((io, peer)) = shaken else { return };
+                connection::serve(io, peer, guest, with)
+            } else {
+                // On this host: nothing to prove.
+                guest.prove();
+                let peer = Peer {
+                    addr,
+                    identity: None,
+                    secure: false,
+                };
+                connection::serve(stream, peer, guest, with)
             };
             serving.await;
             drop((place, permit));
