@@ -55,8 +55,9 @@ fn pods(inputs: &Inputs) -> Vec<String> {
 }
 
 fn codes(inputs: &Inputs) -> Vec<String> {
-    let one = |f: model::Finding| format!("{} {} {}", f.code, f.object.kind, f.object.key);
-    inputs.findings(&Revisions::All).map(one).collect()
+    let one = |f: &model::Finding| format!("{} {} {}", f.code, f.object.kind, f.object.key);
+    let hidden: Vec<_> = inputs.hidden(&Revisions::All).collect();
+    inputs.findings().chain(&hidden).map(one).collect()
 }
 
 #[test]
@@ -199,7 +200,7 @@ fn who_names_a_tag_is_told_that_only_the_revision_counts() {
         let changes = inputs.apply(vec![policy(named)]);
         let at = (Kind::AuthorizationPolicy, ObjectKey::new("a", "p"));
         assert_eq!(changes.revised, [(at, true)].into());
-        let all: Vec<_> = inputs.findings(&revisions).collect();
+        let all: Vec<_> = inputs.hidden(&revisions).collect();
         let [finding] = all.as_slice() else {
             panic!("{all:?}")
         };
