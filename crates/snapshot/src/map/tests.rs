@@ -142,7 +142,10 @@ fn a_reconnecting_client_is_sent_only_what_it_lacks() {
         let names: Vec<&str> = held.iter().map(|it| it.name().as_str()).collect();
         let expected: Vec<&str> = few.iter().map(|(name, _)| *name).collect();
         assert_eq!(names, expected);
-        let again: ResourceMap = held.iter().map(|it| EncodedResource::clone(it)).collect();
+        let mut again = ResourceMap::default();
+        for resource in held.iter() {
+            again.insert(Arc::clone(resource));
+        }
         assert_eq!(held.content_id(), again.content_id());
     }
 }
