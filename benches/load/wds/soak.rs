@@ -1,6 +1,6 @@
 //! `soak`: changes for long, and what stays of it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use testkit::load::process;
 use testkit::load::table::{Measure, Table};
@@ -8,6 +8,9 @@ use testkit::load::table::{Measure, Table};
 use super::super::Options;
 use super::churn::Churn;
 use super::{EVERY, SETTLE, checked, sizes, start, title};
+
+/// For the edits that come before the clients.
+const SETTLED: Duration = Duration::from_secs(10);
 
 /// Changes for long.
 pub(crate) async fn soak(options: &Options, table: &mut Table) -> anyhow::Result<()> {
@@ -21,8 +24,11 @@ pub(crate) async fn soak(options: &Options, table: &mut Table) -> anyhow::Result
         let state = tempfile::tempdir()?;
         let mut mesh = start(state.path(), pods).await?;
         let id = mesh.server.id();
-        mesh.clients.connect(clients)?;
         let mut churn = Churn::new(pods);
+        churn.settle(&mut mesh.server)?;
+        tokio::time::sleep(SETTLED).await;
+        let before = process::memory(id)?.rss as f64;
+        mesh.clients.connect(clients)?;
         let (began, mut samples) = (Instant::now(), Vec::new());
         let mut tick = tokio::time::interval(EVERY);
         while began.elapsed().as_secs() < seconds {
@@ -38,13 +44,10 @@ pub(crate) async fn soak(options: &Options, table: &mut Table) -> anyhow::Result
         mesh.clients.leave()?;
         tokio::time::sleep(SETTLE * 5).await;
         let left = process::memory(id)?.rss as f64;
-        // Until everything was edited once, what is edited first takes its place.
+        // Until the clients' first answers are freed.
         let late = &samples[samples.len() / 4..];
         table.add("events", Measure::Count(churn.events as f64));
-        table.add(
-            "RSS before the clients",
-            Measure::Bytes(mesh.before.rss as f64),
-        );
+        table.add("RSS before the clients", Measure::Bytes(before));
         table.add("RSS at a quarter of the time", Measure::Bytes(late[0].1));
         table.add("RSS at the end", Measure::Bytes(full));
         table.add(
@@ -52,7 +55,6 @@ pub(crate) async fn soak(options: &Options, table: &mut Table) -> anyhow::Result
             Measure::Bytes(slope(late) * 3600.0),
         );
         table.add("RSS after all clients left", Measure::Bytes(left));
-        let before = mesh.before.rss as f64;
         table.add(
             "RSS after all clients left, against before",
             Measure::Ratio(left / before),

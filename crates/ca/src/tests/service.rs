@@ -14,12 +14,17 @@ use prometheus::Registry;
 use proto::auth::{IstioCertificateRequest, IstioCertificateResponse};
 use proto::value::Kind;
 use proto::{Struct, Value};
+use rcgen::KeyPair;
 use tonic::{Code, Status};
 
 use super::support::{MemoryStore, authority, csr_pem, openssl_verify, secs};
-use super::{id, now};
+use super::{DAY, HOUR, id, now};
+use crate::cert::{sign_root, to_pem};
+use crate::key::PrivateKey;
 use crate::service::{CaMetrics, ExpiryMetrics, Limits, NodeAuthorizer, PodFacts, ServiceConfig};
-use crate::{Authority, CertificateService, TtlPolicy, peer_spiffe_id};
+use crate::{
+    Authority, CertificateService, RootPolicy, Signer, SignerParts, TtlPolicy, peer_spiffe_id,
+};
 
 const ZTUNNEL: &str = "spiffe://cluster.local/ns/istio-system/sa/ztunnel";
 const ALICE: &str = "spiffe://cluster.local/ns/a/sa/alice";
@@ -488,6 +493,24 @@ async fn who_asks_too_much_is_shed_and_others_are_not() {
     fixture.send(other_node, request(&[])).await.unwrap();
 }
 
+/// One whose signatures take milliseconds.
+fn rsa_authority() -> Authority {
+    let pair = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+    let key = PrivateKey::from_pem(pair.serialize_pem().into()).unwrap();
+    let (from, to) = (now() - HOUR, now() + DAY);
+    let root = to_pem(&sign_root("O=x".parse().unwrap(), &key, None, from, to).unwrap());
+    let parts = SignerParts {
+        cert_pem: root.clone(),
+        key_pem: key.pem().clone(),
+        chain_pem: String::new(),
+        bundle_pem: root,
+    };
+    let authority = Authority::new("cluster.local", TtlPolicy::default()).unwrap();
+    let signer = Signer::new(parts, now()).unwrap();
+    authority.install(signer, RootPolicy::Renewable).unwrap();
+    authority
+}
+
 #[tokio::test]
 async fn the_queue_before_signing_is_bounded() {
     let limits = Limits {
@@ -495,8 +518,8 @@ async fn the_queue_before_signing_is_bounded() {
         waiting: 1,
         ..Limits::default()
     };
-    let fixture = fixture_with(authority(&MemoryStore::default(), now()), TRUSTED, limits);
-    let fixture = Arc::new(fixture);
+    // Signatures on P-256 take no longer than a place in the queue would, and wait for nobody.
+    let fixture = Arc::new(fixture_with(rsa_authority(), TRUSTED, limits));
     let tasks: Vec<_> = (0..64)
         .map(|_| {
             let fixture = Arc::clone(&fixture);
