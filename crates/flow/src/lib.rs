@@ -55,8 +55,8 @@
 //! ```
 //!
 //! **Invariants**
-//! - No I/O, no clock, no randomness, no logging. The one static is the counter that gives each
-//!   table instance its identity; no output depends on its value.
+//! - No I/O, no clock, no randomness, no logging. The statics are the counter that gives each
+//!   table instance its identity, and whether debug builds verify; no output depends on either.
 //! - The cost of a commit depends on the change, not on the size of the table (a resync reads
 //!   all keys, for it replaces all).
 //! - The result depends only on the content of the inputs: not on the order of events, nor on
@@ -74,12 +74,14 @@ mod derived;
 mod index;
 mod multimap;
 mod table;
+mod verify;
 
 pub use changes::{Change, Changes, Touched};
 pub use deps::Reads;
 pub use derived::{Derived, Dirty, Output};
 pub use index::Index;
 pub use table::{Table, View};
+pub use verify::stop_verifying;
 
 use std::fmt::Debug;
 use std::hash::Hash;

@@ -105,10 +105,11 @@ impl Pipeline {
     fn collect_findings(&mut self) -> bool {
         let revisions = self.stages.revisions();
         let hidden: Vec<Finding> = self.inputs.hidden(&revisions).collect();
-        // Sorted as references: most are the same as before, and then none is copied.
+        // Sorted as references: most are the same as before, and then none is copied. What each
+        // stage says is in order, which a stable sort makes use of.
         let mut all: Vec<&Finding> = self.inputs.findings().chain(&hidden).collect();
         self.stages.collect_notes(&mut all);
-        all.sort_unstable();
+        all.sort();
         all.dedup();
         if self.findings.iter().eq(all.iter().copied()) {
             return false;
