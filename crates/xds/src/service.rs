@@ -48,14 +48,6 @@ const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
 /// As above, for a stream on the plaintext listener.
 const FIRST_REQUEST_TIMEOUT_UNKNOWN: Duration = Duration::from_secs(30);
 
-/// How long a first request may take before others no longer wait for it.
-const FIRST_REQUEST_TURN: Duration = Duration::from_secs(1);
-/// First requests that are received at once, for each stream that may open per second. Clients that
-/// come back state in them what they hold, 4 MB in a mesh of 50,000 pods: a thousand at once took
-/// 4 GB (`cargo xtask bench storm`). With two, those who open streams and say nothing for their
-/// turn cannot use up the turns.
-const FIRST_REQUESTS: usize = 2;
-
 /// Streams that may open per second unless told otherwise.
 /// Source: spec/control-plane.md §2.2.
 pub fn streams_per_second() -> u32 {
@@ -99,7 +91,6 @@ struct Shared {
     interests: Interests,
     shares: Arc<Shares>,
     streams: Arc<Semaphore>,
-    first_requests: Semaphore,
     limiter: Limiter,
     /// Zero of the sessions' clock.
     started: Instant,
@@ -120,9 +111,6 @@ impl AdsService {
             interests: Interests::new(deps.interest.clone()),
             shares: Arc::default(),
             streams: Arc::new(Semaphore::new(deps.streams_max)),
-            first_requests: Semaphore::new(
-                FIRST_REQUESTS * usize::try_from(deps.streams_per_second).unwrap_or(1).max(1),
-            ),
             limiter: Limiter::new(deps.streams_per_second),
             started: Instant::now(),
             nonce_salt: format!("{:x}", xxhash_rust::xxh64::xxh64(&nanos, 0)),

@@ -16,9 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 use tracing::{Instrument, debug, error, info, info_span, warn};
 
-use super::{
-    AdsRequest, FIRST_REQUEST_TIMEOUT, FIRST_REQUEST_TIMEOUT_UNKNOWN, FIRST_REQUEST_TURN, Shared,
-};
+use super::{AdsRequest, FIRST_REQUEST_TIMEOUT, FIRST_REQUEST_TIMEOUT_UNKNOWN, Shared};
 use crate::client::Client;
 use crate::rarely::Rarely;
 use crate::response::Response;
@@ -79,7 +77,7 @@ pub(super) async fn run<R: AdsRequest>(
         None => FIRST_REQUEST_TIMEOUT_UNKNOWN,
     };
     let mut ending = ending(&shared, who.going.clone());
-    let first = Box::pin(first_in_turn(&shared, &mut ending, &mut requests, patience)).await;
+    let first = Box::pin(first_request(&shared, &mut ending, &mut requests, patience)).await;
     let end = match first {
         Ok(first) => match identify(&shared, &who, &first) {
             Ok(client) => {
@@ -94,31 +92,6 @@ pub(super) async fn run<R: AdsRequest>(
         debug!(code = ?status.code(), message = status.message(), "stream refused or closed");
         shared.deps.metrics.count_refused(&status);
         let _ = responses.send(Err(status)).await;
-    }
-}
-
-/// The first request, received while not too many others are. What a client sends before its turn
-/// waits in the window of its stream.
-async fn first_in_turn<R: AdsRequest>(
-    shared: &Shared,
-    ending: &mut Ending,
-    requests: &mut Streaming<R>,
-    patience: Duration,
-) -> Result<Request, End> {
-    let turn = tokio::select! {
-        biased;
-        () = &mut *ending => return Err(shutting_down().into()),
-        turn = shared.first_requests.acquire() => turn,
-    };
-    let request = first_request(shared, ending, requests, patience);
-    tokio::pin!(request);
-    // Whoever dawdles keeps nobody out.
-    match tokio::time::timeout(FIRST_REQUEST_TURN, &mut request).await {
-        Ok(request) => request,
-        Err(_) => {
-            drop(turn);
-            request.await
-        }
     }
 }
 
