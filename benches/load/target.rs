@@ -94,9 +94,12 @@ impl Target {
             let found = lines.find(|(key, _)| *key == name);
             found.and_then(|(_, value)| value.trim().parse::<f64>().ok())
         };
-        let busy = value("process_cpu_seconds_total").context("no process_cpu_seconds_total")?;
-        let memory = value("process_resident_memory_bytes");
-        Ok(Some((busy, memory.unwrap_or_default())))
+        let (busy, memory) = (
+            value("process_cpu_seconds_total"),
+            value("process_resident_memory_bytes"),
+        );
+        // Not every target says it of itself.
+        Ok(busy.map(|busy| (busy, memory.unwrap_or_default())))
     }
 }
 
