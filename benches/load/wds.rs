@@ -14,7 +14,7 @@ use testkit::load::process::{self, Memory};
 use testkit::load::table::{Measure, Table};
 
 use super::Options;
-use super::clients::{Count, Floor, Ztunnels};
+use super::clients::{Count, Floor, Times, Ztunnels};
 use super::memory_server::Server;
 pub(crate) use churn::churn;
 pub(crate) use soak::soak;
@@ -62,6 +62,17 @@ async fn start(state: &Path, pods: usize) -> anyhow::Result<Mesh> {
 fn per_client(table: &mut Table, name: &str, now: u64, before: u64, clients: usize) {
     let more = now as f64 - before as f64;
     table.add(name, Measure::Bytes(more / clients as f64));
+}
+
+/// How long it took until clients that came back had what they lacked.
+fn add_ready(table: &mut Table, ready: &Times) {
+    for (name, ns) in [
+        ("p50 of clients", ready.p50),
+        ("p99 of clients", ready.p99),
+        ("last client", ready.last),
+    ] {
+        table.add(format!("ready, {name}"), Measure::Millis(ns as f64 / MILLI));
+    }
 }
 
 fn checked(count: Count, clients: usize) -> anyhow::Result<Count> {
@@ -179,14 +190,7 @@ pub(crate) async fn reconnect(options: &Options, table: &mut Table) -> anyhow::R
         table.add("resources sent (goal: 0)", Measure::Count(sent as f64));
         let bytes = (count.bytes - first.bytes) as f64 / clients as f64;
         table.add("bytes sent per client", Measure::Bytes(bytes));
-        table.add(
-            "ready, p50 of clients",
-            Measure::Millis(ready.p50 as f64 / MILLI),
-        );
-        table.add(
-            "ready, last client",
-            Measure::Millis(ready.last as f64 / MILLI),
-        );
+        add_ready(table, &ready);
         table.add(
             "server CPU per client",
             Measure::Millis(busy * 1e3 / clients as f64),

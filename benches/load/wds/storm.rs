@@ -8,7 +8,7 @@ use testkit::load::table::{Measure, Table};
 
 use super::super::Options;
 use super::churn::Churn;
-use super::{EVERY, MILLI, SETTLE, checked, per_client, sizes, start, title};
+use super::{EVERY, SETTLE, add_ready, checked, per_client, sizes, start, title};
 
 /// Everybody comes back at once while pods change.
 pub(crate) async fn storm(options: &Options, table: &mut Table) -> anyhow::Result<()> {
@@ -43,18 +43,7 @@ pub(crate) async fn storm(options: &Options, table: &mut Table) -> anyhow::Resul
         let busy = process::cpu_seconds(id)? - busy;
         let peak = process::memory(id)?.peak;
         let count = checked(mesh.clients.count()?, clients)?;
-        table.add(
-            "ready, p50 of clients",
-            Measure::Millis(ready.p50 as f64 / MILLI),
-        );
-        table.add(
-            "ready, p99 of clients",
-            Measure::Millis(ready.p99 as f64 / MILLI),
-        );
-        table.add(
-            "ready, last client",
-            Measure::Millis(ready.last as f64 / MILLI),
-        );
+        add_ready(table, &ready);
         table.add("events meanwhile", Measure::Count(events as f64));
         let resources = (count.resources - first.resources) as f64 / clients as f64;
         table.add("resources sent per client", Measure::Count(resources));
